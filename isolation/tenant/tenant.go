@@ -1,0 +1,87 @@
+package tenant
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Sandbox is what a tenant's pods run in. There is no value that means "the
+// best one available": a sandbox is used or the pod does not run.
+type Sandbox string
+
+// The sandboxes.
+const (
+	// GVisor runs pods under gVisor's runsc: the default, for untrusted tenants.
+	GVisor Sandbox = "gvisor"
+	// RuncUserNS runs pods under runc in a user namespace of their own
+	// (KEP-127), with Pod Security level restricted.
+	RuncUserNS Sandbox = "runc-userns"
+)
+
+// Sandboxes lists every sandbox that can be asked for, the default first.
+func Sandboxes() []Sandbox { return []Sandbox{GVisor, RuncUserNS} }
+
+// RuntimeClass returns the name of the host RuntimeClass that is forced on pods.
+func (s Sandbox) RuntimeClass() string { return "sublet-" + string(s) }
+
+// Handler returns the name of the CRI runtime handler behind the RuntimeClass.
+func (s Sandbox) Handler() string {
+	if s == RuncUserNS {
+		return "runc"
+	}
+	return "runsc"
+}
+
+// NodeLabel returns the key of the label that a node's agent sets to "true" when
+// the sandbox works there, and that RuntimeClass scheduling asks for.
+func (s Sandbox) NodeLabel() string { return Domain + "/sandbox-" + string(s) }
+
+// Validate returns an error that lists the possible values unless s is one.
+func (s Sandbox) Validate() error {
+	for _, v := range Sandboxes() {
+		if s == v {
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown sandbox %q: use %q or %q", s, GVisor, RuncUserNS)
+}
+
+// Tenant is what the parts have to know of a tenant to work for it. It is a
+// value; nobody changes it once made.
+type Tenant struct {
+	ID            ID           `json:"id"`
+	Name          string       `json:"name"`
+	HostNamespace string       `json:"hostNamespace"`
+	Sandbox       Sandbox      `json:"sandbox"`
+	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
+}
+
+// The places of a tenant's own services in its slice of the service range. The
+// first is upstream's choice for default/kubernetes
+// (k8s.io/kubernetes/pkg/controlplane, ServiceIPRange), the tenth the custom for
+// cluster DNS.
+const (
+	apiIndex = 1
+	dnsIndex = 10
+)
+
+// APIAddress returns the cluster IP of default/kubernetes in the slice.
+func APIAddress(slice netip.Prefix) netip.Addr { return nth(slice, apiIndex) }
+
+// DNSAddress returns the cluster IP of the tenant's DNS in the slice.
+func DNSAddress(slice netip.Prefix) netip.Addr { return nth(slice, dnsIndex) }
+
+// nth returns the address n above the slice's first.
+func nth(slice netip.Prefix, n int) netip.Addr {
+	a := slice.Masked().Addr()
+	for range n {
+		a = a.Next()
+	}
+	return a
+}
+
+// WriteUser returns the host user that the syncer of a tenant writes as.
+func (id ID) WriteUser() string { return "sublet:tenant:" + string(id) }
+
+// CellUser returns the host user that a cell reads as.
+func CellUser(cell string) string { return "sublet:cell:" + cell }
