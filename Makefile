@@ -1,0 +1,56 @@
+# Sublet. `make help` lists what there is.
+#
+# Everything that a fresh Debian machine with Go and make needs is made or
+# installed by these targets (as root); nothing has to be there before.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+K8S_VERSION := v1.37.1
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+K8S_LDFLAGS := -X k8s.io/component-base/version.gitVersion=$(K8S_VERSION) \
+	-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37 \
+	-X k8s.io/client-go/pkg/version.gitVersion=$(K8S_VERSION)
+LDFLAGS     := -s -w $(K8S_LDFLAGS) -X main.version=$(VERSION)
+export K8S_VERSION K8S_LDFLAGS
+
+include deploy/deps/deps.mk
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## bin/sublet
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sublet ./cmd/sublet
+
+.PHONY: images
+images: build deps ## the container images of examples/ as bin/images/*.tar
+	./examples/images/build.sh
+
+.PHONY: demo
+demo: build deps images ## the main job, end to end, on real containers (root)
+	./examples/quickstart/demo.sh
+
+.PHONY: lint
+lint: ## go vet and staticcheck
+	go vet ./...
+	go tool staticcheck ./...
+
+.PHONY: test
+test: build deps images lint ## every test, on real containers (root)
+	go test -timeout 45m -p 1 ./...
+
+.PHONY: bench
+bench: build deps images ## the figures of docs/benchmarks.md
+	go test -run '^$$' -bench . -benchtime 1x -timeout 45m ./test/bench/...
+
+.PHONY: generate
+generate: ## deep copies and manifests of api/
+	go generate ./api/...
+
+.PHONY: clean
+clean: ## what was built
+	rm -rf bin
