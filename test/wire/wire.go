@@ -1,0 +1,180 @@
+// Package wire gives a test a machine of its own to run a node on: a network
+// namespace for the node, and a second one that plays the rest of the world at
+// the far end of a cable.
+//
+//	node namespace                       world namespace
+//	  eth0 10.77.0.2/24  ---- veth ----  eth0 10.77.0.1/24 (the node's default route)
+//	  sublet, pods                       lo   169.254.169.254  a metadata service
+//	                                     lo   203.0.113.10     a server of the internet
+//
+// A fence is only proven by a packet that would have arrived without it, so the
+// addresses that tenants must not reach have live servers here, and the one that
+// they may reach too. All traffic stays in the two namespaces.
+//
+// [Main] re-executes the test binary inside the node namespace, so that tests and
+// all their children simply are on that machine; [Serve] is the world's servers.
+// The package removes the namespaces at the end, also after a failure. It never
+// changes the namespace it was called from.
+package wire
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The addresses at the two ends. TEST-NET-3 (RFC 5737) stands for the internet.
+const (
+	Node     = "10.77.0.2"
+	World    = "10.77.0.1"
+	Metadata = "169.254.169.254"
+	Internet = "203.0.113.10"
+	// Port is where all of the world's servers listen.
+	Port = 80
+)
+
+// role is the environment variable that tells a re-executed binary what it is.
+const role = "SUBLET_TEST_WIRE"
+
+// Main runs a package's tests inside a node namespace of their own and returns
+// their exit code. It must be called from TestMain, by root.
+func Main(m *testing.M) int {
+	switch os.Getenv(role) {
+	case "node":
+		return m.Run()
+	case "world":
+		return code(Serve())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return code(run(ctx))
+}
+
+func code(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	fmt.Fprintln(os.Stderr, "wire:", err)
+	return 1
+}
+
+// run lays the wire, starts the world and runs this binary again on the node.
+func run(ctx context.Context) (err error) {
+	id := strconv.Itoa(os.Getpid())
+	node, world := "sublet-n"+id, "sublet-w"+id
+	defer func() { err = errors.Join(err, remove(node, world)) }()
+	if err := lay(ctx, node, world); err != nil {
+		return fmt.Errorf("lay the wire: %w", err)
+	}
+	servers := inside(ctx, world, "world")
+	ready, err := servers.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := servers.Start(); err != nil {
+		return fmt.Errorf("start the world's servers: %w", err)
+	}
+	defer func() {
+		_ = servers.Process.Kill() // it is gone already when this fails
+		_ = servers.Wait()         // killed: always an error
+	}()
+	if _, err := io.ReadFull(ready, make([]byte, len(readyLine))); err != nil {
+		return fmt.Errorf("the world's servers did not start: %w", err)
+	}
+	tests := inside(ctx, node, "node")
+	tests.Stdin, tests.Stdout = os.Stdin, os.Stdout
+	return tests.Run()
+}
+
+// inside returns this very command, to be run in a network namespace. nsenter is
+// used because `ip netns exec` also mounts a new /sys, which hides the cgroups.
+func inside(ctx context.Context, namespace, as string) *exec.Cmd {
+	args := append([]string{"--net=/run/netns/" + namespace, "--", os.Args[0]}, os.Args[1:]...)
+	cmd := exec.CommandContext(ctx, "nsenter", args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Minute
+	cmd.Env = append(os.Environ(), role+"="+as)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+func lay(ctx context.Context, node, world string) error {
+	for _, line := range []string{
+		"netns add " + node,
+		"netns add " + world,
+		"-n " + node + " link set lo up",
+		"-n " + world + " link set lo up",
+		"-n " + node + " link add eth0 type veth peer name eth0 netns " + world,
+		"-n " + node + " addr add " + Node + "/24 dev eth0",
+		"-n " + world + " addr add " + World + "/24 dev eth0",
+		"-n " + world + " addr add " + Metadata + "/32 dev lo",
+		"-n " + world + " addr add " + Internet + "/32 dev lo",
+		"-n " + world + " link set eth0 up",
+		"-n " + node + " link set eth0 up",
+		"-n " + node + " route add default via " + World,
+	} {
+		if err := ip(ctx, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func remove(namespaces ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var errs []error
+	for _, n := range namespaces {
+		if _, err := os.Stat("/run/netns/" + n); err == nil {
+			errs = append(errs, ip(ctx, "netns del "+n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func ip(ctx context.Context, line string) error {
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "ip", strings.Fields(line)...)
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("ip %s: %w: %s", line, err, strings.TrimSpace(stderr.String()))
+	}
+	return nil
+}
+
+const readyLine = "listening\n"
+
+// Serve answers HTTP on every address of the world, with the address asked and
+// the address of the asker, until the process ends.
+func Serve() error {
+	errs := make(chan error)
+	for _, address := range []string{World, Metadata, Internet} {
+		l, err := net.Listen("tcp", address+":"+strconv.Itoa(Port))
+		if err != nil {
+			return err
+		}
+		handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s saw %s\n", address, r.RemoteAddr)
+		})
+		srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+		go func() { errs <- srv.Serve(l) }()
+	}
+	fmt.Print(readyLine)
+	return <-errs
+}
