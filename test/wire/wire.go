@@ -31,7 +31,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -48,9 +47,12 @@ const (
 // role is the environment variable that tells a re-executed binary what it is.
 const role = "SUBLET_TEST_WIRE"
 
+// Tests is what [testing.M] is: something that runs tests and returns an exit code.
+type Tests interface{ Run() int }
+
 // Main runs a package's tests inside a node namespace of their own and returns
 // their exit code. It must be called from TestMain, by root.
-func Main(m *testing.M) int {
+func Main(m Tests) int {
 	switch os.Getenv(role) {
 	case "node":
 		return m.Run()

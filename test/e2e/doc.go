@@ -1,0 +1,7 @@
+// Package e2e drives the built binary on real containers: one machine (package
+// wire), Sublet on it, and what providers and tenants do with kubectl and sublet.
+//
+// All tests share the machine; each makes the tenants it needs under names of its
+// own and deletes them. `make test` builds what they run: bin/sublet, bin/node
+// and bin/images. They need root and skip without it.
+package e2e

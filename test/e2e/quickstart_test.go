@@ -1,0 +1,233 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"sublet.dev/test/wire"
+)
+
+var quickstart = filepath.Join(root, "examples/quickstart/quickstart.yaml")
+
+// tenants makes tenants with the quickstart in each and deletes them at the end.
+func tenants(t *testing.T, names ...string) {
+	t.Helper()
+	running(t)
+	for _, name := range names {
+		sublet(t, "create", name, "--wait")
+		t.Cleanup(func() { sublet(t, "delete", name, "--wait", "--ignore-not-found") })
+		kubectl(t, name, "apply", "-f", quickstart)
+	}
+	for _, name := range names {
+		kubectl(t, name, "rollout", "status", "deployment/web", "--timeout=180s")
+		kubectl(t, name, "wait", "--for=condition=Complete", "job/first-visits", "--timeout=180s")
+	}
+}
+
+// app runs the quickstart's program in a tenant's web application.
+func app(t *testing.T, tenant string, args ...string) result {
+	t.Helper()
+	return tryKubectl(t, tenant, append([]string{"exec", "deploy/web", "--", "/app"}, args...)...)
+}
+
+// reaches and refuses say whether a tenant's application can open a connection.
+func reaches(t *testing.T, tenant, address string) {
+	t.Helper()
+	if r := app(t, tenant, "dial", address); r.code != 0 {
+		t.Errorf("%s does not reach %s: %v", tenant, address, r)
+	}
+}
+
+func refuses(t *testing.T, tenant, address string) {
+	t.Helper()
+	r := app(t, tenant, "dial", address)
+	if r.code == 0 {
+		t.Errorf("%s reaches %s: %v", tenant, address, r)
+	} else if !strings.Contains(r.stderr, "app: dial") {
+		t.Errorf("%s tried %s, but it is not the connection that failed: %v", tenant, address, r)
+	}
+}
+
+// pods returns a tenant's pods with a label.
+func pods(t *testing.T, tenant, selector string) []corev1.Pod {
+	t.Helper()
+	var list corev1.PodList
+	decode(t, kubectl(t, tenant, "get", "pods", "-l", selector, "-o", "json"), &list)
+	if len(list.Items) == 0 {
+		t.Fatalf("%s has no pod with %s", tenant, selector)
+	}
+	return list.Items
+}
+
+func decode(t *testing.T, s string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(s), into); err != nil {
+		t.Fatalf("%v in %q", err, s)
+	}
+}
+
+func TestTwoTenants(t *testing.T) {
+	tenants(t, "blue", "green")
+
+	t.Run("the same application answers in both", func(t *testing.T) {
+		for _, name := range []string{"blue", "green"} {
+			r := app(t, name, "visit", "http://web.default.svc.cluster.local/")
+			if r.code != 0 || !strings.HasPrefix(r.stdout, "Hello from a cluster of my own: visit 4") {
+				t.Errorf("%s: %v", name, r)
+			}
+		}
+	})
+
+	t.Run("neither sees the other", func(t *testing.T) {
+		theirs := map[string]bool{}
+		for _, p := range pods(t, "green", "app=web") {
+			theirs[string(p.UID)], theirs[p.Status.PodIP] = true, true
+		}
+		for _, p := range pods(t, "blue", "app=web") {
+			if theirs[string(p.UID)] || theirs[p.Status.PodIP] {
+				t.Errorf("pod %s is in both tenants", p.Name)
+			}
+		}
+		for _, name := range []string{"blue", "green"} {
+			if out := kubectl(t, name, "get", "namespaces", "-o", "name"); strings.Contains(out, "sublet") {
+				t.Errorf("%s sees the host's namespaces: %s", name, out)
+			}
+		}
+	})
+
+	t.Run("pods run in gVisor", func(t *testing.T) {
+		if r := app(t, "blue", "dmesg"); !strings.Contains(r.stdout, "Starting gVisor") {
+			t.Errorf("dmesg: %v", r)
+		}
+	})
+
+	t.Run("the fence", func(t *testing.T) {
+		green := pods(t, "green", "app=web")[0].Status.PodIP
+		service := kubectl(t, "green", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+		for tenant, check := range map[string]func(*testing.T, string, string){"green": reaches, "blue": refuses} {
+			check(t, tenant, green+":8080")
+			check(t, tenant, service+":80")
+		}
+		// The servers are there and would answer: package wire tests that.
+		refuses(t, "blue", fmt.Sprintf("%s:%d", wire.Metadata, wire.Port))
+		refuses(t, "blue", fmt.Sprintf("%s:%d", wire.World, wire.Port)) // a private network
+		reaches(t, "blue", fmt.Sprintf("%s:%d", wire.Internet, wire.Port))
+		reaches(t, "blue", "kubernetes.default.svc:443")
+		for _, port := range []string{"10250", "6443", "8443", "10256"} { // kubelet, host API, front door, kube-proxy
+			refuses(t, "blue", wire.Node+":"+port)
+		}
+	})
+
+	t.Run("logs, exec, attach, port-forward, cp", func(t *testing.T) { subresources(t, "blue") })
+
+	t.Run("the tenant's cluster looks like one", func(t *testing.T) {
+		if out := kubectl(t, "blue", "get", "nodes"); !strings.Contains(out, "Ready") {
+			t.Errorf("nodes: %s", out)
+		}
+		if out := kubectl(t, "blue", "auth", "can-i", "*", "*"); strings.TrimSpace(out) != "yes" {
+			t.Errorf("the tenant's admin is not cluster-admin: %s", out)
+		}
+		if out := kubectl(t, "blue", "get", "events"); !strings.Contains(out, "Started") {
+			t.Errorf("the kubelet's events do not arrive: %s", out)
+		}
+	})
+
+	t.Run("audit", func(t *testing.T) {
+		r := try(t, "audit", "-o", "json")
+		if r.code != 0 {
+			t.Fatalf("audit: %v", r)
+		}
+		if !json.Valid([]byte(r.stdout)) {
+			t.Errorf("audit -o json is no JSON: %s", r.stdout)
+		}
+	})
+}
+
+// TestDeleteLeavesNothing compares the machine before a tenant with after.
+func TestDeleteLeavesNothing(t *testing.T) {
+	running(t)
+	before := inventory(t)
+	tenants(t, "gone")
+	if during := inventory(t); during == before {
+		t.Fatal("a running tenant changes nothing that the test looks at")
+	}
+	sublet(t, "delete", "gone", "--wait")
+	eventually(t, "nothing is left of the tenant", func() error {
+		if after := inventory(t); after != before {
+			return fmt.Errorf("before:\n%s\nafter:\n%s", before, after)
+		}
+		return nil
+	})
+	if r := try(t, "describe", "gone"); r.code != 3 {
+		t.Errorf("describe a deleted tenant: %v", r)
+	}
+}
+
+// inventory lists what a tenant could leave: host objects, cgroups, mounts,
+// network interfaces and namespaces, nft chains, files.
+func inventory(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	objects := "namespaces,pods,services,endpointslices,configmaps,secrets,serviceaccounts,roles,rolebindings," +
+		"resourcequotas,limitranges,clusterroles,clusterrolebindings,virtualclusters,ipaddresses,networkpolicies"
+	b.WriteString(host(t, "get", objects, "-A", "-o", "name"))
+	for _, script := range []string{
+		`find /sys/fs/cgroup -type d -path '*sublet*/kubepods*/pod*' | sed 's/.*kubepods/kubepods/' | sort`,
+		`awk '{print $2}' /proc/self/mounts | grep -F "$DATA" | sort`,
+		`ip -o link show type veth | sed 's/^[0-9]*: //; s/@.*//' | sort`,
+		`ls /run/netns | grep -v '^sublet-[nw][0-9]*$'; ls "$DATA"/agent/containerd/state/netns 2>/dev/null || true`,
+		`nft list chains | grep -v '{' | sort`,
+		`find "$DATA"/server/tenants "$DATA"/agent/podnet "$DATA"/run -mindepth 1 | sort`,
+	} {
+		out, err := shell(script)
+		if err != nil {
+			t.Fatalf("%s: %v", script, err)
+		}
+		fmt.Fprintf(&b, "$ %s\n%s", script, out)
+	}
+	return b.String()
+}
+
+func TestForbiddenPods(t *testing.T) {
+	running(t)
+	sublet(t, "create", "strict", "--wait")
+	t.Cleanup(func() { sublet(t, "delete", "strict", "--wait") })
+	cases := map[string]struct{ patch, reason string }{
+		"hostPath":    {`{"spec":{"volumes":[{"name":"v","hostPath":{"path":"/"}}]}}`, "hostPath"},
+		"hostNetwork": {`{"spec":{"hostNetwork":true}}`, "hostNetwork"},
+		"hostPID":     {`{"spec":{"hostPID":true}}`, "hostPID"},
+		"hostIPC":     {`{"spec":{"hostIPC":true}}`, "hostIPC"},
+		"privileged":  {`{"spec":{"containers":[{"name":"c","image":"sublet.dev/quickstart:1","securityContext":{"privileged":true}}]}}`, "privileged"},
+		"hostPort":    {`{"spec":{"containers":[{"name":"c","image":"sublet.dev/quickstart:1","ports":[{"containerPort":80,"hostPort":80}]}]}}`, "hostPort"},
+		"nodeName":    {`{"spec":{"nodeName":"node"}}`, "nodeName"},
+		"probe host":  {`{"spec":{"containers":[{"name":"c","image":"sublet.dev/quickstart:1","livenessProbe":{"httpGet":{"host":"169.254.169.254","port":80}}}]}}`, "host"},
+	}
+	run := func(t *testing.T, patch string) result {
+		return tryKubectl(t, "strict", "run", "p", "--image=sublet.dev/quickstart:1", "--dry-run=server", "-o", "name", "--overrides="+patch)
+	}
+	if r := run(t, `{}`); r.code != 0 {
+		t.Fatalf("a harmless pod is refused: %v", r)
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := run(t, c.patch)
+			if r.code == 0 || !strings.Contains(strings.ToLower(r.stderr), "forbidden") || !strings.Contains(r.stderr, c.reason) {
+				t.Errorf("want a refusal that names %s: %v", c.reason, r)
+			}
+		})
+	}
+}
+
+func shell(script string) (string, error) {
+	cmd := command()
+	cmd.Path, cmd.Args = "/bin/bash", []string{"bash", "-c", script}
+	cmd.Env = append(os.Environ(), "DATA="+machine.dataDir)
+	out, err := cmd.Output()
+	return string(out), err
+}
