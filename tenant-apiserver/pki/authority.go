@@ -1,0 +1,172 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/util/cert"
+)
+
+// ErrCorrupt is wrapped by every error about a file of an authority that is
+// there but cannot be used. The error's text names the file and the remedy.
+var ErrCorrupt = errors.New("unusable file of a certificate authority")
+
+const (
+	caKeyFile  = "ca.key"
+	caCertFile = "ca.crt"
+	saKeyFile  = "sa.key"
+
+	caLifetime = 10 * 365 * 24 * time.Hour
+	// backdate makes a new certificate valid on machines whose clock is a
+	// little behind ours.
+	backdate = 5 * time.Minute
+)
+
+// Authority signs the certificates of one control plane. Its methods are safe
+// for concurrent use.
+type Authority struct {
+	key   *ecdsa.PrivateKey
+	cert  *x509.Certificate
+	caPEM []byte
+	saKey *ecdsa.PrivateKey
+}
+
+// LoadOrCreate opens the authority kept in dir, creating the directory and
+// whatever files are missing; commonName goes into a new CA certificate only.
+// It is idempotent. A file that exists and cannot be used is an error wrapping
+// ErrCorrupt; nothing is overwritten.
+func LoadOrCreate(dir, commonName string) (*Authority, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create certificate directory: %w", err)
+	}
+	_, haveCert := stat(filepath.Join(dir, caCertFile))
+	_, haveKey := stat(filepath.Join(dir, caKeyFile))
+	if haveCert && !haveKey {
+		return nil, corrupt(filepath.Join(dir, caKeyFile), "it is missing although "+caCertFile+" is there", nil)
+	}
+	saKey, err := loadOrCreateKey(filepath.Join(dir, saKeyFile))
+	if err != nil {
+		return nil, err
+	}
+	caKey, err := loadOrCreateKey(filepath.Join(dir, caKeyFile))
+	if err != nil {
+		return nil, err
+	}
+	caCert, caPEM, err := loadOrCreateCA(filepath.Join(dir, caCertFile), caKey, commonName)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{key: caKey, cert: caCert, caPEM: caPEM, saKey: saKey}, nil
+}
+
+// CAPEM is the PEM-encoded CA certificate, a copy each call.
+func (a *Authority) CAPEM() []byte { return bytes.Clone(a.caPEM) }
+
+// CAKey is the authority's private key, for a signer in the same process (the
+// certificate signing controller). It must not leave the process.
+func (a *Authority) CAKey() *ecdsa.PrivateKey { return a.key }
+
+// Certificate is the CA certificate. It is shared; callers must not modify it.
+func (a *Authority) Certificate() *x509.Certificate { return a.cert }
+
+// ServiceAccountKey is the key that signs this control plane's service account
+// tokens. It must not leave the process.
+func (a *Authority) ServiceAccountKey() *ecdsa.PrivateKey { return a.saKey }
+
+func loadOrCreateKey(path string) (*ecdsa.PrivateKey, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return createKey(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read key: %w", err)
+	}
+	key, err := parseKey(data)
+	if err != nil {
+		return nil, corrupt(path, "it holds no ECDSA P-256 private key", err)
+	}
+	return key, nil
+}
+
+func createKey(path string) (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("generate key: %w", err)
+	}
+	data, err := encodeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFile(path, data); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+func loadOrCreateCA(path string, key *ecdsa.PrivateKey, commonName string) (*x509.Certificate, []byte, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return createCA(path, key, commonName)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read CA certificate: %w", err)
+	}
+	certs, err := cert.ParseCertsPEM(data)
+	if err != nil {
+		return nil, nil, corrupt(path, "it holds no certificate", err)
+	}
+	ca := certs[0]
+	if !ca.IsCA || !key.PublicKey.Equal(ca.PublicKey) {
+		return nil, nil, corrupt(path, "it is not the certificate of "+caKeyFile, nil)
+	}
+	return ca, data, nil
+}
+
+func createCA(path string, key *ecdsa.PrivateKey, commonName string) (*x509.Certificate, []byte, error) {
+	serial, err := serialNumber()
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: commonName},
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(caLifetime),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create CA certificate: %w", err)
+	}
+	ca, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, nil, fmt.Errorf("parse new CA certificate: %w", err)
+	}
+	data := pem.EncodeToMemory(&pem.Block{Type: cert.CertificateBlockType, Bytes: der})
+	if err := writeFile(path, data); err != nil {
+		return nil, nil, err
+	}
+	return ca, data, nil
+}
+
+func corrupt(path, what string, cause error) error {
+	const remedy = "restore it from a backup; or, to give up every certificate and token issued so far, remove the directory and start again"
+	if cause != nil {
+		return fmt.Errorf("%w: %s: %s (%v): %s", ErrCorrupt, path, what, cause, remedy)
+	}
+	return fmt.Errorf("%w: %s: %s: %s", ErrCorrupt, path, what, remedy)
+}

@@ -1,0 +1,23 @@
+// Package pki is the certificate authority of one control plane.
+//
+// An Authority owns one directory with three files, each written atomically
+// with mode 0600:
+//
+//	ca.key  the private key of the authority (ECDSA P-256, PKCS #8, PEM)
+//	ca.crt  its self-signed certificate, valid for ten years
+//	sa.key  the key that signs service account tokens (ECDSA P-256, PEM)
+//
+// LoadOrCreate makes what is missing and never replaces what is there: a file
+// it cannot understand is an error that names the file and says what to do, because a new
+// key in its place would silently lock everybody out. The order of creation is
+// sa.key, ca.key, ca.crt, so that a crash in between is completed by the next
+// call and never leaves a certificate without its key.
+//
+// Everything else is derived and never stored: serving certificates, client
+// certificates and kubeconfigs are issued on demand and handed to the caller.
+// Every control plane has an Authority of its own; a certificate of one is
+// unknown to all others, which is what keeps tenants apart at the front door.
+//
+// The package knows nothing of Kubernetes' API types beyond the kubeconfig file
+// format, opens no connections, and never logs key material.
+package pki

@@ -1,0 +1,95 @@
+package pki
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"k8s.io/client-go/util/cert"
+)
+
+// DefaultClientTTL is the lifetime of a client certificate whose issuer names
+// none.
+const DefaultClientTTL = 24 * time.Hour
+
+// IssueServing makes a TLS server certificate for the given DNS names and
+// addresses; the first name is also its common name. It is valid until ttl
+// from now, but never longer than the CA.
+func (a *Authority) IssueServing(names []string, ips []netip.Addr, ttl time.Duration) (tls.Certificate, error) {
+	template := &x509.Certificate{
+		DNSNames:    names,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if len(names) > 0 {
+		template.Subject.CommonName = names[0]
+	}
+	for _, ip := range ips {
+		template.IPAddresses = append(template.IPAddresses, net.IP(ip.AsSlice()))
+	}
+	der, key, err := a.issue(template, ttl)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("issue serving certificate: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("issue serving certificate: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// IssueClient makes a client certificate for a Kubernetes user (common name)
+// and groups (organizations), both PEM-encoded. It cannot be revoked, so keep ttl
+// short; zero means DefaultClientTTL.
+func (a *Authority) IssueClient(user string, groups []string, ttl time.Duration) (certPEM, keyPEM []byte, err error) {
+	if user == "" {
+		return nil, nil, fmt.Errorf("issue client certificate: the user name is empty")
+	}
+	der, key, err := a.issue(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: user, Organization: groups},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, ttl)
+	if err != nil {
+		return nil, nil, fmt.Errorf("issue client certificate: %w", err)
+	}
+	keyPEM, err = encodeKey(key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("issue client certificate: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: cert.CertificateBlockType, Bytes: der}), keyPEM, nil
+}
+
+func (a *Authority) issue(template *x509.Certificate, ttl time.Duration) ([]byte, *ecdsa.PrivateKey, error) {
+	if ttl < 0 {
+		return nil, nil, fmt.Errorf("the lifetime %s is negative", ttl)
+	}
+	if ttl == 0 {
+		ttl = DefaultClientTTL
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	serial, err := serialNumber()
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	template.SerialNumber = serial
+	template.NotBefore = now.Add(-backdate)
+	template.NotAfter = now.Add(ttl)
+	if template.NotAfter.After(a.cert.NotAfter) {
+		template.NotAfter = a.cert.NotAfter
+	}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.BasicConstraintsValid = true
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	return der, key, err
+}
