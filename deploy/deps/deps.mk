@@ -1,0 +1,5 @@
+# Part of the Makefile: what a node needs, built from pinned sources.
+
+.PHONY: deps
+deps: ## containerd, runc, gVisor, CNI plugins, kubectl and the node's images in bin/ (root; once)
+	@./deploy/deps/deps.sh

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Builds or installs, pinned (versions.sh), what a node needs besides bin/sublet:
+#
+#   bin/node/          containerd containerd-shim-runc-v2 ctr runc runsc containerd-shim-runsc-v1
+#   bin/node/cni/      ptp loopback host-local portmap
+#   bin/node/images/   pause.tar canary.tar
+#   bin/kubectl
+#
+# A step that was done with the same version is skipped. Run by `make deps`, which
+# gives K8S_VERSION and K8S_LDFLAGS; works as root on Debian 12 with Go and make.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+# shellcheck source=deploy/deps/versions.sh
+. deploy/deps/versions.sh
+: "${K8S_VERSION:?run this as: make deps}" "${K8S_LDFLAGS:?run this as: make deps}"
+
+NODE=$PWD/bin/node
+STAMPS=$NODE/.made
+mkdir -p "$NODE/cni" "$NODE/images" "$STAMPS"
+export GOFLAGS="-buildvcs=false -trimpath" CGO_ENABLED=0
+
+say() { printf 'deps: %s\n' "$*"; }
+
+# One run at a time: a second one waits and then finds everything made.
+exec 9>"$STAMPS/lock"
+flock -n 9 || { say "another run is at work: waiting for it"; flock 9; }
+
+# step NAME FINGERPRINT FILES -- COMMAND...: runs COMMAND unless it was run for
+# this fingerprint (a version, or a digest of sources) and all FILES are there.
+step() {
+	local name=$1 fingerprint=$2 files=() file begun=$SECONDS
+	shift 2
+	while [[ $1 != -- ]]; do files+=("$1"); shift; done
+	shift
+	local stamp=$STAMPS/$name
+	if [[ -f $stamp && $(<"$stamp") == "$fingerprint" ]]; then
+		for file in "${files[@]}"; do [[ -e $file ]] || break; done
+		[[ -e $file ]] && { say "$name: there already"; return; }
+	fi
+	say "$name: making it ..."
+	rm -f "$stamp"
+	"$@"
+	printf '%s' "$fingerprint" >"$stamp"
+	say "$name: made in $((SECONDS - begun)) s"
+}
+
+# install_to DIR LDFLAGS PACKAGE@VERSION...: go install into a folder.
+install_to() {
+	local dir=$1 ldflags=$2
+	shift 2
+	GOBIN=$dir go install -ldflags "-s -w $ldflags" "$@"
+}
+
+debian_packages() {
+	local p missing=()
+	for p in "${DEBIAN_PACKAGES[@]}"; do
+		[[ $(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null) == installed ]] || missing+=("$p")
+	done
+	((${#missing[@]})) || { say "Debian packages: there already"; return; }
+	say "Debian packages: installing ${missing[*]}"
+	[[ $(id -u) == 0 ]] || { say "run this as root, or install them yourself"; exit 1; }
+	export DEBIAN_FRONTEND=noninteractive
+	{ apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$STAMPS/apt.log" 2>&1 ||
+		{ cat "$STAMPS/apt.log"; say "apt-get failed"; exit 1; }
+}
+
+containerd() {
+	local m=github.com/containerd/containerd/v2
+	install_to "$NODE" "-X $m/version.Version=$CONTAINERD_VERSION" \
+		$m/cmd/{containerd,containerd-shim-runc-v2,ctr}@"$CONTAINERD_VERSION"
+}
+
+runc() {
+	CGO_ENABLED=1 GOBIN=$NODE go install -tags seccomp -ldflags "-s -w" "github.com/opencontainers/runc@$RUNC_VERSION"
+}
+
+runsc() {
+	install_to "$NODE" "-X gvisor.dev/gvisor/runsc/version.version=release-$GVISOR_RELEASE" \
+		"gvisor.dev/gvisor/runsc@$GVISOR_VERSION"
+}
+
+gvisor_shim() {
+	grep -qF "gvisor.dev/gvisor $GVISOR_VERSION" deploy/shim/go.mod ||
+		{ say "deploy/shim/go.mod does not ask for gVisor $GVISOR_VERSION (versions.sh)"; exit 1; }
+	go build -C deploy/shim -ldflags "-s -w -X github.com/containerd/containerd/v2/version.Version=release-$GVISOR_RELEASE" \
+		-o "$NODE/containerd-shim-runsc-v1" .
+}
+
+cni_plugins() {
+	local m=github.com/containernetworking/plugins
+	install_to "$NODE/cni" "-X $m/pkg/utils/buildversion.BuildVersion=$CNI_PLUGINS_VERSION" \
+		$m/plugins/{main/ptp,main/loopback,ipam/host-local,meta/portmap}@"$CNI_PLUGINS_VERSION"
+}
+
+kubectl() {
+	go build -ldflags "-s -w $K8S_LDFLAGS" -o bin/kubectl k8s.io/kubernetes/cmd/kubectl
+}
+
+# image NAME: bin/node/images/NAME.tar, sublet.dev/NAME:1, from test/images/NAME.
+image() {
+	go build -ldflags "-s -w" -o "$STAMPS/$1" "./test/images/$1"
+	go run ./test/images/mkimage -o "$NODE/images/$1.tar" -ref "sublet.dev/$1:1" -user 65532:65532 "$STAMPS/$1"
+}
+
+digest() { find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-32; }
+
+GO=$(go env GOVERSION GOARCH | tr '\n' ' ')
+debian_packages
+step containerd "$CONTAINERD_VERSION $GO" "$NODE"/{containerd,containerd-shim-runc-v2,ctr} -- containerd
+step runc "$RUNC_VERSION $GO" "$NODE/runc" -- runc
+step runsc "$GVISOR_VERSION $GO" "$NODE/runsc" -- runsc
+step gvisor-shim "$GVISOR_VERSION $(digest deploy/shim) $GO" "$NODE/containerd-shim-runsc-v1" -- gvisor_shim
+step cni-plugins "$CNI_PLUGINS_VERSION $GO" "$NODE"/cni/{ptp,loopback,host-local,portmap} -- cni_plugins
+step kubectl "$K8S_VERSION $K8S_LDFLAGS $GO" bin/kubectl -- kubectl
+for i in pause canary; do
+	step "image-$i" "$(digest test/images) $GO" "$NODE/images/$i.tar" -- image "$i"
+done
