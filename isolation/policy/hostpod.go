@@ -1,0 +1,100 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"sublet.dev/isolation/tenant"
+)
+
+// hostOnly applies the rules for a pod on the host.
+func (c *check) hostOnly(hostPod *corev1.Pod, sandbox tenant.Sandbox) {
+	c.hostMarks(hostPod)
+	c.hostSandbox(&hostPod.Spec, sandbox)
+	c.hostIdentity(hostPod)
+	c.hostPlacement(hostPod)
+	for i, v := range hostPod.Spec.Volumes {
+		if v.Projected == nil {
+			continue
+		}
+		for j, s := range v.Projected.Sources {
+			c.projected(fmt.Sprintf("spec.volumes[%d].projected.sources[%d]", i, j), s, true)
+		}
+	}
+}
+
+// hostMarks refuses keys on the host that are not ours: controllers and plugins
+// of the host obey many keys, so a tenant's must never get there.
+func (c *check) hostMarks(hostPod *corev1.Pod) {
+	if hostPod.Labels[tenant.LabelTenant] == "" {
+		c.refuse("host-marks", "metadata.labels", "the label %s is missing: the pod belongs to nobody", tenant.LabelTenant)
+	}
+	for key := range hostPod.Labels {
+		if !ours(key) && !addedByHost(key) {
+			c.refuse("host-marks", "metadata.labels["+key+"]", "only keys of %s may stand on the host's objects", tenant.Domain)
+		}
+	}
+	for key := range hostPod.Annotations {
+		if !ours(key) {
+			c.refuse("host-marks", "metadata.annotations["+key+"]", "only keys of %s may stand on the host's objects", tenant.Domain)
+		}
+	}
+	if len(hostPod.OwnerReferences) > 0 {
+		c.refuse("host-marks", "metadata.ownerReferences", "a tenant's object must have no owner on the host")
+	}
+}
+
+// ours says whether a key is in our domain.
+func ours(key string) bool {
+	prefix, _, ok := strings.Cut(key, "/")
+	return ok && (prefix == tenant.Domain || strings.HasSuffix(prefix, "."+tenant.Domain))
+}
+
+// addedByHost says whether the host's API server itself puts the label on pods:
+// admission plugin PodTopologyLabels, when a pod is bound.
+func addedByHost(key string) bool {
+	return key == corev1.LabelTopologyZone || key == corev1.LabelTopologyRegion
+}
+
+// hostSandbox demands the forced sandbox, by name.
+func (c *check) hostSandbox(spec *corev1.PodSpec, sandbox tenant.Sandbox) {
+	if class := spec.RuntimeClassName; class == nil || *class != sandbox.RuntimeClass() {
+		c.refuse("runtime-class", "spec.runtimeClassName", "the pod must run in %q", sandbox.RuntimeClass())
+	}
+	if inUserNS := spec.HostUsers != nil && !*spec.HostUsers; sandbox == tenant.RuncUserNS && !inUserNS {
+		c.refuse("host-users", "spec.hostUsers", "the pod must have a user namespace of its own (hostUsers: false)")
+	}
+}
+
+// hostIdentity demands that the pod is nobody at the host's API.
+func (c *check) hostIdentity(hostPod *corev1.Pod) {
+	spec := &hostPod.Spec
+	if spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {
+		c.refuse("host-token", "spec.automountServiceAccountToken", "the host's token must not be mounted (false)")
+	}
+	for _, name := range []string{spec.ServiceAccountName, spec.DeprecatedServiceAccount} {
+		if name != "" && name != "default" {
+			c.refuse("host-token", "spec.serviceAccountName", "the host's service account must be \"default\", which has no rights, not %q", name)
+			return
+		}
+	}
+}
+
+// hostPlacement demands that the host's scheduler places the pod, without rank.
+func (c *check) hostPlacement(hostPod *corev1.Pod) {
+	spec := &hostPod.Spec
+	if spec.NodeName != "" && hostPod.UID == "" {
+		c.refuse("node-name", "spec.nodeName", "the host's scheduler chooses the node")
+	}
+	if spec.SchedulerName != "" && spec.SchedulerName != corev1.DefaultSchedulerName {
+		c.refuse("scheduler", "spec.schedulerName", "the host's own scheduler places pods, not %q", spec.SchedulerName)
+	}
+	if spec.PriorityClassName != "" {
+		c.refuse("priority", "spec.priorityClassName", "a tenant's pod has no priority class of the host")
+	}
+	if spec.Priority != nil && *spec.Priority > 0 {
+		c.refuse("priority", "spec.priority", "a tenant's pod must not displace others: 0, not %d", *spec.Priority)
+	}
+}

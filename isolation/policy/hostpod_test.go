@@ -1,0 +1,59 @@
+package policy_test
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/tenant"
+)
+
+func TestCheckHostPodAllowsSyncedPod(t *testing.T) {
+	for _, s := range tenant.Sandboxes() {
+		pod := hostPod(s)
+		if r := policy.CheckHostPod(pod, policy.LevelFor(s)); len(r) > 0 {
+			t.Errorf("%s: %v", s, r)
+		}
+		pod.UID, pod.Spec.NodeName, pod.Spec.ServiceAccountName = "u", "n1", "default"
+		pod.Spec.SchedulerName, pod.Spec.Priority = "default-scheduler", ptr.To[int32](0)
+		pod.Labels[corev1.LabelTopologyZone] = "z"
+		if r := policy.CheckHostPod(pod, policy.LevelFor(s)); len(r) > 0 {
+			t.Errorf("%s, running: %v", s, r)
+		}
+	}
+}
+
+func TestCheckHostPodRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		rule, field string
+		change      func(p *corev1.Pod)
+	}{
+		"no class":          {"runtime-class", "spec.runtimeClassName", func(p *corev1.Pod) { p.Spec.RuntimeClassName = nil }},
+		"another class":     {"runtime-class", "spec.runtimeClassName", func(p *corev1.Pod) { p.Spec.RuntimeClassName = ptr.To("runc") }},
+		"no owner":          {"host-marks", "metadata.labels", func(p *corev1.Pod) { delete(p.Labels, tenant.LabelTenant) }},
+		"foreign label":     {"host-marks", "metadata.labels[app]", func(p *corev1.Pod) { p.Labels["app"] = "web" }},
+		"look-alike label":  {"host-marks", "metadata.labels[xsublet.dev/a]", func(p *corev1.Pod) { p.Labels["xsublet.dev/a"] = "" }},
+		"annotation":        {"host-marks", "metadata.annotations[cni.projectcalico.org/ipAddrs]", func(p *corev1.Pod) { p.Annotations["cni.projectcalico.org/ipAddrs"] = "x" }},
+		"owner reference":   {"host-marks", "metadata.ownerReferences", func(p *corev1.Pod) { p.OwnerReferences = []metav1.OwnerReference{{}} }},
+		"token":             {"host-token", "spec.automountServiceAccountToken", func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = nil }},
+		"service account":   {"host-token", "spec.serviceAccountName", func(p *corev1.Pod) { p.Spec.ServiceAccountName = "admin" }},
+		"projected token":   {"host-token", "spec.volumes[4].projected.sources[0].serviceAccountToken", func(p *corev1.Pod) { p.Spec.Volumes = plainPod().Spec.Volumes }},
+		"node chosen":       {"node-name", "spec.nodeName", func(p *corev1.Pod) { p.Spec.NodeName = "n1" }},
+		"scheduler":         {"scheduler", "spec.schedulerName", func(p *corev1.Pod) { p.Spec.SchedulerName = "x" }},
+		"class of priority": {"priority", "spec.priorityClassName", func(p *corev1.Pod) { p.Spec.PriorityClassName = "mine" }},
+		"priority":          {"priority", "spec.priority", func(p *corev1.Pod) { p.Spec.Priority = ptr.To[int32](1) }},
+		"host path":         {"host-path", "spec.volumes[0].hostPath", func(p *corev1.Pod) { p.Spec.Volumes[0].HostPath = &corev1.HostPathVolumeSource{} }},
+	} {
+		for _, s := range tenant.Sandboxes() {
+			pod := hostPod(s)
+			c.change(pod)
+			wantRefusal(t, name, policy.CheckHostPod(pod, policy.LevelFor(s)), c.rule, c.field)
+		}
+	}
+	pod := hostPod(tenant.RuncUserNS)
+	pod.Spec.HostUsers = nil
+	wantRefusal(t, "user namespace", policy.CheckHostPod(pod, policy.Restricted), "host-users", "spec.hostUsers")
+}
