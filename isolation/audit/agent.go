@@ -1,0 +1,116 @@
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/remotecommand"
+)
+
+// NodeFacts is what a node's agent says of one pod and of the fence around its
+// tenant: the answer to GET /sublet/facts?namespace=&pod= at the node's kubelet
+// port, which is reached through the host API.
+type NodeFacts struct {
+	Sandbox *SandboxFacts `json:"sandbox"`
+	Fence   *FenceFacts   `json:"fence"`
+}
+
+// SandboxFacts is the pod's sandbox as CRI and /proc have it.
+type SandboxFacts struct {
+	ID      string   `json:"id"`
+	Handler string   `json:"handler"`
+	PID     int      `json:"pid"`
+	Exe     string   `json:"exe"`
+	Argv    []string `json:"argv"`
+	UIDMap  string   `json:"uidMap"`
+}
+
+// FenceFacts is the tenant's fence on the node: what was rendered for it and what
+// the kernel has, in the same kind of lines, and packet counters by name.
+type FenceFacts struct {
+	Rendered []string          `json:"rendered"`
+	Enforced []string          `json:"enforced"`
+	Counters map[string]uint64 `json:"counters"`
+}
+
+// deniedCounter is the counter of what the fence refused to a pod.
+const deniedCounter = "denied"
+
+// NodeReader asks the agents of nodes.
+type NodeReader interface {
+	// Facts returns what a node says of a pod, or an error for which
+	// apierrors.IsNotFound holds when the node does not know the pod.
+	Facts(ctx context.Context, node, namespace, pod string) (NodeFacts, error)
+}
+
+// Commander runs commands in canaries.
+type Commander interface {
+	// Run runs a command in a pod and returns what it wrote to its standard
+	// output, also when the command failed.
+	Run(ctx context.Context, namespace, pod string, command []string) (string, error)
+}
+
+// hostAPI reads nodes and runs commands through the host's API.
+type hostAPI struct {
+	config *rest.Config
+	core   corev1client.CoreV1Interface
+}
+
+func newHostAPI(config *rest.Config) (*hostAPI, error) {
+	core, err := corev1client.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the host API: %w", err)
+	}
+	return &hostAPI{config: config, core: core}, nil
+}
+
+// Facts implements [NodeReader] by the node's proxy subresource.
+func (h *hostAPI) Facts(ctx context.Context, node, namespace, pod string) (NodeFacts, error) {
+	var facts NodeFacts
+	raw, err := h.core.RESTClient().Get().Resource("nodes").Name(node).SubResource("proxy").Suffix("sublet", "facts").
+		Param("namespace", namespace).Param("pod", pod).DoRaw(ctx)
+	if err != nil {
+		return facts, fmt.Errorf("ask the agent on node %s about pod %s: %w", node, pod, err)
+	}
+	if err := json.Unmarshal(raw, &facts); err != nil {
+		return facts, fmt.Errorf("read the answer of the agent on node %s: %w", node, err)
+	}
+	return facts, nil
+}
+
+// Run implements [Commander] by the pod's exec subresource over a WebSocket.
+func (h *hostAPI) Run(ctx context.Context, namespace, pod string, command []string) (string, error) {
+	url := h.core.RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
+	executor, err := remotecommand.NewWebSocketExecutor(h.config, "GET", url.String())
+	if err != nil {
+		return "", fmt.Errorf("run %q in pod %s: %w", command, pod, err)
+	}
+	var stdout, stderr capped
+	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr})
+	if err != nil {
+		return stdout.String(), fmt.Errorf("run %q in pod %s: %w: %s", command, pod, err, firstLine(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// maxOutput is how much of a command's output is kept, in bytes: a canary that
+// somebody took over must not fill the memory of the audit.
+const maxOutput = 64 << 10
+
+// capped keeps the first maxOutput bytes written to it.
+type capped struct{ b []byte }
+
+// Write implements io.Writer; it never fails.
+func (c *capped) Write(p []byte) (int, error) {
+	c.b = append(c.b, p[:min(len(p), maxOutput-len(c.b))]...)
+	return len(p), nil
+}
+
+// String returns what was kept.
+func (c *capped) String() string { return string(c.b) }

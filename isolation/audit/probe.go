@@ -1,0 +1,173 @@
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/tenant"
+)
+
+const (
+	// dialTime is how long a canary waits for an answer: a fence that drops
+	// gives none.
+	dialTime = 2 * time.Second
+	// tries at once from one canary.
+	parallelTries = 4
+)
+
+// station is a tenant with its canaries in place.
+type station struct {
+	tenant v1alpha1.VirtualCluster
+	// prober tries, peer is there to be reached.
+	prober, peer canary
+}
+
+// canary is one running canary.
+type canary struct {
+	ref  ObjectRef
+	node string
+	ip   string
+}
+
+// target is something to try.
+type target struct {
+	to      string
+	address string
+	// command is what runs in the canary.
+	command []string
+}
+
+func dial(to, host string, port string) target {
+	address := net.JoinHostPort(host, port)
+	return target{to: to, address: address, command: []string{canaryBinary, "dial", "tcp", address, dialTime.String()}}
+}
+
+// metadataAddresses are where clouds serve the metadata of a machine, with its
+// credentials: most of them, Alibaba's, and Azure's.
+var metadataAddresses = []string{"169.254.169.254", "100.100.100.200", "168.63.129.16"}
+
+// controls are what a station's prober must reach.
+func (s station) controls() []target {
+	out := []target{dial("the tenant's own pod", s.peer.ip, canaryPort)}
+	if cidr, err := slice(s.tenant); err == nil {
+		name := "kubernetes.default.svc.cluster.local"
+		out = append(out, dial("the tenant's own API", tenant.APIAddress(cidr).String(), "443"),
+			target{to: "the tenant's DNS", address: tenant.DNSAddress(cidr).String(), command: []string{canaryBinary, "resolve", name}})
+	}
+	return out
+}
+
+// own are the targets that only this station's tenant may reach.
+func (s station) pods() []target {
+	return []target{dial("another tenant's pod", s.peer.ip, canaryPort)}
+}
+
+func (s station) api() []target {
+	var out []target
+	if cidr, err := slice(s.tenant); err == nil {
+		out = append(out, dial("another tenant's API", tenant.APIAddress(cidr).String(), "443"))
+	}
+	if a := s.tenant.Status.APIAddress; a != "" {
+		out = append(out, dial("another tenant's API at the front door", a, strconv.Itoa(int(s.tenant.Status.APIPort))))
+	}
+	return out
+}
+
+func metadata() []target {
+	var out []target
+	for _, a := range metadataAddresses {
+		out = append(out, dial("the cloud's metadata", a, "80"))
+	}
+	return out
+}
+
+// batch is targets to try from one canary.
+type batch struct {
+	from    ObjectRef
+	targets []target
+	into    *[]Attempt
+}
+
+// probe runs every attempt of a station against the stranger and the host, and
+// the stranger's against the station.
+func probe(ctx context.Context, run Commander, s, stranger station, host []target) Probes {
+	p := Probes{Canary: s.prober.ref, Node: s.prober.node}
+	tryAll(ctx, run, &p, []batch{
+		{s.prober.ref, s.controls(), &p.Controls},
+		{s.prober.ref, stranger.pods(), &p.Stranger},
+		{s.prober.ref, stranger.api(), &p.StrangerAPI},
+		{s.prober.ref, metadata(), &p.Metadata},
+		{s.prober.ref, host, &p.Host},
+		{stranger.prober.ref, []target{dial("the tenant's pod", s.peer.ip, canaryPort), dial("the tenant's pod", s.prober.ip, canaryPort)}, &p.Inbound},
+		{stranger.prober.ref, stranger.controls(), &p.InboundControls},
+	})
+	return p
+}
+
+// probeAlone is probe without a stranger, who could not be had because of why.
+func probeAlone(ctx context.Context, run Commander, s station, host []target, why error) Probes {
+	p := Probes{Canary: s.prober.ref, Node: s.prober.node}
+	tryAll(ctx, run, &p, []batch{
+		{s.prober.ref, s.controls(), &p.Controls},
+		{s.prober.ref, metadata(), &p.Metadata},
+		{s.prober.ref, host, &p.Host},
+	})
+	missing := []Attempt{{To: "another tenant", From: s.prober.ref, At: time.Now().UTC(), Reply: Unknown[Reply](why)}}
+	p.Stranger, p.StrangerAPI, p.Inbound = missing, missing, missing
+	return p
+}
+
+// tryAll tries everything, a few at once, while uname and dmesg run.
+func tryAll(ctx context.Context, run Commander, p *Probes, batches []batch) {
+	var group sync.WaitGroup
+	slots := make(chan struct{}, parallelTries)
+	each := func(work func()) {
+		group.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			work()
+		})
+	}
+	for _, b := range batches {
+		attempts := make([]Attempt, len(b.targets))
+		*b.into = attempts
+		for i, t := range b.targets {
+			each(func() { attempts[i] = try(ctx, run, b.from, t) })
+		}
+	}
+	each(func() { p.Uname = said(ctx, run, p.Canary, "uname") })
+	each(func() { p.Dmesg = said(ctx, run, p.Canary, "dmesg") })
+	group.Wait()
+}
+
+func try(ctx context.Context, run Commander, from ObjectRef, t target) Attempt {
+	a := Attempt{To: t.to, Address: t.address, From: from, Command: t.command, At: time.Now().UTC()}
+	out, err := run.Run(ctx, from.Namespace, from.Name, t.command)
+	a.Reply = readReply(out, err)
+	return a
+}
+
+// readReply reads a canary's line. The line counts even when the command failed:
+// the canary fails when what it tries does.
+func readReply(out string, err error) Fact[Reply] {
+	var r *Reply
+	line := strings.TrimSpace(out)
+	if jsonErr := json.Unmarshal([]byte(line), &r); jsonErr == nil && r != nil {
+		return Known(*r)
+	}
+	if err == nil {
+		err = fmt.Errorf("the canary answered %q", firstLine(out))
+	}
+	return Unknown[Reply](err)
+}
+
+func said(ctx context.Context, run Commander, from ObjectRef, command string) Fact[string] {
+	return Found(run.Run(ctx, from.Namespace, from.Name, []string{canaryBinary, command}))
+}

@@ -1,0 +1,177 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// kubeletPort is where every node's agent listens for the host API.
+const kubeletPort = "10250"
+
+// probe lets a tenant's canaries and the stranger's try, and reads the fence's
+// counter around it.
+func (a *audit) probe(ctx context.Context, here station, other Fact[station]) Fact[Probes] {
+	host, err := a.collector.hostTargets(ctx)
+	if err != nil {
+		return Unknown[Probes](err)
+	}
+	before := a.denials(ctx, here.prober)
+	var p Probes
+	if stranger, err := other.Get(); err == nil {
+		p = probe(ctx, a.commander, here, stranger, host)
+	} else {
+		p = probeAlone(ctx, a.commander, here, host, err)
+	}
+	p.Denied = counted(before, a.denials(ctx, here.prober))
+	return Known(p)
+}
+
+// hostTargets are the listeners of the host that the audit itself uses: the
+// agents' kubelet ports and the host API, at its addresses and as a service.
+func (c collector) hostTargets(ctx context.Context) ([]target, error) {
+	var nodes corev1.NodeList
+	if err := c.host.List(ctx, &nodes); err != nil {
+		return nil, fmt.Errorf("list nodes: %w", err)
+	}
+	var out []target
+	for _, n := range nodes.Items {
+		for _, a := range n.Status.Addresses {
+			if a.Type == corev1.NodeInternalIP {
+				out = append(out, dial("the kubelet of node "+n.Name, a.Address, kubeletPort))
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, errors.New("the host has no node with an address")
+	}
+	var slices discoveryv1.EndpointSliceList
+	if err := c.host.List(ctx, &slices, client.InNamespace(metav1.NamespaceDefault), client.MatchingLabels{discoveryv1.LabelServiceName: apiService}); err != nil {
+		return nil, fmt.Errorf("find the addresses of the host API: %w", err)
+	}
+	for _, s := range slices.Items {
+		for _, e := range s.Endpoints {
+			for _, p := range s.Ports {
+				if len(e.Addresses) > 0 && p.Port != nil {
+					out = append(out, dial("the host API", e.Addresses[0], strconv.Itoa(int(*p.Port))))
+				}
+			}
+		}
+	}
+	var service corev1.Service
+	if err := c.host.Get(ctx, client.ObjectKey{Namespace: metav1.NamespaceDefault, Name: apiService}, &service); err != nil {
+		return nil, fmt.Errorf("find the service of the host API: %w", err)
+	}
+	return append(out, dial("the host API's service", service.Spec.ClusterIP, "443")), nil
+}
+
+// denials reads how many packets of a canary the fence refused so far.
+func (a *audit) denials(ctx context.Context, c canary) Fact[Counter] {
+	facts, err := a.nodes.Facts(ctx, c.node, c.ref.Namespace, c.ref.Name)
+	if err != nil {
+		return Unknown[Counter](err)
+	}
+	if facts.Fence == nil {
+		return Unknown[Counter](fmt.Errorf("the agent on node %s told nothing of the fence", c.node))
+	}
+	n, ok := facts.Fence.Counters[deniedCounter]
+	if !ok {
+		return Unknown[Counter](fmt.Errorf("the fence on node %s has no counter %q", c.node, deniedCounter))
+	}
+	return Known(Counter{Name: deniedCounter, After: n})
+}
+
+func counted(before, after Fact[Counter]) Fact[Counter] {
+	b, err := before.Get()
+	if err != nil {
+		return before
+	}
+	c, err := after.Get()
+	if err != nil {
+		return after
+	}
+	c.Before = b.After
+	return Known(c)
+}
+
+// runtime reads from the nodes what runs around the tenant's pods and its
+// canary, and the fence around them.
+func (a *audit) runtime(ctx context.Context, f *Facts, here Fact[station]) {
+	pods, err := f.Pods.Get()
+	if err != nil {
+		f.Sandboxes, f.Fences = Unknown[[]Sandbox](err), Unknown[[]Fence](err)
+		return
+	}
+	boxes := []Sandbox{}
+	fences := map[string]Fence{}
+	add := func(b Sandbox, facts Fact[NodeFacts]) {
+		boxes = append(boxes, b)
+		if old, ok := fences[b.Node]; !ok || old.State.err != nil {
+			fences[b.Node] = Fence{Node: b.Node, State: fenceState(facts)}
+		}
+	}
+	for i := range pods {
+		p := &pods[i]
+		if p.Status.Phase != corev1.PodRunning || p.Spec.NodeName == "" {
+			continue
+		}
+		facts := Found(a.nodes.Facts(ctx, p.Spec.NodeName, p.Namespace, p.Name))
+		if facts.err != nil && a.gone(ctx, p) {
+			continue
+		}
+		add(Sandbox{Pod: *podRef(p), Node: p.Spec.NodeName, Process: process(facts)}, facts)
+	}
+	if a.config.Probing {
+		b, facts := a.canarySandbox(ctx, here)
+		add(b, facts)
+	}
+	f.Sandboxes = Known(boxes)
+	f.Fences = Known(slices.SortedFunc(maps.Values(fences), func(x, y Fence) int { return cmp.Compare(x.Node, y.Node) }))
+}
+
+func (a *audit) canarySandbox(ctx context.Context, here Fact[station]) (Sandbox, Fact[NodeFacts]) {
+	s, err := here.Get()
+	if err != nil {
+		return Sandbox{Pod: ObjectRef{Kind: "Pod", Name: "canary"}, Canary: true, Process: Unknown[Process](err)}, Unknown[NodeFacts](err)
+	}
+	facts := Found(a.nodes.Facts(ctx, s.prober.node, s.prober.ref.Namespace, s.prober.ref.Name))
+	return Sandbox{Pod: s.prober.ref, Node: s.prober.node, Canary: true, Process: process(facts)}, facts
+}
+
+// gone says whether a pod ended or went since it was listed.
+func (a *audit) gone(ctx context.Context, p *corev1.Pod) bool {
+	var now corev1.Pod
+	err := a.collector.host.Get(ctx, client.ObjectKeyFromObject(p), &now)
+	return client.IgnoreNotFound(err) == nil && (err != nil || now.UID != p.UID || now.DeletionTimestamp != nil || now.Status.Phase != corev1.PodRunning)
+}
+
+func process(facts Fact[NodeFacts]) Fact[Process] {
+	f, err := facts.Get()
+	if err != nil {
+		return Unknown[Process](err)
+	}
+	if f.Sandbox == nil {
+		return Unknown[Process](errors.New("the agent told nothing of the sandbox"))
+	}
+	return Known(Process{Handler: f.Sandbox.Handler, PID: f.Sandbox.PID, Exe: f.Sandbox.Exe, Argv: f.Sandbox.Argv, UIDMap: f.Sandbox.UIDMap})
+}
+
+func fenceState(facts Fact[NodeFacts]) Fact[FenceState] {
+	f, err := facts.Get()
+	if err != nil {
+		return Unknown[FenceState](err)
+	}
+	if f.Fence == nil {
+		return Unknown[FenceState](errors.New("the agent told nothing of the fence"))
+	}
+	return Known(FenceState{Rendered: f.Fence.Rendered, Enforced: f.Fence.Enforced})
+}
