@@ -1,0 +1,78 @@
+package store
+
+import (
+	"fmt"
+	"time"
+)
+
+// MaxKeyBytes is the longest key: bbolt's own limit less the room that the
+// index of leases needs beside it.
+const MaxKeyBytes = 32<<10 - 64
+
+// Options of Open. The zero value is good for one small tenant.
+type Options struct {
+	// ID is stamped into a file that has none and must equal the one a file
+	// has: it keeps one tenant's file from being opened as another's. Empty:
+	// neither stamped nor checked.
+	ID string
+	// MaxRequestBytes bounds the keys and values of one transaction.
+	// 0: 1.5 MiB, what an etcd server accepts, and so what tenants' tools expect.
+	MaxRequestBytes int
+	// HotBytes bounds the recent events kept in memory for cursors. 0: 256 KiB.
+	HotBytes int
+	// SweepSlice is how many log records one compaction step looks at between
+	// two groups of writes. 0: 512.
+	SweepSlice int
+	// NoSync leaves flushing to the kernel. Acknowledged writes are then lost
+	// when the machine stops. For tests and for building throw-away files.
+	NoSync bool
+	// Clock tells the time for leases. nil: the machine's.
+	Clock Clock
+}
+
+// Clock is the time as leases see it: wall time, because a deadline must mean
+// the same after a restart.
+type Clock interface {
+	Now() time.Time
+	// NewTimer returns a channel that gets a value after d, and a function that
+	// releases the timer. The function may be called more than once.
+	NewTimer(d time.Duration) (fired <-chan time.Time, stop func())
+}
+
+type wallClock struct{}
+
+func (wallClock) Now() time.Time { return time.Now() }
+
+func (wallClock) NewTimer(d time.Duration) (<-chan time.Time, func()) {
+	t := time.NewTimer(d)
+	return t.C, func() { t.Stop() }
+}
+
+// withDefaults fills in what is zero.
+func (o Options) withDefaults() Options {
+	if o.MaxRequestBytes == 0 {
+		o.MaxRequestBytes = 3 << 19
+	}
+	if o.HotBytes == 0 {
+		o.HotBytes = 256 << 10
+	}
+	if o.SweepSlice == 0 {
+		o.SweepSlice = 512
+	}
+	if o.Clock == nil {
+		o.Clock = wallClock{}
+	}
+	return o
+}
+
+func (o Options) validate() error {
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"MaxRequestBytes", o.MaxRequestBytes}, {"HotBytes", o.HotBytes}, {"SweepSlice", o.SweepSlice}} {
+		if f.value <= 0 {
+			return fmt.Errorf("store: Options.%s must be positive, is %d", f.name, f.value)
+		}
+	}
+	return nil
+}
