@@ -1,0 +1,185 @@
+package baseline_test
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/plugin/cel"
+	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/cel/environment"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/ptr"
+
+	"sublet.dev/isolation/baseline"
+	"sublet.dev/isolation/tenant"
+)
+
+// rulebook is the admission policy as an API server of this version compiles it.
+type rulebook struct {
+	t    *testing.T
+	cond cel.ConditionEvaluator
+	ns   *corev1.Namespace
+}
+
+func compile(t *testing.T, ns *corev1.Namespace) rulebook {
+	t.Helper()
+	policy, _ := baseline.Admission()
+	compiler, err := cel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range policy.Spec.Variables {
+		r := compiler.CompileAndStoreVariable(&validating.Variable{Name: v.Name, Expression: v.Expression}, cel.OptionalVariableDeclarations{}, environment.NewExpressions)
+		if r.Error != nil {
+			t.Fatalf("variable %s: %v", v.Name, r.Error)
+		}
+	}
+	var rules []cel.ExpressionAccessor
+	for _, v := range policy.Spec.Validations {
+		rules = append(rules, &validating.ValidationCondition{Expression: v.Expression, Message: v.Message})
+	}
+	return rulebook{t, compiler.CompileCondition(rules, cel.OptionalVariableDeclarations{}, environment.NewExpressions), ns}
+}
+
+// broken returns the message of the first rule that a request breaks, "" when it
+// breaks none. An error counts as broken, as the policy fails closed.
+func (b rulebook) broken(o baseline.Object, op admission.Operation) string {
+	b.t.Helper()
+	gvk := corev1.SchemeGroupVersion.WithKind("Pod")
+	if _, ok := o.(*corev1.Service); ok {
+		gvk.Kind = "Service"
+	}
+	gvr := schema.GroupVersionResource{Version: "v1", Resource: "x"}
+	attr := admission.NewAttributesRecord(o, nil, gvk, b.ns.Name, o.GetName(), gvr, "", op, nil, false, nil)
+	versioned, err := admission.NewVersionedAttributes(attr, gvk, admission.NewObjectInterfacesFromScheme(scheme.Scheme))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	request := cel.CreateAdmissionRequest(attr, metav1.GroupVersionResource(gvr), metav1.GroupVersionKind(gvk))
+	results, _, err := b.cond.ForInput(b.t.Context(), versioned, request, cel.OptionalVariableBindings{}, b.ns, celconfig.RuntimeCELCostBudget)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, r := range results {
+		if r.Error != nil || r.EvalResult.Value() != true {
+			if r.Error != nil {
+				b.t.Logf("%v", r.Error)
+			}
+			return r.ExpressionAccessor.(*validating.ValidationCondition).Message
+		}
+	}
+	return ""
+}
+
+var _ runtime.Object = baseline.Object(nil)
+
+// syncedPod is an ordinary pod of the syncer's.
+func syncedPod(tn tenant.Tenant) *corev1.Pod {
+	labels, annotations := tenant.Owner{Tenant: tn.ID, Name: tenant.Name{Namespace: "default", Name: "web"}, UID: "u"}.Marks()
+	labels[tenant.HostLabel("app")] = "web"
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: tn.HostNamespace, Labels: labels, Annotations: annotations}}
+	pod.Spec = corev1.PodSpec{
+		RuntimeClassName:             ptr.To(tn.Sandbox.RuntimeClass()),
+		AutomountServiceAccountToken: ptr.To(false),
+		Containers:                   []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{{ContainerPort: 80}}, SecurityContext: &corev1.SecurityContext{}}},
+		InitContainers:               []corev1.Container{{Name: "i"}},
+		EphemeralContainers:          []corev1.EphemeralContainer{{}},
+		Volumes: []corev1.Volume{
+			{Name: "e", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			{Name: "p", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{}}}}}},
+		},
+	}
+	if tn.Sandbox == tenant.RuncUserNS {
+		pod.Spec.HostUsers = ptr.To(false)
+	}
+	return pod
+}
+
+func TestAdmissionAllowsTheSyncer(t *testing.T) {
+	for _, s := range tenant.Sandboxes() {
+		tn := acme(s)
+		b := compile(t, baseline.Namespace(tn))
+		if msg := b.broken(syncedPod(tn), admission.Create); msg != "" {
+			t.Errorf("%s: a plain pod is refused: %s", s, msg)
+		}
+		running := syncedPod(tn)
+		running.Spec.NodeName, running.Labels["topology.kubernetes.io/zone"] = "n1", "z"
+		if msg := b.broken(running, admission.Update); msg != "" {
+			t.Errorf("%s: a running pod's update is refused: %s", s, msg)
+		}
+		service := &corev1.Service{Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP}}
+		if msg := b.broken(service, admission.Create); msg != "" {
+			t.Errorf("%s: a plain service is refused: %s", s, msg)
+		}
+	}
+}
+
+func TestAdmissionRefuses(t *testing.T) {
+	for name, change := range map[string]func(p *corev1.Pod){
+		"no class":      func(p *corev1.Pod) { p.Spec.RuntimeClassName = nil },
+		"another class": func(p *corev1.Pod) { p.Spec.RuntimeClassName = ptr.To("sublet-other") },
+		"hostNetwork":   func(p *corev1.Pod) { p.Spec.HostNetwork = true },
+		"hostPID":       func(p *corev1.Pod) { p.Spec.HostPID = true },
+		"hostIPC":       func(p *corev1.Pod) { p.Spec.HostIPC = true },
+		"hostPath": func(p *corev1.Pod) {
+			p.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}}
+		},
+		"csi": func(p *corev1.Pod) {
+			p.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{}}
+		},
+		"token": func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = nil },
+		"projected token": func(p *corev1.Pod) {
+			p.Spec.Volumes[1].Projected.Sources[0] = corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{}}
+		},
+		"privileged": func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext.Privileged = ptr.To(true) },
+		"privileged init": func(p *corev1.Pod) {
+			p.Spec.InitContainers[0].SecurityContext = &corev1.SecurityContext{Privileged: ptr.To(true)}
+		},
+		"privileged debug": func(p *corev1.Pod) {
+			p.Spec.EphemeralContainers[0].SecurityContext = &corev1.SecurityContext{Privileged: ptr.To(true)}
+		},
+		"procMount":      func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext.ProcMount = ptr.To(corev1.UnmaskedProcMount) },
+		"hostPort":       func(p *corev1.Pod) { p.Spec.Containers[0].Ports[0].HostPort = 80 },
+		"nodeName":       func(p *corev1.Pod) { p.Spec.NodeName = "n1" },
+		"priority":       func(p *corev1.Pod) { p.Spec.PriorityClassName = "system-node-critical" },
+		"foreign label":  func(p *corev1.Pod) { p.Labels["app"] = "web" },
+		"foreign key":    func(p *corev1.Pod) { p.Annotations["cni.projectcalico.org/ipAddrs"] = "x" },
+		"another's mark": func(p *corev1.Pod) { p.Labels[tenant.LabelTenant] = "other" },
+		"no labels":      func(p *corev1.Pod) { p.Labels = nil },
+	} {
+		for _, s := range tenant.Sandboxes() {
+			tn := acme(s)
+			pod := syncedPod(tn)
+			change(pod)
+			if msg := compile(t, baseline.Namespace(tn)).broken(pod, admission.Create); msg == "" {
+				t.Errorf("%s: %s is allowed", s, name)
+			}
+		}
+	}
+	tn := acme(tenant.RuncUserNS)
+	pod := syncedPod(tn)
+	pod.Spec.HostUsers = nil
+	if compile(t, baseline.Namespace(tn)).broken(pod, admission.Create) == "" {
+		t.Error("a pod in the host's user namespace is allowed")
+	}
+}
+
+func TestAdmissionRefusesServices(t *testing.T) {
+	b := compile(t, baseline.Namespace(acme(tenant.GVisor)))
+	for name, spec := range map[string]corev1.ServiceSpec{
+		"external addresses": {Type: corev1.ServiceTypeClusterIP, ExternalIPs: []string{"8.8.8.8"}},
+		"node port":          {Type: corev1.ServiceTypeNodePort},
+		"load balancer":      {Type: corev1.ServiceTypeLoadBalancer},
+		"external name":      {Type: corev1.ServiceTypeExternalName, ExternalName: "x"},
+		"selector":           {Type: corev1.ServiceTypeClusterIP, Selector: map[string]string{"a": "b"}},
+	} {
+		if b.broken(&corev1.Service{Spec: spec}, admission.Create) == "" {
+			t.Errorf("%s: allowed", name)
+		}
+	}
+}

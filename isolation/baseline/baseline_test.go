@@ -1,0 +1,89 @@
+package baseline_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+
+	"sublet.dev/isolation/baseline"
+	"sublet.dev/isolation/tenant"
+)
+
+func acme(s tenant.Sandbox) tenant.Tenant {
+	id := tenant.ID("0d9f2c1e-1111-2222-3333-444455556666")
+	return tenant.Tenant{ID: id, Name: "acme", HostNamespace: tenant.HostNamespace("acme", id), Sandbox: s,
+		ServiceCIDR: netip.MustParsePrefix("10.96.4.0/22")}
+}
+
+// Whoever applies the objects needs their kind; whoever deletes a tenant finds
+// them by its mark.
+func TestObjectsSayWhatTheyAre(t *testing.T) {
+	tn := acme(tenant.GVisor)
+	for _, o := range slices.Concat(baseline.Host(), baseline.Cell("cell-0"), baseline.Tenant(tn, "cell-0")) {
+		gvks, _, err := scheme.Scheme.ObjectKinds(o)
+		if err != nil || o.GetObjectKind().GroupVersionKind() != gvks[0] {
+			t.Errorf("%T %s says it is %v, want %v (%v)", o, o.GetName(), o.GetObjectKind().GroupVersionKind(), gvks, err)
+		}
+		if o.GetLabels()[tenant.LabelManagedBy] != tenant.ManagedByManager {
+			t.Errorf("%T %s: no one manages it", o, o.GetName())
+		}
+	}
+	for _, o := range baseline.Tenant(tn, "cell-0") {
+		if o.GetLabels()[tenant.LabelTenant] != string(tn.ID) {
+			t.Errorf("%T %s has not the tenant's mark", o, o.GetName())
+		}
+		if ns := o.GetNamespace(); ns != "" && ns != tn.HostNamespace {
+			t.Errorf("%T %s is in namespace %s", o, o.GetName(), ns)
+		}
+	}
+}
+
+func TestNamespaceLevel(t *testing.T) {
+	for s, want := range map[tenant.Sandbox]string{tenant.GVisor: "baseline", tenant.RuncUserNS: "restricted"} {
+		if got := baseline.Namespace(acme(s)).Labels["pod-security.kubernetes.io/enforce"]; got != want {
+			t.Errorf("%s: Pod Security %q, want %q", s, got, want)
+		}
+	}
+}
+
+// The identities of a tenant get no right beyond its namespace but the cell's to
+// act as the tenant, and none to widen their rights.
+func TestRights(t *testing.T) {
+	tn := acme(tenant.GVisor)
+	for _, o := range baseline.Tenant(tn, "cell-0") {
+		switch o := o.(type) {
+		case *rbacv1.Role:
+			for _, r := range o.Rules {
+				for _, word := range slices.Concat(r.Verbs, r.APIGroups, r.Resources) {
+					if slices.Contains([]string{"*", "impersonate", "bind", "escalate", "roles", "rolebindings", "namespaces", "pods/binding", "serviceaccounts", "serviceaccounts/token", "resourcequotas"}, word) {
+						t.Errorf("Role %s grants %q", o.Name, word)
+					}
+				}
+			}
+		case *rbacv1.RoleBinding:
+			want := map[string]string{"sublet-write": tn.ID.WriteUser(), "sublet-read": tenant.CellUser("cell-0")}[o.Name]
+			if len(o.Subjects) != 1 || o.Subjects[0].Kind != "User" || o.Subjects[0].Name != want {
+				t.Errorf("RoleBinding %s is for %v, want %s", o.Name, o.Subjects, want)
+			}
+		case *rbacv1.ClusterRole:
+			if len(o.Rules) != 1 || !slices.Equal(o.Rules[0].ResourceNames, []string{tn.ID.WriteUser()}) || !slices.Equal(o.Rules[0].Verbs, []string{"impersonate"}) {
+				t.Errorf("ClusterRole %s grants %v", o.Name, o.Rules)
+			}
+		case *rbacv1.ClusterRoleBinding:
+			if o.Subjects[0].Name != tenant.CellUser("cell-0") {
+				t.Errorf("ClusterRoleBinding %s is for %v", o.Name, o.Subjects)
+			}
+		}
+	}
+}
+
+func TestQuota(t *testing.T) {
+	hard := baseline.Quota(acme(tenant.GVisor)).Spec.Hard
+	if n := hard[corev1.ResourcePods]; n.Value() < 1 {
+		t.Error("pods are not limited")
+	}
+}

@@ -1,0 +1,109 @@
+package baseline
+
+import (
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"sublet.dev/isolation/tenant"
+)
+
+const (
+	rbacV1 = "rbac.authorization.k8s.io/v1"
+	// roleWrite and roleRead name the Roles in a tenant's host namespace.
+	roleWrite = "sublet-write"
+	roleRead  = "sublet-read"
+	// cellRole names the ClusterRole that all cells have.
+	cellRole = "sublet:cell"
+)
+
+var (
+	read  = []string{"get", "list", "watch"}
+	write = []string{"get", "list", "watch", "create", "update", "patch", "delete"}
+)
+
+func rule(group string, verbs []string, resources ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: verbs}
+}
+
+// writeRules are what the syncer of a tenant does on the host: the kinds it
+// mirrors, and the streams of its pods. There is no right to bind pods to nodes,
+// to write a status, or over the namespace, roles, quotas and service accounts.
+func writeRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		rule("", write, "pods", "services", "configmaps", "secrets"),
+		rule("", []string{"get", "update", "patch"}, "pods/ephemeralcontainers", "pods/resize"),
+		rule("", []string{"create"}, "pods/eviction"),
+		rule("", []string{"get"}, "pods/log", "pods/status"),
+		// WebSocket clients are judged by "create" too since Kubernetes 1.35.
+		rule("", []string{"get", "create"}, "pods/exec", "pods/attach", "pods/portforward"),
+		rule("discovery.k8s.io", write, "endpointslices"),
+		rule("", read, "events"),
+		rule("events.k8s.io", read, "events"),
+	}
+}
+
+// readRules are what a cell's shared informers see in each of its tenants' host
+// namespaces.
+func readRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		rule("", read, "pods", "services", "configmaps", "secrets", "events"),
+		rule("discovery.k8s.io", read, "endpointslices"),
+		rule("events.k8s.io", read, "events"),
+	}
+}
+
+// tenantRights returns the Roles in the tenant's host namespace and the cell's
+// right to act as the tenant's write identity, and as nobody else.
+func tenantRights(t tenant.Tenant, cell string) []Object {
+	writer, reader := t.ID.WriteUser(), tenant.CellUser(cell)
+	impersonate := &rbacv1.ClusterRole{
+		TypeMeta:   typeMeta(rbacV1, "ClusterRole"),
+		ObjectMeta: meta(t, "", writer),
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"users"}, Verbs: []string{"impersonate"}, ResourceNames: []string{writer}}},
+	}
+	return []Object{
+		role(t, roleWrite, writeRules()), roleBinding(t, roleWrite, writer),
+		role(t, roleRead, readRules()), roleBinding(t, roleRead, reader),
+		impersonate,
+		&rbacv1.ClusterRoleBinding{
+			TypeMeta:   typeMeta(rbacV1, "ClusterRoleBinding"),
+			ObjectMeta: meta(t, "", writer),
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: impersonate.Name},
+			Subjects:   []rbacv1.Subject{user(reader)},
+		},
+	}
+}
+
+func role(t tenant.Tenant, name string, rules []rbacv1.PolicyRule) *rbacv1.Role {
+	return &rbacv1.Role{TypeMeta: typeMeta(rbacV1, "Role"), ObjectMeta: meta(t, t.HostNamespace, name), Rules: rules}
+}
+
+func roleBinding(t tenant.Tenant, name, subject string) *rbacv1.RoleBinding {
+	return &rbacv1.RoleBinding{
+		TypeMeta:   typeMeta(rbacV1, "RoleBinding"),
+		ObjectMeta: meta(t, t.HostNamespace, name),
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+		Subjects:   []rbacv1.Subject{user(subject)},
+	}
+}
+
+func user(name string) rbacv1.Subject {
+	return rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: name}
+}
+
+// Cell returns the host objects that give a cell what it needs beside its
+// tenants' namespaces: to read the nodes, of which its tenants get masked views.
+func Cell(cell string) []Object {
+	return []Object{
+		&rbacv1.ClusterRole{
+			TypeMeta:   typeMeta(rbacV1, "ClusterRole"),
+			ObjectMeta: hostMeta(cellRole),
+			Rules:      []rbacv1.PolicyRule{rule("", read, "nodes")},
+		},
+		&rbacv1.ClusterRoleBinding{
+			TypeMeta:   typeMeta(rbacV1, "ClusterRoleBinding"),
+			ObjectMeta: hostMeta(tenant.CellUser(cell)),
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: cellRole},
+			Subjects:   []rbacv1.Subject{user(tenant.CellUser(cell))},
+		},
+	}
+}

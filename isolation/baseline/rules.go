@@ -1,0 +1,64 @@
+package baseline
+
+import (
+	"fmt"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+
+	"sublet.dev/isolation/tenant"
+)
+
+// variables are the CEL variables of the admission policy.
+func variables() []admissionv1.Variable {
+	return []admissionv1.Variable{
+		{Name: "isPod", Expression: "request.kind.kind == 'Pod'"},
+		{Name: "containers", Expression: "!variables.isPod ? [] : object.spec.containers" +
+			" + (has(object.spec.initContainers) ? object.spec.initContainers : [])"},
+		{Name: "ephemeral", Expression: "!variables.isPod || !has(object.spec.ephemeralContainers) ? [] : object.spec.ephemeralContainers"},
+		{Name: "volumes", Expression: "!variables.isPod || !has(object.spec.volumes) ? [] : object.spec.volumes"},
+		{Name: "keys", Expression: "(has(object.metadata.labels) ? object.metadata.labels.map(k, k) : [])" +
+			" + (has(object.metadata.annotations) ? object.metadata.annotations.map(k, k) : [])"},
+	}
+}
+
+// notPrivileged holds of the containers in a variable.
+func notPrivileged(variable string) string {
+	return fmt.Sprintf("variables.%s.all(c, !has(c.securityContext) ||"+
+		" ((!has(c.securityContext.privileged) || !c.securityContext.privileged) &&"+
+		" (!has(c.securityContext.procMount) || c.securityContext.procMount == 'Default')))", variable)
+}
+
+// validations are the hard rules. Expressions on pods begin with !isPod ||, those
+// on Services with isPod ||.
+func validations() []admissionv1.Validation {
+	pod := func(message, expression string) admissionv1.Validation {
+		return admissionv1.Validation{Expression: "!variables.isPod || (" + expression + ")", Message: "tenants' pods " + message}
+	}
+	service := func(message, expression string) admissionv1.Validation {
+		return admissionv1.Validation{Expression: "variables.isPod || (" + expression + ")", Message: "tenants' services " + message}
+	}
+	spec := "object.spec."
+	return []admissionv1.Validation{
+		pod("run in their tenant's sandbox", "has(object.spec.runtimeClassName) && '"+LabelSandbox+"' in namespaceObject.metadata.labels &&"+
+			" object.spec.runtimeClassName == 'sublet-' + namespaceObject.metadata.labels['"+LabelSandbox+"']"),
+		pod("have a user namespace of their own unless their sandbox is gVisor", "object.spec.runtimeClassName == '"+tenant.GVisor.RuntimeClass()+"' ||"+
+			" (has(object.spec.hostUsers) && !object.spec.hostUsers)"),
+		pod("do not share the host's network, processes or IPC", absentOrFalse(spec+"hostNetwork")+" && "+absentOrFalse(spec+"hostPID")+" && "+absentOrFalse(spec+"hostIPC")),
+		pod("have no volume of the host", "variables.volumes.all(v, has(v.configMap) || has(v.secret) || has(v.projected) || has(v.downwardAPI) || has(v.emptyDir))"),
+		pod("have no credential of the host", "has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken &&"+
+			" variables.volumes.all(v, !has(v.projected) || !has(v.projected.sources) || v.projected.sources.all(s,"+
+			" !has(s.serviceAccountToken) && !has(s.clusterTrustBundle) && !has(s.podCertificate)))"),
+		pod("are not privileged", notPrivileged("containers")+" && "+notPrivileged("ephemeral")),
+		pod("take no port of the node", "variables.containers.all(c, !has(c.ports) || c.ports.all(p, (!has(p.hostPort) || p.hostPort == 0)))"),
+		pod("are placed by the scheduler", "request.operation != 'CREATE' || !has(object.spec.nodeName) || object.spec.nodeName == ''"),
+		pod("have no rank on the host", "!has(object.spec.priorityClassName) || object.spec.priorityClassName == ''"),
+		pod("carry only keys of "+tenant.Domain, "variables.keys.all(k, k.startsWith('"+tenant.Domain+"/') || k.startsWith('label."+tenant.Domain+"/') ||"+
+			" k in ['topology.kubernetes.io/zone', 'topology.kubernetes.io/region'])"),
+		pod("carry their tenant's mark", "has(object.metadata.labels) && '"+tenant.LabelTenant+"' in object.metadata.labels &&"+
+			" object.metadata.labels['"+tenant.LabelTenant+"'] == namespaceObject.metadata.labels['"+tenant.LabelTenant+"']"),
+		service("stay inside the cluster", "object.spec.type == 'ClusterIP' && (!has(object.spec.externalIPs) || object.spec.externalIPs.size() == 0)"),
+		service("choose no pods by label", "!has(object.spec.selector) || object.spec.selector.size() == 0"),
+	}
+}
+
+func absentOrFalse(field string) string { return fmt.Sprintf("(!has(%[1]s) || !%[1]s)", field) }
