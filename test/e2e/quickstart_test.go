@@ -10,36 +10,37 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"sublet.dev/test/machine"
 	"sublet.dev/test/wire"
 )
 
-var quickstart = filepath.Join(root, "examples/quickstart/quickstart.yaml")
+var quickstart = filepath.Join(machine.Root, "examples/quickstart/quickstart.yaml")
 
 // tenants makes tenants with the quickstart in each and deletes them at the end.
 func tenants(t *testing.T, names ...string) {
 	t.Helper()
-	running(t)
+	machine.Running(t)
 	for _, name := range names {
-		sublet(t, "create", name, "--wait")
-		t.Cleanup(func() { sublet(t, "delete", name, "--wait", "--ignore-not-found") })
-		kubectl(t, name, "apply", "-f", quickstart)
+		machine.Sublet(t, "create", name, "--wait")
+		t.Cleanup(func() { machine.Sublet(t, "delete", name, "--wait", "--ignore-not-found") })
+		machine.Kubectl(t, name, "apply", "-f", quickstart)
 	}
 	for _, name := range names {
-		kubectl(t, name, "rollout", "status", "deployment/web", "--timeout=180s")
-		kubectl(t, name, "wait", "--for=condition=Complete", "job/first-visits", "--timeout=180s")
+		machine.Kubectl(t, name, "rollout", "status", "deployment/web", "--timeout=180s")
+		machine.Kubectl(t, name, "wait", "--for=condition=Complete", "job/first-visits", "--timeout=180s")
 	}
 }
 
 // app runs the quickstart's program in a tenant's web application.
-func app(t *testing.T, tenant string, args ...string) result {
+func app(t *testing.T, tenant string, args ...string) machine.Result {
 	t.Helper()
-	return tryKubectl(t, tenant, append([]string{"exec", "deploy/web", "--", "/app"}, args...)...)
+	return machine.TryKubectl(t, tenant, append([]string{"exec", "deploy/web", "--", "/app"}, args...)...)
 }
 
 // reaches and refuses say whether a tenant's application can open a connection.
 func reaches(t *testing.T, tenant, address string) {
 	t.Helper()
-	if r := app(t, tenant, "dial", address); r.code != 0 {
+	if r := app(t, tenant, "dial", address); r.Code != 0 {
 		t.Errorf("%s does not reach %s: %v", tenant, address, r)
 	}
 }
@@ -47,9 +48,9 @@ func reaches(t *testing.T, tenant, address string) {
 func refuses(t *testing.T, tenant, address string) {
 	t.Helper()
 	r := app(t, tenant, "dial", address)
-	if r.code == 0 {
+	if r.Code == 0 {
 		t.Errorf("%s reaches %s: %v", tenant, address, r)
-	} else if !strings.Contains(r.stderr, "app: dial") {
+	} else if !strings.Contains(r.Stderr, "app: dial") {
 		t.Errorf("%s tried %s, but it is not the connection that failed: %v", tenant, address, r)
 	}
 }
@@ -58,7 +59,7 @@ func refuses(t *testing.T, tenant, address string) {
 func pods(t *testing.T, tenant, selector string) []corev1.Pod {
 	t.Helper()
 	var list corev1.PodList
-	decode(t, kubectl(t, tenant, "get", "pods", "-l", selector, "-o", "json"), &list)
+	decode(t, machine.Kubectl(t, tenant, "get", "pods", "-l", selector, "-o", "json"), &list)
 	if len(list.Items) == 0 {
 		t.Fatalf("%s has no pod with %s", tenant, selector)
 	}
@@ -78,7 +79,7 @@ func TestTwoTenants(t *testing.T) {
 	t.Run("the same application answers in both", func(t *testing.T) {
 		for _, name := range []string{"blue", "green"} {
 			r := app(t, name, "visit", "http://web.default.svc.cluster.local/")
-			if r.code != 0 || !strings.HasPrefix(r.stdout, "Hello from a cluster of my own: visit 4") {
+			if r.Code != 0 || !strings.HasPrefix(r.Stdout, "Hello from a cluster of my own: visit 4") {
 				t.Errorf("%s: %v", name, r)
 			}
 		}
@@ -95,21 +96,21 @@ func TestTwoTenants(t *testing.T) {
 			}
 		}
 		for _, name := range []string{"blue", "green"} {
-			if out := kubectl(t, name, "get", "namespaces", "-o", "name"); strings.Contains(out, "sublet") {
+			if out := machine.Kubectl(t, name, "get", "namespaces", "-o", "name"); strings.Contains(out, "sublet") {
 				t.Errorf("%s sees the host's namespaces: %s", name, out)
 			}
 		}
 	})
 
 	t.Run("pods run in gVisor", func(t *testing.T) {
-		if r := app(t, "blue", "dmesg"); !strings.Contains(r.stdout, "Starting gVisor") {
+		if r := app(t, "blue", "dmesg"); !strings.Contains(r.Stdout, "Starting gVisor") {
 			t.Errorf("dmesg: %v", r)
 		}
 	})
 
 	t.Run("the fence", func(t *testing.T) {
 		green := pods(t, "green", "app=web")[0].Status.PodIP
-		service := kubectl(t, "green", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+		service := machine.Kubectl(t, "green", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 		for tenant, check := range map[string]func(*testing.T, string, string){"green": reaches, "blue": refuses} {
 			check(t, tenant, green+":8080")
 			check(t, tenant, service+":80")
@@ -127,44 +128,44 @@ func TestTwoTenants(t *testing.T) {
 	t.Run("logs, exec, attach, port-forward, cp", func(t *testing.T) { subresources(t, "blue") })
 
 	t.Run("the tenant's cluster looks like one", func(t *testing.T) {
-		if out := kubectl(t, "blue", "get", "nodes"); !strings.Contains(out, "Ready") {
+		if out := machine.Kubectl(t, "blue", "get", "nodes"); !strings.Contains(out, "Ready") {
 			t.Errorf("nodes: %s", out)
 		}
-		if out := kubectl(t, "blue", "auth", "can-i", "*", "*"); strings.TrimSpace(out) != "yes" {
+		if out := machine.Kubectl(t, "blue", "auth", "can-i", "*", "*"); strings.TrimSpace(out) != "yes" {
 			t.Errorf("the tenant's admin is not cluster-admin: %s", out)
 		}
-		if out := kubectl(t, "blue", "get", "events"); !strings.Contains(out, "Started") {
+		if out := machine.Kubectl(t, "blue", "get", "events"); !strings.Contains(out, "Started") {
 			t.Errorf("the kubelet's events do not arrive: %s", out)
 		}
 	})
 
 	t.Run("audit", func(t *testing.T) {
-		r := try(t, "audit", "-o", "json")
-		if r.code != 0 {
+		r := machine.Try(t, "audit", "-o", "json")
+		if r.Code != 0 {
 			t.Fatalf("audit: %v", r)
 		}
-		if !json.Valid([]byte(r.stdout)) {
-			t.Errorf("audit -o json is no JSON: %s", r.stdout)
+		if !json.Valid([]byte(r.Stdout)) {
+			t.Errorf("audit -o json is no JSON: %s", r.Stdout)
 		}
 	})
 }
 
 // TestDeleteLeavesNothing compares the machine before a tenant with after.
 func TestDeleteLeavesNothing(t *testing.T) {
-	running(t)
+	machine.Running(t)
 	before := inventory(t)
 	tenants(t, "gone")
 	if during := inventory(t); during == before {
 		t.Fatal("a running tenant changes nothing that the test looks at")
 	}
-	sublet(t, "delete", "gone", "--wait")
-	eventually(t, "nothing is left of the tenant", func() error {
+	machine.Sublet(t, "delete", "gone", "--wait")
+	machine.Eventually(t, "nothing is left of the tenant", func() error {
 		if after := inventory(t); after != before {
 			return fmt.Errorf("before:\n%s\nafter:\n%s", before, after)
 		}
 		return nil
 	})
-	if r := try(t, "describe", "gone"); r.code != 3 {
+	if r := machine.Try(t, "describe", "gone"); r.Code != 3 {
 		t.Errorf("describe a deleted tenant: %v", r)
 	}
 }
@@ -176,7 +177,7 @@ func inventory(t *testing.T) string {
 	var b strings.Builder
 	objects := "namespaces,pods,services,endpointslices,configmaps,secrets,serviceaccounts,roles,rolebindings," +
 		"resourcequotas,limitranges,clusterroles,clusterrolebindings,virtualclusters,ipaddresses,networkpolicies"
-	b.WriteString(host(t, "get", objects, "-A", "-o", "name"))
+	b.WriteString(machine.Host(t, "get", objects, "-A", "-o", "name"))
 	for _, script := range []string{
 		`find /sys/fs/cgroup -type d -path '*sublet*/kubepods*/pod*' | sed 's/.*kubepods/kubepods/' | sort`,
 		`awk '{print $2}' /proc/self/mounts | grep -F "$DATA" | sort`,
@@ -195,9 +196,9 @@ func inventory(t *testing.T) string {
 }
 
 func TestForbiddenPods(t *testing.T) {
-	running(t)
-	sublet(t, "create", "strict", "--wait")
-	t.Cleanup(func() { sublet(t, "delete", "strict", "--wait") })
+	machine.Running(t)
+	machine.Sublet(t, "create", "strict", "--wait")
+	t.Cleanup(func() { machine.Sublet(t, "delete", "strict", "--wait") })
 	cases := map[string]struct{ patch, reason string }{
 		"hostPath":    {`{"spec":{"volumes":[{"name":"v","hostPath":{"path":"/"}}]}}`, "hostPath"},
 		"hostNetwork": {`{"spec":{"hostNetwork":true}}`, "hostNetwork"},
@@ -208,16 +209,16 @@ func TestForbiddenPods(t *testing.T) {
 		"nodeName":    {`{"spec":{"nodeName":"node"}}`, "nodeName"},
 		"probe host":  {`{"spec":{"containers":[{"name":"c","image":"sublet.dev/quickstart:1","livenessProbe":{"httpGet":{"host":"169.254.169.254","port":80}}}]}}`, "host"},
 	}
-	run := func(t *testing.T, patch string) result {
-		return tryKubectl(t, "strict", "run", "p", "--image=sublet.dev/quickstart:1", "--dry-run=server", "-o", "name", "--overrides="+patch)
+	run := func(t *testing.T, patch string) machine.Result {
+		return machine.TryKubectl(t, "strict", "run", "p", "--image=sublet.dev/quickstart:1", "--dry-run=server", "-o", "name", "--overrides="+patch)
 	}
-	if r := run(t, `{}`); r.code != 0 {
+	if r := run(t, `{}`); r.Code != 0 {
 		t.Fatalf("a harmless pod is refused: %v", r)
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			r := run(t, c.patch)
-			if r.code == 0 || !strings.Contains(strings.ToLower(r.stderr), "forbidden") || !strings.Contains(r.stderr, c.reason) {
+			if r.Code == 0 || !strings.Contains(strings.ToLower(r.Stderr), "forbidden") || !strings.Contains(r.Stderr, c.reason) {
 				t.Errorf("want a refusal that names %s: %v", c.reason, r)
 			}
 		})
@@ -225,9 +226,9 @@ func TestForbiddenPods(t *testing.T) {
 }
 
 func shell(script string) (string, error) {
-	cmd := command()
+	cmd := machine.Command()
 	cmd.Path, cmd.Args = "/bin/bash", []string{"bash", "-c", script}
-	cmd.Env = append(os.Environ(), "DATA="+machine.dataDir)
+	cmd.Env = append(os.Environ(), "DATA="+machine.DataDir())
 	out, err := cmd.Output()
 	return string(out), err
 }

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"sublet.dev/test/machine"
 )
 
 // subresources uses a tenant's pods as developers do, through the tenant's API.
@@ -16,20 +18,20 @@ func subresources(t *testing.T, tenant string) {
 	pod := pods(t, tenant, "app=web")[0].Name
 
 	t.Run("logs", func(t *testing.T) {
-		if out := kubectl(t, tenant, "logs", pod); !strings.Contains(out, "serving") {
+		if out := machine.Kubectl(t, tenant, "logs", pod); !strings.Contains(out, "serving") {
 			t.Errorf("logs: %q", out)
 		}
 	})
 
 	t.Run("exec gives the command's exit code and both outputs", func(t *testing.T) {
-		r := tryKubectl(t, tenant, "exec", pod, "--", "/app", "nothing")
-		if r.code != 1 || !strings.Contains(r.stderr, "usage: app") {
+		r := machine.TryKubectl(t, tenant, "exec", pod, "--", "/app", "nothing")
+		if r.Code != 1 || !strings.Contains(r.Stderr, "usage: app") {
 			t.Errorf("exec: %v", r)
 		}
 	})
 
 	t.Run("attach", func(t *testing.T) {
-		cmd := command("connect", tenant, "--", "kubectl", "attach", "-q", pod)
+		cmd := machine.Command("connect", tenant, "--", "kubectl", "attach", "-q", pod)
 		stderr, err := cmd.StderrPipe() // the program logs to its standard error
 		if err != nil {
 			t.Fatal(err)
@@ -42,11 +44,11 @@ func subresources(t *testing.T, tenant string) {
 			_ = cmd.Wait()                       // interrupted: always an error
 		}()
 		// A pod without its second tier logs each visit.
-		kubectl(t, tenant, "scale", "rc/counter", "--replicas=0")
-		kubectl(t, tenant, "wait", "--for=delete", "pod", "-l", "app=counter", "--timeout=120s")
-		defer kubectl(t, tenant, "rollout", "status", "deployment/web", "--timeout=120s")
-		defer kubectl(t, tenant, "scale", "rc/counter", "--replicas=1")
-		tryKubectl(t, tenant, "exec", pod, "--", "/app", "visit", "http://localhost:8080/")
+		machine.Kubectl(t, tenant, "scale", "rc/counter", "--replicas=0")
+		machine.Kubectl(t, tenant, "wait", "--for=delete", "pod", "-l", "app=counter", "--timeout=120s")
+		defer machine.Kubectl(t, tenant, "rollout", "status", "deployment/web", "--timeout=120s")
+		defer machine.Kubectl(t, tenant, "scale", "rc/counter", "--replicas=1")
+		machine.TryKubectl(t, tenant, "exec", pod, "--", "/app", "visit", "http://localhost:8080/")
 		line, err := bufio.NewReader(stderr).ReadString('\n')
 		if err != nil || !strings.Contains(line, "second tier did not answer") {
 			t.Errorf("attach read %q, %v", line, err)
@@ -54,7 +56,7 @@ func subresources(t *testing.T, tenant string) {
 	})
 
 	t.Run("port-forward", func(t *testing.T) {
-		cmd := command("connect", tenant, "--", "kubectl", "port-forward", "pod/"+pod, ":8080")
+		cmd := machine.Command("connect", tenant, "--", "kubectl", "port-forward", "pod/"+pod, ":8080")
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -88,16 +90,16 @@ func subresources(t *testing.T, tenant string) {
 		if err := os.WriteFile(there, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		kubectl(t, tenant, "cp", there, pod+":/tmp/file")
-		kubectl(t, tenant, "cp", pod+":/tmp/file", back)
+		machine.Kubectl(t, tenant, "cp", there, pod+":/tmp/file")
+		machine.Kubectl(t, tenant, "cp", pod+":/tmp/file", back)
 		if got, err := os.ReadFile(back); err != nil || string(got) != content {
 			t.Errorf("%d bytes came back of %d, %v", len(got), len(content), err)
 		}
 	})
 
 	t.Run("another tenant's pod name is nobody's", func(t *testing.T) {
-		r := tryKubectl(t, tenant, "logs", "no-such-pod")
-		if r.code == 0 || !strings.Contains(r.stderr, "not found") {
+		r := machine.TryKubectl(t, tenant, "logs", "no-such-pod")
+		if r.Code == 0 || !strings.Contains(r.Stderr, "not found") {
 			t.Errorf("logs of a pod that is not there: %v", r)
 		}
 	})
