@@ -27,8 +27,11 @@ build: ## bin/sublet
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sublet ./cmd/sublet
 
 .PHONY: images
-images: build deps ## the container images of examples/ as bin/images/*.tar
-	./examples/images/build.sh
+images: ## the container images of examples/ as bin/images/*.tar
+	@mkdir -p bin/images
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/images/app ./examples/quickstart/app
+	go run ./test/images/mkimage -o bin/images/quickstart.tar -ref sublet.dev/quickstart:1 -user 65534:65534 \
+		-env PATH=/bin bin/images/app bin/images/app=/bin/tar
 
 .PHONY: demo
 demo: build deps images ## the main job, end to end, on real containers (root)
