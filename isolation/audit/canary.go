@@ -48,7 +48,7 @@ func isCanary(p *corev1.Pod) bool {
 	}
 	spec := &p.Spec
 	return len(spec.Containers) == 1 && len(spec.InitContainers) == 0 && len(spec.EphemeralContainers) == 0 && len(spec.Volumes) == 0 &&
-		len(spec.Containers[0].Command) > 0 && spec.Containers[0].Command[0] == canaryBinary
+		strings.HasPrefix(spec.Containers[0].Image, tenant.Domain+"/") && len(spec.Containers[0].Command) > 0 && spec.Containers[0].Command[0] == canaryBinary
 }
 
 // plan is what all canaries of a run have in common.

@@ -8,8 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 
-	"k8s.io/pod-security-admission/policy"
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -102,15 +102,11 @@ func evalPodPolicy(f *Facts) Outcome {
 	if err := sandbox.Validate(); err != nil {
 		return inconclusive("the tenant's sandbox is not known", err)
 	}
-	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
-	if err != nil {
-		return inconclusive("the Pod Security checks could not be made", err)
-	}
-	level := levelFor(sandbox)
+	level := policy.LevelFor(sandbox)
 	var bad findings
 	for i := range pods {
-		for _, fault := range podFaults(evaluator, level, &pods[i]) {
-			bad.add(podRef(&pods[i]), "breaks Pod Security %s: %s", level, fault)
+		for _, r := range policy.CheckHostPod(&pods[i], level) {
+			bad.add(podRef(&pods[i]), "breaks the rule %s: %s: %s", r.Rule, r.Field, r.Reason)
 		}
 	}
 	return bad.verdict(Columns{Declared: string(level), Rendered: count(len(pods), "pod") + " read"})

@@ -27,6 +27,8 @@ func probeChecks() []Check {
 		{ID: "SUB-NET-005", Title: "another tenant's pod cannot reach a pod of the tenant", Category: "network", Severity: Critical, Method: Probe,
 			Remediation: restart, References: segregation,
 			Eval: evalInbound},
+		{ID: "SUB-DNS-001", Title: "a pod of the tenant gets the tenant's own answers from DNS", Category: "network", Severity: High, Method: Probe,
+			Remediation: restart, References: map[string][]string{"iso27017": {"CLD.9.5.1"}}, Eval: evalDNS},
 	}
 }
 
@@ -52,6 +54,35 @@ func evalInbound(f *Facts) Outcome {
 		return inconclusive("no canary could try", err)
 	}
 	return denied("the tenant's pod", p.Inbound, append(append([]Attempt{}, p.InboundControls...), p.Controls...))
+}
+
+// evalDNS looks at the answer to a name that every tenant has, and that stands
+// for another address in each.
+func evalDNS(f *Facts) Outcome {
+	p, err := f.Probes.Get()
+	if err != nil {
+		return inconclusive("no canary could try", err)
+	}
+	e, ok, err := tried(p.DNS, true)
+	cols := Columns{Declared: p.APIAddress}
+	if err == nil && !ok {
+		err = errors.New(e.Output)
+	}
+	if err == nil && p.APIAddress == "" {
+		err = errors.New("the address of the tenant's API is not known")
+	}
+	if err != nil {
+		o := inconclusive("the tenant's DNS did not answer", err)
+		o.Columns, o.Evidence = cols, []Evidence{e}
+		return o
+	}
+	r, _ := p.DNS.Reply.Get() // tried looked at the error
+	cols.Observed = strings.Join(r.Addresses, " ")
+	var bad []string
+	if cols.Observed != p.APIAddress {
+		bad = append(bad, fmt.Sprintf("%s stands for %q, not for the tenant's own API at %s", apiName, cols.Observed, p.APIAddress))
+	}
+	return verdict(bad, cols, []Evidence{e})
 }
 
 // evalMetadata is evalDenied, and where nothing can listen at the address the

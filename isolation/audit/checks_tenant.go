@@ -197,6 +197,7 @@ var hostKeys = map[string][]string{
 	"EndpointSlice": {"kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by", "endpoints.kubernetes.io/managed-by",
 		"endpoints.kubernetes.io/last-change-trigger-time", "service.kubernetes.io/headless"},
 	"ConfigMap": {"kubernetes.io/description"},
+	"Pod":       {corev1.LabelTopologyZone, corev1.LabelTopologyRegion},
 }
 
 // ourKey says whether a key is one of Sublet's own, the hash of a tenant's, or

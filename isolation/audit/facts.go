@@ -145,19 +145,25 @@ type Attempt struct {
 	Reply Fact[Reply]
 }
 
-// Reply is the answer of the canary's network commands.
+// Reply is the line that a canary prints.
 type Reply struct {
 	OK     bool   `json:"ok"`
 	Error  string `json:"error,omitempty"`
 	Millis int64  `json:"ms"`
+	Output string `json:"output,omitempty"`
+	// Addresses are what a name stands for.
+	Addresses []string `json:"addresses,omitempty"`
 }
 
 // Probes is what the canaries of one tenant found.
 type Probes struct {
 	Canary ObjectRef
 	Node   string
-	// Controls had to succeed, by the same canary at the same time.
-	Controls []Attempt
+	// Controls had to succeed, by the same canary at the same time. Among them
+	// is DNS: the name of the tenant's own API, which stands for APIAddress.
+	Controls   []Attempt
+	DNS        Attempt
+	APIAddress string
 	// Stranger, StrangerAPI, Metadata, Host had to fail.
 	Stranger, StrangerAPI, Metadata, Host []Attempt
 	// Inbound was tried by a canary of another tenant; InboundControls are what

@@ -111,6 +111,9 @@ func attempt(to, address string, reached bool) Attempt {
 func probes() Probes {
 	return Probes{
 		Canary: ObjectRef{Kind: "Pod", Namespace: acmeSpace, Name: "prober", UID: "c1"}, Node: "node-1",
+		DNS: Attempt{To: "the tenant's DNS", Address: "10.96.4.10", From: ObjectRef{Kind: "Pod", Namespace: acmeSpace, Name: "prober", UID: "c1"},
+			Command: []string{canaryBinary, "resolve", apiName}, At: when, Reply: Known(Reply{OK: true, Addresses: []string{"10.96.4.1"}})},
+		APIAddress:      "10.96.4.1",
 		Controls:        []Attempt{attempt("the tenant's own pod", "10.244.0.9:8080", true)},
 		Stranger:        []Attempt{attempt("another tenant's pod", "10.244.0.20:8080", false)},
 		StrangerAPI:     []Attempt{attempt("another tenant's API", "10.96.12.1:443", false)},

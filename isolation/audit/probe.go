@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -44,10 +45,21 @@ type target struct {
 	command []string
 }
 
-func dial(to, host string, port string) target {
+func dial(to, host, port string) target { return dialBy("tcp", to, host, port) }
+
+func dialBy(network, to, host, port string) target {
 	address := net.JoinHostPort(host, port)
-	return target{to: to, address: address, command: []string{canaryBinary, "dial", "tcp", address, dialTime.String()}}
+	return target{to: to, address: address + "/" + network, command: []string{canaryBinary, "dial", network, address, dialTime.String()}}
 }
+
+// both tries a canary by TCP and by UDP: it answers both.
+func both(to, host string) []target {
+	return []target{dialBy("tcp", to, host, canaryPort), dialBy("udp", to, host, canaryPort)}
+}
+
+// apiName is the name of the tenant's API in the tenant's DNS. The dot at its end
+// keeps the resolver from trying others.
+const apiName = "kubernetes.default.svc.cluster.local."
 
 // metadataAddresses are where clouds serve the metadata of a machine, with its
 // credentials: most of them, Alibaba's, and Azure's.
@@ -55,19 +67,24 @@ var metadataAddresses = []string{"169.254.169.254", "100.100.100.200", "168.63.1
 
 // controls are what a station's prober must reach.
 func (s station) controls() []target {
-	out := []target{dial("the tenant's own pod", s.peer.ip, canaryPort)}
+	out := both("the tenant's own pod", s.peer.ip)
 	if cidr, err := slice(s.tenant); err == nil {
-		name := "kubernetes.default.svc.cluster.local"
-		out = append(out, dial("the tenant's own API", tenant.APIAddress(cidr).String(), "443"),
-			target{to: "the tenant's DNS", address: tenant.DNSAddress(cidr).String(), command: []string{canaryBinary, "resolve", name}})
+		out = append(out, dial("the tenant's own API", tenant.APIAddress(cidr).String(), "443"))
 	}
 	return out
 }
 
-// own are the targets that only this station's tenant may reach.
-func (s station) pods() []target {
-	return []target{dial("another tenant's pod", s.peer.ip, canaryPort)}
+// dns asks the tenant's DNS for the tenant's own API.
+func (s station) dns() target {
+	t := target{to: "the tenant's DNS", command: []string{canaryBinary, "resolve", apiName}}
+	if cidr, err := slice(s.tenant); err == nil {
+		t.address = tenant.DNSAddress(cidr).String()
+	}
+	return t
 }
+
+// pods and api are targets that only this station's tenant may reach.
+func (s station) pods() []target { return both("another tenant's pod", s.peer.ip) }
 
 func (s station) api() []target {
 	var out []target
@@ -98,30 +115,51 @@ type batch struct {
 // probe runs every attempt of a station against the stranger and the host, and
 // the stranger's against the station.
 func probe(ctx context.Context, run Commander, s, stranger station, host []target) Probes {
-	p := Probes{Canary: s.prober.ref, Node: s.prober.node}
+	p := s.probes()
+	var dns []Attempt
 	tryAll(ctx, run, &p, []batch{
 		{s.prober.ref, s.controls(), &p.Controls},
+		{s.prober.ref, []target{s.dns()}, &dns},
 		{s.prober.ref, stranger.pods(), &p.Stranger},
 		{s.prober.ref, stranger.api(), &p.StrangerAPI},
 		{s.prober.ref, metadata(), &p.Metadata},
 		{s.prober.ref, host, &p.Host},
-		{stranger.prober.ref, []target{dial("the tenant's pod", s.peer.ip, canaryPort), dial("the tenant's pod", s.prober.ip, canaryPort)}, &p.Inbound},
+		{stranger.prober.ref, append(both("the tenant's pod", s.peer.ip), both("the tenant's pod", s.prober.ip)...), &p.Inbound},
 		{stranger.prober.ref, stranger.controls(), &p.InboundControls},
 	})
+	p.addDNS(dns)
 	return p
 }
 
 // probeAlone is probe without a stranger, who could not be had because of why.
 func probeAlone(ctx context.Context, run Commander, s station, host []target, why error) Probes {
-	p := Probes{Canary: s.prober.ref, Node: s.prober.node}
+	p := s.probes()
+	var dns []Attempt
 	tryAll(ctx, run, &p, []batch{
 		{s.prober.ref, s.controls(), &p.Controls},
+		{s.prober.ref, []target{s.dns()}, &dns},
 		{s.prober.ref, metadata(), &p.Metadata},
 		{s.prober.ref, host, &p.Host},
 	})
+	p.addDNS(dns)
 	missing := []Attempt{{To: "another tenant", From: s.prober.ref, At: time.Now().UTC(), Reply: Unknown[Reply](why)}}
 	p.Stranger, p.StrangerAPI, p.Inbound = missing, missing, missing
 	return p
+}
+
+// probes returns what is known before anything is tried.
+func (s station) probes() Probes {
+	p := Probes{Canary: s.prober.ref, Node: s.prober.node}
+	if cidr, err := slice(s.tenant); err == nil {
+		p.APIAddress = tenant.APIAddress(cidr).String()
+	}
+	return p
+}
+
+// addDNS makes the one attempt at DNS a control.
+func (p *Probes) addDNS(tried []Attempt) {
+	p.DNS = tried[0]
+	p.Controls = append(p.Controls, tried[0])
 }
 
 // tryAll tries everything, a few at once, while uname and dmesg run.
@@ -169,5 +207,9 @@ func readReply(out string, err error) Fact[Reply] {
 }
 
 func said(ctx context.Context, run Commander, from ObjectRef, command string) Fact[string] {
-	return Found(run.Run(ctx, from.Namespace, from.Name, []string{canaryBinary, command}))
+	reply, err := readReply(run.Run(ctx, from.Namespace, from.Name, []string{canaryBinary, command})).Get()
+	if err == nil && !reply.OK {
+		err = errors.New(reply.Error)
+	}
+	return Found(reply.Output, err)
 }
