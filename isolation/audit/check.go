@@ -24,7 +24,7 @@ type Check struct {
 
 // TenantChecks returns the checks of a tenant in the order of reports.
 func TenantChecks() []Check {
-	return slices.Concat(tenantChecks(), podChecks(), serviceChecks(), sandboxChecks(), probeChecks(), fenceChecks())
+	return slices.Concat(tenantChecks(), baselineChecks(), podChecks(), serviceChecks(), sandboxChecks(), probeChecks(), fenceChecks())
 }
 
 // Evaluate runs checks over facts, in order. The method of checks that need

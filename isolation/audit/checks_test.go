@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -144,6 +145,47 @@ var failing = map[string][]change{
 		{"a key in base64", addKey(nil, map[string]string{"sublet.dev/x": "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0t"}), "private key"},
 		{"a bearer", addKey(nil, map[string]string{"sublet.dev/x": "Bearer abcdefghijklmnopqrstuvwxyz"}), "bearer"},
 	},
+	"SUB-BASE-001": {
+		{"one is gone", func(f *Facts) { edit(&f.Baseline, func(o *[]baseline.Object) { *o = (*o)[1:] }) }, "does not exist"},
+		{"privileged pods", onBaseline(func(o baseline.Object) {
+			if ns, ok := o.(*corev1.Namespace); ok {
+				ns.Labels["pod-security.kubernetes.io/enforce"] = "privileged"
+			}
+		}), "pod-security.kubernetes.io/enforce"},
+		{"tokens", onBaseline(func(o baseline.Object) {
+			if a, ok := o.(*corev1.ServiceAccount); ok {
+				a.AutomountServiceAccountToken = nil
+			}
+		}), "automount"},
+		{"more rights", onBaseline(func(o baseline.Object) {
+			if r, ok := o.(*rbacv1.Role); ok {
+				r.Rules = append(r.Rules, rbacv1.PolicyRule{Verbs: []string{"create"}, Resources: []string{"pods/binding"}})
+			}
+		}), "the rules"},
+		{"more rights outside", onBaseline(func(o baseline.Object) {
+			if r, ok := o.(*rbacv1.ClusterRole); ok {
+				r.Rules[0].ResourceNames = nil
+			}
+		}), "the rules"},
+		{"more identities", onBaseline(func(o baseline.Object) {
+			if b, ok := o.(*rbacv1.RoleBinding); ok {
+				b.Subjects = append(b.Subjects, rbacv1.Subject{Name: "x"})
+			}
+		}), "the subjects"},
+		{"another role", onBaseline(func(o baseline.Object) {
+			if b, ok := o.(*rbacv1.ClusterRoleBinding); ok {
+				b.RoleRef.Name = "cluster-admin"
+			}
+		}), "cluster-admin"},
+		{"more pods", onBaseline(func(o baseline.Object) {
+			if q, ok := o.(*corev1.ResourceQuota); ok {
+				delete(q.Spec.Hard, corev1.ResourcePods)
+			}
+		}), "the limits"},
+	},
+	"SUB-ADM-001": {{"accepted", func(f *Facts) {
+		edit(&f.Admissions, func(a *[]Admission) { (*a)[1] = Admission{What: "the host's network"} })
+	}, "the host's network would be created"}},
 	"SUB-POD-001": {
 		{"another class", onPod(func(p *corev1.Pod) { p.Spec.RuntimeClassName = ptr.To("runc") }), `"runc"`},
 		{"no class", onPod(func(p *corev1.Pod) { p.Spec.RuntimeClassName = nil }), "<none>"},
@@ -264,6 +306,18 @@ var failing = map[string][]change{
 	"SUB-HOST-001": {{"left", func(f *Facts) { f.Tenants = Known([]v1alpha1.VirtualCluster{globex()}) }, acmeUID}},
 }
 
+func onBaseline(how func(baseline.Object)) func(*Facts) {
+	return func(f *Facts) {
+		for _, o := range f.Baseline.value {
+			how(o)
+		}
+	}
+}
+
+func onAdmissions(how func(*[]Admission)) func(*Facts) {
+	return func(f *Facts) { edit(&f.Admissions, how) }
+}
+
 func onFence(how func(*FenceState)) func(*Facts) {
 	return func(f *Facts) { edit(&f.Fences, func(s *[]Fence) { edit(&(*s)[0].State, how) }) }
 }
@@ -274,6 +328,10 @@ func noProbes(f *Facts) { f.Probes = Unknown[Probes](errTest) }
 
 // unclear has, for every check, facts from which it must not conclude anything.
 var unclear = map[string][]change{
+	"SUB-BASE-001": {{"no tenant", noTenant, ""}, {"not read", func(f *Facts) { f.Baseline = Unknown[[]baseline.Object](errTest) }, ""}, {"no cell yet", onTenant(func(vc *v1alpha1.VirtualCluster) { vc.Status.Cell = "" }), "no cell"}},
+	"SUB-ADM-001": {{"not asked", func(f *Facts) { f.Admissions = Unknown[[]Admission](errTest) }, ""}, {"no answer", onAdmissions(func(a *[]Admission) { (*a)[1].Err = errTest }), "does not answer"},
+		{"everything is refused", onAdmissions(func(a *[]Admission) { (*a)[0].Refused = true }), "positive control failed"}, {"no control", onAdmissions(func(a *[]Admission) { *a = (*a)[1:] }), "0 positive controls"},
+		{"nothing to refuse", onAdmissions(func(a *[]Admission) { *a = (*a)[:1] }), "0 pods"}},
 	"SUB-VC-001": {{"no tenant", noTenant, "does not answer"}},
 	"SUB-NS-001": {{"no tenant", noTenant, ""}, {"no namespaces", func(f *Facts) { f.Namespaces = Unknown[[]corev1.Namespace](errTest) }, ""}},
 	"SUB-NS-002": {{"no quotas", func(f *Facts) { f.Quotas = Unknown[[]corev1.ResourceQuota](errTest) }, ""}},

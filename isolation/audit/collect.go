@@ -10,6 +10,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	nodev1 "k8s.io/api/node/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -76,6 +78,7 @@ func (c collector) tenant(ctx context.Context, name string) *Facts {
 	f.RuntimeClasses = list(ctx, c.host, func(l *nodev1.RuntimeClassList) []nodev1.RuntimeClass { return l.Items })
 	f.Bindings = Found(c.bindings(ctx, vc))
 	f.Objects = Found(c.objects(ctx, namespace))
+	f.Baseline = Found(c.baseline(ctx, vc))
 	return f
 }
 
@@ -172,6 +175,28 @@ func (c collector) bindings(ctx context.Context, vc v1alpha1.VirtualCluster) ([]
 		if slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool { return s.Kind == rbacv1.UserKind && s.Name == writer }) {
 			out = append(out, Binding{Object: Object{"ClusterRoleBinding", b.ObjectMeta}, RoleRef: b.RoleRef, Subjects: b.Subjects,
 				Rules: Found(c.rules(ctx, "", b.RoleRef))})
+		}
+	}
+	return out, nil
+}
+
+// baseline reads the live form of every object that fences the tenant in and
+// exists.
+func (c collector) baseline(ctx context.Context, vc v1alpha1.VirtualCluster) ([]baseline.Object, error) {
+	want, err := rendered(vc)
+	if err != nil {
+		return nil, err
+	}
+	var out []baseline.Object
+	for _, o := range want {
+		kind := o.GetObjectKind().GroupVersionKind()
+		live := o.DeepCopyObject().(baseline.Object)
+		switch err := c.host.Get(ctx, client.ObjectKeyFromObject(o), live); {
+		case err == nil:
+			live.GetObjectKind().SetGroupVersionKind(kind)
+			out = append(out, live)
+		case !apierrors.IsNotFound(err):
+			return nil, fmt.Errorf("read %s %s: %w", kind.Kind, o.GetName(), err)
 		}
 	}
 	return out, nil

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/baseline"
 )
 
 // errNotCollected is the error of a fact that nobody set.
@@ -81,6 +82,10 @@ type Facts struct {
 	Quotas         Fact[[]corev1.ResourceQuota]
 	Bindings       Fact[[]Binding]
 	RuntimeClasses Fact[[]nodev1.RuntimeClass]
+	// Baseline is the live form of the objects that [baseline.Tenant] renders.
+	Baseline Fact[[]baseline.Object]
+	// Admissions is what the host's API said to pods it must refuse.
+	Admissions Fact[[]Admission]
 	// Sandboxes is what runs the tenant's pods and its canary, read from nodes.
 	Sandboxes Fact[[]Sandbox]
 	// Fences is the tenant's fence on every node.

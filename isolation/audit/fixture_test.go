@@ -150,6 +150,8 @@ func good() *Facts {
 		Quotas:         Known([]corev1.ResourceQuota{quota()}),
 		Bindings:       Known([]Binding{binding()}),
 		RuntimeClasses: Known([]nodev1.RuntimeClass{{ObjectMeta: metav1.ObjectMeta{Name: "sublet-gvisor"}, Handler: "runsc"}}),
+		Baseline:       Found(rendered(acme())),
+		Admissions:     Known([]Admission{{What: "nothing", Control: true}, {What: "the host's network", Refused: true, Answer: "forbidden"}}),
 		Sandboxes:      Known(sandboxes()),
 		Fences:         Known([]Fence{{Node: "node-1", State: Known(FenceState{Rendered: []string{"drop a", "drop b"}, Enforced: []string{"drop  b", "drop a"}})}}),
 		Probes:         Known(probes()),

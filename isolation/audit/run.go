@@ -247,6 +247,7 @@ func (a *audit) facts(ctx context.Context, name string, other Fact[station]) *Fa
 	}
 	var here Fact[station]
 	if a.config.Probing {
+		f.Admissions = Known(a.canaries.admissions(ctx, vc))
 		here = Found(a.canaries.place(ctx, vc))
 		if s, err := here.Get(); err == nil {
 			f.Probes = a.probe(ctx, s, other)
