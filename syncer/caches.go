@@ -1,0 +1,223 @@
+package syncer
+
+import (
+	"context"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/translate"
+)
+
+// The indexes of caches.
+const (
+	byConfigMap = "configmap" // tenant pods by namespace/name of a ConfigMap they refer to
+	bySecret    = "secret"    // tenant pods by namespace/name of a Secret they refer to
+	byAddress   = "address"   // host pods, tenant EndpointSlices by IP address
+	byNodeName  = "nodeName"  // host pods, host nodes by the tenant's name of the node
+	byPod       = "pod"       // host events by name of the host pod
+)
+
+// side is one informer for each synced kind of one side.
+type side struct {
+	pods, services, endpointSlices, configMaps, secrets cache.SharedIndexInformer
+}
+
+// caches hold what was last seen of both sides. It implements translate.Lookup and
+// translate.Data.
+type caches struct {
+	self                    tenant.Tenant
+	factories               []informers.SharedInformerFactory
+	tenant, host            side
+	namespaces, tenantNodes cache.SharedIndexInformer // of the tenant
+	hostNodes               cache.SharedIndexInformer
+	events                  cache.SharedIndexInformer // of the host namespace
+}
+
+// newCaches makes the informers; start runs them. Of the host namespace only
+// objects that a syncer made are looked at: the manager's own never come near.
+func newCaches(t tenant.Tenant, tenantAPI, hostRead kubernetes.Interface) (*caches, error) {
+	c := &caches{self: t}
+	strip := informers.WithTransform(withoutManagedFields)
+	ofTenant := informers.NewSharedInformerFactoryWithOptions(tenantAPI, 0, strip)
+	inHost := informers.NewSharedInformerFactoryWithOptions(hostRead, 0, strip, informers.WithNamespace(t.HostNamespace),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+			o.LabelSelector = tenant.LabelManagedBy + "=" + tenant.ManagedBySyncer
+		}))
+	hostEvents := informers.NewSharedInformerFactoryWithOptions(hostRead, 0, strip, informers.WithNamespace(t.HostNamespace))
+	onHost := informers.NewSharedInformerFactoryWithOptions(hostRead, 0, strip)
+	c.factories = []informers.SharedInformerFactory{ofTenant, inHost, hostEvents, onHost}
+	c.tenant, c.host = sideOf(ofTenant), sideOf(inHost)
+	c.namespaces = ofTenant.Core().V1().Namespaces().Informer()
+	c.tenantNodes = ofTenant.Core().V1().Nodes().Informer()
+	c.hostNodes = onHost.Core().V1().Nodes().Informer()
+	c.events = hostEvents.Core().V1().Events().Informer()
+	return c, c.index()
+}
+
+func sideOf(f informers.SharedInformerFactory) side {
+	return side{
+		pods:           f.Core().V1().Pods().Informer(),
+		services:       f.Core().V1().Services().Informer(),
+		endpointSlices: f.Discovery().V1().EndpointSlices().Informer(),
+		configMaps:     f.Core().V1().ConfigMaps().Informer(),
+		secrets:        f.Core().V1().Secrets().Informer(),
+	}
+}
+
+// withoutManagedFields drops what the syncer never reads and what would be the
+// greater part of many objects.
+func withoutManagedFields(o any) (any, error) {
+	if m, err := meta.Accessor(o); err == nil {
+		m.SetManagedFields(nil)
+	}
+	return o, nil
+}
+
+func (c *caches) index() error {
+	for informer, indexers := range map[cache.SharedIndexInformer]cache.Indexers{
+		c.tenant.pods: {
+			byConfigMap: index(func(p *corev1.Pod) []string { names, _ := translate.References(p); return inNamespace(p, names) }),
+			bySecret:    index(func(p *corev1.Pod) []string { _, names := translate.References(p); return inNamespace(p, names) }),
+		},
+		c.host.pods: {
+			byAddress:  index(podAddresses),
+			byNodeName: index(func(p *corev1.Pod) []string { return []string{c.self.ID.NodeName(p.Spec.NodeName)} }),
+		},
+		c.tenant.endpointSlices: {byAddress: index(func(s *discoveryv1.EndpointSlice) []string { return translate.SliceAddresses(s) })},
+		c.hostNodes:             {byNodeName: index(func(n *corev1.Node) []string { return []string{c.self.ID.NodeName(n.Name)} })},
+		c.events:                {byPod: index(func(e *corev1.Event) []string { return []string{e.InvolvedObject.Name} })},
+	} {
+		if err := informer.AddIndexers(indexers); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// index makes an index function of one on a kind.
+func index[T any](values func(T) []string) cache.IndexFunc {
+	return func(o any) ([]string, error) {
+		object, ok := o.(T)
+		if !ok {
+			return nil, nil
+		}
+		return values(object), nil
+	}
+}
+
+func inNamespace(o metav1.Object, names []string) []string {
+	keys := make([]string, len(names))
+	for i, n := range names {
+		keys[i] = o.GetNamespace() + "/" + n
+	}
+	return keys
+}
+
+// podAddresses lists the addresses that are a pod's now. Those of a pod that has
+// ended may be another's already.
+func podAddresses(hostPod *corev1.Pod) []string {
+	if translate.Ended(hostPod) {
+		return nil
+	}
+	addresses := make([]string, len(hostPod.Status.PodIPs))
+	for i, ip := range hostPod.Status.PodIPs {
+		addresses[i] = ip.IP
+	}
+	return addresses
+}
+
+// start runs the informers until ctx ends; stop waits for them.
+func (c *caches) start(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	for _, f := range c.factories {
+		f.StartWithContext(ctx)
+	}
+	return sync.OnceFunc(func() {
+		cancel()
+		for _, f := range c.factories {
+			f.Shutdown()
+		}
+	})
+}
+
+// indexed returns the objects of an index value.
+func indexed[T any](informer cache.SharedIndexInformer, index, value string) []T {
+	items, err := informer.GetIndexer().ByIndex(index, value)
+	if err != nil {
+		return nil // the index was added when the informer was made
+	}
+	objects := make([]T, 0, len(items))
+	for _, item := range items {
+		if o, ok := item.(T); ok {
+			objects = append(objects, o)
+		}
+	}
+	return objects
+}
+
+// fromTenant returns how a pass reads the tenant's objects of a kind.
+func fromTenant[T engine.Object](informer cache.SharedIndexInformer) func(tenant.Name) (T, bool) {
+	return func(n tenant.Name) (T, bool) {
+		key := n.Name
+		if n.Namespace != "" {
+			key = n.String()
+		}
+		return engine.FromCache[T](informer.GetStore(), key)
+	}
+}
+
+// HostNode implements translate.Lookup.
+func (c *caches) HostNode(nodeName string) (*corev1.Node, bool) {
+	nodes := indexed[*corev1.Node](c.hostNodes, byNodeName, nodeName)
+	if len(nodes) == 0 {
+		return nil, false
+	}
+	return nodes[0], true
+}
+
+// HostPodWithIP implements translate.Lookup.
+func (c *caches) HostPodWithIP(ip string) (*corev1.Pod, bool) {
+	for _, hostPod := range indexed[*corev1.Pod](c.host.pods, byAddress, ip) {
+		owner, err := tenant.ReadOwner(hostPod.Name, hostPod.Labels, hostPod.Annotations)
+		if err == nil && owner.Tenant == c.self.ID {
+			return hostPod, true
+		}
+	}
+	return nil, false
+}
+
+// Services implements translate.Lookup.
+func (c *caches) Services(namespace string) []*corev1.Service {
+	return indexed[*corev1.Service](c.tenant.services, cache.NamespaceIndex, namespace)
+}
+
+// Namespaces implements translate.Lookup.
+func (c *caches) Namespaces(selector labels.Selector) []string {
+	var names []string
+	for _, item := range c.namespaces.GetStore().List() {
+		if n, ok := item.(*corev1.Namespace); ok && selector.Matches(labels.Set(n.Labels)) {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
+// ConfigMap implements translate.Data.
+func (c *caches) ConfigMap(n tenant.Name) (*corev1.ConfigMap, bool) {
+	return fromTenant[*corev1.ConfigMap](c.tenant.configMaps)(n)
+}
+
+// Secret implements translate.Data.
+func (c *caches) Secret(n tenant.Name) (*corev1.Secret, bool) {
+	return fromTenant[*corev1.Secret](c.tenant.secrets)(n)
+}

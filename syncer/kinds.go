@@ -1,0 +1,169 @@
+package syncer
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"k8s.io/client-go/tools/cache"
+
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/translate"
+)
+
+// The kinds, as they stand in keys.
+const (
+	kindPod           = "Pod"
+	kindPodStatus     = "PodStatus"
+	kindPodEvents     = "PodEvents"
+	kindConfigMap     = "ConfigMap"
+	kindSecret        = "Secret"
+	kindService       = "Service"
+	kindEndpointSlice = "EndpointSlice"
+	kindNode          = "Node"
+	kindNodeStatus    = "NodeStatus"
+)
+
+// kinds lists everything that is synced.
+func (s *Syncer) kinds() []engine.Pass {
+	configMaps, secrets := s.configMaps(), s.secrets()
+	return []engine.Pass{
+		s.newPodDown(configMaps, secrets),
+		&podUp{Syncer: s, host: s.hostPods()},
+		&podEvents{Syncer: s, written: map[podEventKey]string{}},
+		configMaps,
+		secrets,
+		s.services(),
+		s.endpointSlices(),
+		s.nodes(),
+		s.nodeStatuses(),
+	}
+}
+
+// onHost is the tenant's host namespace as the target of a kind.
+func onHost[T engine.Object](s *Syncer, c cache.SharedIndexInformer, read engine.Reader[T], write engine.Writer[T], suffix string) engine.Host[T] {
+	return engine.Host[T]{Tenant: s.config.Tenant, Cache: c.GetStore(), Read: read, Write: write, Suffix: suffix}
+}
+
+func (s *Syncer) hostPods() engine.Host[*corev1.Pod] {
+	ns := s.config.Tenant.HostNamespace
+	return onHost[*corev1.Pod](s, s.caches.host.pods, s.hostRead.CoreV1().Pods(ns), s.hostWrite.CoreV1().Pods(ns), "")
+}
+
+func (s *Syncer) hostConfigMaps(suffix string) engine.Host[*corev1.ConfigMap] {
+	ns := s.config.Tenant.HostNamespace
+	return onHost[*corev1.ConfigMap](s, s.caches.host.configMaps, s.hostRead.CoreV1().ConfigMaps(ns), s.hostWrite.CoreV1().ConfigMaps(ns), suffix)
+}
+
+func (s *Syncer) hostSecrets(suffix string) engine.Host[*corev1.Secret] {
+	ns := s.config.Tenant.HostNamespace
+	return onHost[*corev1.Secret](s, s.caches.host.secrets, s.hostRead.CoreV1().Secrets(ns), s.hostWrite.CoreV1().Secrets(ns), suffix)
+}
+
+// be makes the Want of a kind from its translation; nil means that the object must
+// not be on the host.
+func be[S, T engine.Object](translate func(S) T) func(context.Context, S, T) (engine.Want[T], error) {
+	return func(_ context.Context, tenantObject S, _ T) (engine.Want[T], error) {
+		var none T
+		want := translate(tenantObject)
+		if want == none {
+			return engine.Gone[T](nil), nil
+		}
+		return engine.Be(want), nil
+	}
+}
+
+// used makes of a translation one for objects that are on the host only while a
+// pod refers to them.
+func used[T engine.Object](pods cache.SharedIndexInformer, index string, translate func(T) T) func(T) T {
+	return func(tenantObject T) T {
+		key := tenantObject.GetNamespace() + "/" + tenantObject.GetName()
+		if len(indexed[*corev1.Pod](pods, index, key)) == 0 {
+			var none T
+			return none
+		}
+		return translate(tenantObject)
+	}
+}
+
+func (s *Syncer) configMaps() *engine.Mirror[*corev1.ConfigMap, *corev1.ConfigMap] {
+	return &engine.Mirror[*corev1.ConfigMap, *corev1.ConfigMap]{
+		Name:   kindConfigMap,
+		Source: fromTenant[*corev1.ConfigMap](s.caches.tenant.configMaps),
+		Target: s.hostConfigMaps(""),
+		Want:   be(used(s.caches.tenant.pods, byConfigMap, s.t.ConfigMap)),
+		Merge:  translate.MergeConfigMap,
+	}
+}
+
+func (s *Syncer) secrets() *engine.Mirror[*corev1.Secret, *corev1.Secret] {
+	return &engine.Mirror[*corev1.Secret, *corev1.Secret]{
+		Name:   kindSecret,
+		Source: fromTenant[*corev1.Secret](s.caches.tenant.secrets),
+		Target: s.hostSecrets(""),
+		Want:   be(used(s.caches.tenant.pods, bySecret, s.t.Secret)),
+		Merge:  translate.MergeSecret,
+	}
+}
+
+func (s *Syncer) services() engine.Pass {
+	ns := s.config.Tenant.HostNamespace
+	return &engine.Mirror[*corev1.Service, *corev1.Service]{
+		Name:   kindService,
+		Source: fromTenant[*corev1.Service](s.caches.tenant.services),
+		Target: onHost[*corev1.Service](s, s.caches.host.services, s.hostRead.CoreV1().Services(ns), s.hostWrite.CoreV1().Services(ns), ""),
+		Want:   be(s.t.Service),
+		Merge:  translate.MergeService,
+	}
+}
+
+func (s *Syncer) endpointSlices() engine.Pass {
+	ns := s.config.Tenant.HostNamespace
+	return &engine.Mirror[*discoveryv1.EndpointSlice, *discoveryv1.EndpointSlice]{
+		Name:   kindEndpointSlice,
+		Source: fromTenant[*discoveryv1.EndpointSlice](s.caches.tenant.endpointSlices),
+		Target: onHost[*discoveryv1.EndpointSlice](s, s.caches.host.endpointSlices,
+			s.hostRead.DiscoveryV1().EndpointSlices(ns), s.hostWrite.DiscoveryV1().EndpointSlices(ns), ""),
+		Want:  be(s.t.EndpointSlice),
+		Merge: translate.MergeEndpointSlice,
+	}
+}
+
+func (s *Syncer) nodes() engine.Pass {
+	return &engine.Mirror[*corev1.Node, *corev1.Node]{
+		Name:   kindNode,
+		Source: s.usableNode,
+		Target: nodeViews{s},
+		Want:   be(s.t.Node),
+		Merge:  translate.MergeNode,
+	}
+}
+
+func (s *Syncer) nodeStatuses() engine.Pass {
+	return &engine.Adjust[*corev1.Node, *corev1.Node]{
+		Name:   kindNodeStatus,
+		Source: s.usableNode,
+		Target: fromTenant[*corev1.Node](s.caches.tenantNodes),
+		Pair:   func(_, view *corev1.Node) bool { _, ok := translate.IsNodeView(view); return ok },
+		Merge:  translate.NodeStatus,
+		Write: func(ctx context.Context, view *corev1.Node) error {
+			_, err := s.tenantAPI.CoreV1().Nodes().UpdateStatus(ctx, view, metav1.UpdateOptions{})
+			return err
+		},
+	}
+}
+
+// usableNode returns the host node that the tenant sees under a name: one on which
+// its sandbox works, or on which a pod of it still is.
+func (s *Syncer) usableNode(n tenant.Name) (*corev1.Node, bool) {
+	hostNode, ok := s.caches.HostNode(n.Name)
+	if !ok {
+		return nil, false
+	}
+	used := translate.UsesNode(hostNode, s.config.Tenant.Sandbox) ||
+		len(indexed[*corev1.Pod](s.caches.host.pods, byNodeName, n.Name)) > 0
+	return hostNode, used
+}

@@ -1,0 +1,62 @@
+package syncer
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/translate"
+)
+
+// podTokens mirrors the service account tokens of a pod: issued by the tenant's
+// API for that very pod, kept in a host Secret, replaced in time.
+func (s *Syncer) podTokens() engine.Pass {
+	return &engine.Mirror[*corev1.Pod, *corev1.Secret]{
+		Name:   kindPod,
+		Source: fromTenant[*corev1.Pod](s.caches.tenant.pods),
+		Target: s.hostSecrets(translate.SuffixTokens),
+		Want:   s.wantTokens,
+		Merge:  translate.MergeSecret,
+	}
+}
+
+// wantTokens keeps the tokens that are fresh and asks for the others. A pod that
+// ends gets no new ones.
+func (s *Syncer) wantTokens(ctx context.Context, tenantPod *corev1.Pod, have *corev1.Secret) (engine.Want[*corev1.Secret], error) {
+	tokens := translate.Tokens(tenantPod)
+	if len(tokens) == 0 {
+		return engine.Gone[*corev1.Secret](nil), nil
+	}
+	if tenantPod.DeletionTimestamp != nil || translate.Ended(tenantPod) {
+		return engine.Leave[*corev1.Secret](), nil
+	}
+	now, secret := s.config.Clock.Now(), s.t.TokenSecret(tenantPod, have)
+	var again time.Duration
+	for _, token := range tokens {
+		if token.Fresh(secret, now) <= 0 {
+			if err := s.issue(ctx, tenantPod, token, secret, now); err != nil {
+				return engine.Leave[*corev1.Secret](), err
+			}
+		}
+		if fresh := token.Fresh(secret, now); again == 0 || fresh < again {
+			again = fresh
+		}
+	}
+	want := engine.Be(secret)
+	want.Again = max(again, time.Second) // a token that is issued too old must not make us spin
+	return want, nil
+}
+
+func (s *Syncer) issue(ctx context.Context, tenantPod *corev1.Pod, token translate.Token, secret *corev1.Secret, now time.Time) error {
+	account := tenantPod.Spec.ServiceAccountName
+	issued, err := s.tenantAPI.CoreV1().ServiceAccounts(tenantPod.Namespace).CreateToken(ctx, account, token.Request(tenantPod), metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("token of service account %s/%s: %w", tenantPod.Namespace, account, err)
+	}
+	token.Put(secret, &issued.Status, now)
+	return nil
+}

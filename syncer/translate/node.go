@@ -1,0 +1,147 @@
+package translate
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"net/netip"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer/engine"
+)
+
+// providerPrefix begins the provider ID of every node view: the proof that we made
+// it, which nobody can change once it is set.
+const providerPrefix = "sublet://"
+
+// nodeAddresses is where the addresses of node views lie: a range that is set
+// apart for tests of network devices (RFC 2544), so it is nobody's. Nothing listens
+// there; the tenant's API reaches its pods through the syncer.
+var nodeAddresses = netip.MustParsePrefix("198.18.0.0/15")
+
+// kubeletPort is the port that node views show; the tenant's API wants one.
+const kubeletPort = 10250
+
+// NodeAddress returns the internal address of the node view with that name.
+func NodeAddress(nodeName string) string {
+	hash := sha256.Sum256([]byte(nodeName))
+	base := nodeAddresses.Addr().As4()
+	hostBits := uint32(1)<<(32-nodeAddresses.Bits()) - 1
+	n := binary.BigEndian.Uint32(base[:]) | binary.BigEndian.Uint32(hash[:4])&hostBits
+	var address [4]byte
+	binary.BigEndian.PutUint32(address[:], n)
+	return netip.AddrFrom4(address).String()
+}
+
+// IsNodeView says whether a node of the tenant was made by us, and for which name.
+func IsNodeView(tenantNode *corev1.Node) (name string, ok bool) {
+	return strings.CutPrefix(tenantNode.Spec.ProviderID, providerPrefix)
+}
+
+// UsesNode says whether pods of a sandbox may be placed on a host node.
+func UsesNode(hostNode *corev1.Node, s tenant.Sandbox) bool {
+	return hostNode.Labels[s.NodeLabel()] == "true"
+}
+
+// Node returns the tenant's view of a host node: what it needs to place and size
+// pods, under a name and an address that say nothing of the host. Its status comes
+// from NodeStatus.
+func (t Translation) Node(hostNode *corev1.Node) *corev1.Node {
+	name := t.Tenant.ID.NodeName(hostNode.Name)
+	view := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{
+		corev1.LabelHostname:   name,
+		corev1.LabelOSStable:   hostNode.Labels[corev1.LabelOSStable],
+		corev1.LabelArchStable: hostNode.Labels[corev1.LabelArchStable],
+	}}}
+	view.Spec.ProviderID = providerPrefix + name
+	view.Spec.Unschedulable = hostNode.Spec.Unschedulable || !UsesNode(hostNode, t.Tenant.Sandbox)
+	if view.Spec.Unschedulable {
+		view.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}}
+	}
+	return view
+}
+
+// MergeNode is the Merge of node views: whatever the tenant changed is restored.
+func MergeNode(have, want *corev1.Node) (*corev1.Node, engine.Difference) {
+	merged := have.DeepCopy()
+	if merged.Spec.ProviderID != want.Spec.ProviderID && merged.Spec.ProviderID != "" {
+		return merged, engine.Immutable
+	}
+	for i := range merged.Spec.Taints {
+		merged.Spec.Taints[i].TimeAdded = nil
+	}
+	changed := set(&merged.Labels, want.Labels)
+	changed = set(&merged.Annotations, want.Annotations) || changed
+	changed = set(&merged.Spec.ProviderID, want.Spec.ProviderID) || changed
+	changed = set(&merged.Spec.Unschedulable, want.Spec.Unschedulable) || changed
+	changed = set(&merged.Spec.Taints, want.Spec.Taints) || changed
+	return merged, difference(changed)
+}
+
+// nodeResources are the resources of a node that a tenant sees.
+var nodeResources = []corev1.ResourceName{
+	corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, corev1.ResourcePods,
+}
+
+// nodeConditions are the conditions of a node that a tenant sees.
+var nodeConditions = []corev1.NodeConditionType{
+	corev1.NodeReady, corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure,
+}
+
+// NodeStatus returns the view with the status that the host node gives it, and
+// whether that changed anything. Heartbeats alone do not.
+func NodeStatus(hostNode, view *corev1.Node) (*corev1.Node, bool) {
+	merged := view.DeepCopy()
+	status := corev1.NodeStatus{
+		Capacity:    visible(hostNode.Status.Capacity),
+		Allocatable: visible(hostNode.Status.Allocatable),
+		Addresses: []corev1.NodeAddress{
+			{Type: corev1.NodeInternalIP, Address: NodeAddress(view.Name)},
+			{Type: corev1.NodeHostName, Address: view.Name},
+		},
+		DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: kubeletPort}},
+		NodeInfo: corev1.NodeSystemInfo{
+			KubeletVersion:  hostNode.Status.NodeInfo.KubeletVersion,
+			OperatingSystem: hostNode.Status.NodeInfo.OperatingSystem,
+			Architecture:    hostNode.Status.NodeInfo.Architecture,
+		},
+	}
+	for _, kind := range nodeConditions {
+		for _, c := range hostNode.Status.Conditions {
+			if c.Type == kind {
+				status.Conditions = append(status.Conditions, corev1.NodeCondition{
+					Type: c.Type, Status: c.Status, Reason: c.Reason,
+					LastHeartbeatTime: c.LastHeartbeatTime, LastTransitionTime: c.LastTransitionTime,
+				})
+			}
+		}
+	}
+	if equality.Semantic.DeepEqual(still(merged.Status), still(status)) {
+		return view, false
+	}
+	merged.Status = status
+	return merged, true
+}
+
+// still returns the status without the times of its heartbeats.
+func still(status corev1.NodeStatus) corev1.NodeStatus {
+	s := *status.DeepCopy()
+	for i := range s.Conditions {
+		s.Conditions[i].LastHeartbeatTime = metav1.Time{}
+	}
+	return s
+}
+
+func visible(from corev1.ResourceList) corev1.ResourceList {
+	to := corev1.ResourceList{}
+	for _, name := range nodeResources {
+		if q, ok := from[name]; ok {
+			to[name] = q.DeepCopy()
+		}
+	}
+	return to
+}

@@ -1,0 +1,82 @@
+package translate
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Reveal gives texts that the host wrote about a pod (messages of conditions,
+// containers, events, answers of the kubelet) the tenant's names: of the pod, its
+// namespace, its node, and of whatever the pod refers to. hostPod may be nil when
+// the text is about its creation.
+type Reveal struct {
+	replacer       *strings.Replacer
+	hostNode, node string // "" when the pod has none
+}
+
+// Reveal returns the replacement of names for a pod.
+func (t Translation) Reveal(tenantPod, hostPod *corev1.Pod) Reveal {
+	namespace := tenantPod.Namespace
+	pairs := []string{
+		t.hostName(namespace, tenantPod.Name), tenantPod.Name,
+		t.hostName(namespace, tenantPod.Name+SuffixTokens), "token of " + tenantPod.Spec.ServiceAccountName,
+		t.hostName(namespace, tenantPod.Name+SuffixNode), "node of " + tenantPod.Name,
+	}
+	configMaps, secrets := References(tenantPod)
+	for _, name := range append(configMaps, secrets...) {
+		pairs = append(pairs, t.hostName(namespace, name), name)
+	}
+	pairs = append(pairs, t.Tenant.HostNamespace, namespace)
+	var r Reveal
+	if hostPod != nil {
+		pairs = append(pairs, string(hostPod.UID), string(tenantPod.UID))
+	}
+	if hostPod != nil && hostPod.Spec.NodeName != "" {
+		r.node = t.Tenant.ID.NodeName(hostPod.Spec.NodeName)
+		if hostPod.Status.HostIP != "" {
+			pairs = append(pairs, hostPod.Status.HostIP, NodeAddress(r.node))
+		}
+		r.hostNode = hostPod.Spec.NodeName
+	}
+	r.replacer = strings.NewReplacer(pairs...)
+	return r
+}
+
+// Text returns a text with the tenant's names.
+func (r Reveal) Text(hostText string) string {
+	if hostText == "" {
+		return ""
+	}
+	return replaceWord(r.replacer.Replace(hostText), r.hostNode, r.node)
+}
+
+// replaceWord replaces a name where it stands as a whole: a node may be called
+// "a".
+func replaceWord(text, word, by string) string {
+	if word == "" {
+		return text
+	}
+	var b strings.Builder
+	for {
+		i := strings.Index(text, word)
+		if i < 0 {
+			b.WriteString(text)
+			return b.String()
+		}
+		end := i + len(word)
+		whole := (i == 0 || !inName(text[i-1])) && (end == len(text) || !inName(text[end]))
+		b.WriteString(text[:i])
+		if whole {
+			b.WriteString(by)
+		} else {
+			b.WriteString(word)
+		}
+		text = text[end:]
+	}
+}
+
+// inName says whether c can stand inside a name; a dot may also end a sentence.
+func inName(c byte) bool {
+	return c == '-' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}

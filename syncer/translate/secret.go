@@ -1,0 +1,35 @@
+package translate
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"sublet.dev/syncer/engine"
+)
+
+// Secret returns the host Secret of a tenant's. The type is kept only where the
+// kubelet looks at it (image pull credentials); every other one is Opaque, so that
+// no controller of the host acts on it, least of all the one that fills
+// service account tokens in.
+func (t Translation) Secret(tenantSecret *corev1.Secret) *corev1.Secret {
+	hostSecret := &corev1.Secret{
+		ObjectMeta: t.hostMeta(tenantSecret, ""),
+		Type:       corev1.SecretTypeOpaque,
+		Data:       tenantSecret.Data,
+	}
+	switch tenantSecret.Type {
+	case corev1.SecretTypeDockerConfigJson, corev1.SecretTypeDockercfg:
+		hostSecret.Type = tenantSecret.Type
+	}
+	return hostSecret
+}
+
+// MergeSecret is the Merge of host Secrets.
+func MergeSecret(have, want *corev1.Secret) (*corev1.Secret, engine.Difference) {
+	merged := have.DeepCopy()
+	if merged.Type != want.Type {
+		return merged, engine.Immutable
+	}
+	changed := mergeMeta(&merged.ObjectMeta, want.ObjectMeta)
+	changed = set(&merged.Data, want.Data) || changed
+	return merged, difference(changed)
+}
