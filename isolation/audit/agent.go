@@ -22,7 +22,9 @@ type NodeFacts struct {
 
 // SandboxFacts is the pod's sandbox as CRI and /proc have it.
 type SandboxFacts struct {
-	ID      string   `json:"id"`
+	ID string `json:"id"`
+	// UID is the pod's.
+	UID     string   `json:"uid"`
 	Handler string   `json:"handler"`
 	PID     int      `json:"pid"`
 	Exe     string   `json:"exe"`

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -128,7 +129,7 @@ func (a *audit) runtime(ctx context.Context, f *Facts, here Fact[station]) {
 		if facts.err != nil && a.gone(ctx, p) {
 			continue
 		}
-		add(Sandbox{Pod: *podRef(p), Node: p.Spec.NodeName, Process: process(facts)}, facts)
+		add(Sandbox{Pod: *podRef(p), Node: p.Spec.NodeName, Process: process(facts, p.UID)}, facts)
 	}
 	if a.config.Probing {
 		b, facts := a.canarySandbox(ctx, here)
@@ -144,7 +145,7 @@ func (a *audit) canarySandbox(ctx context.Context, here Fact[station]) (Sandbox,
 		return Sandbox{Pod: ObjectRef{Kind: "Pod", Name: "canary"}, Canary: true, Process: Unknown[Process](err)}, Unknown[NodeFacts](err)
 	}
 	facts := Found(a.nodes.Facts(ctx, s.prober.node, s.prober.ref.Namespace, s.prober.ref.Name))
-	return Sandbox{Pod: s.prober.ref, Node: s.prober.node, Canary: true, Process: process(facts)}, facts
+	return Sandbox{Pod: s.prober.ref, Node: s.prober.node, Canary: true, Process: process(facts, types.UID(s.prober.ref.UID))}, facts
 }
 
 // gone says whether a pod ended or went since it was listed.
@@ -154,13 +155,18 @@ func (a *audit) gone(ctx context.Context, p *corev1.Pod) bool {
 	return client.IgnoreNotFound(err) == nil && (err != nil || now.UID != p.UID || now.DeletionTimestamp != nil || now.Status.Phase != corev1.PodRunning)
 }
 
-func process(facts Fact[NodeFacts]) Fact[Process] {
+// process reads what the agent says of a pod; what it says of another one of the
+// same name is nothing.
+func process(facts Fact[NodeFacts], uid types.UID) Fact[Process] {
 	f, err := facts.Get()
 	if err != nil {
 		return Unknown[Process](err)
 	}
 	if f.Sandbox == nil {
 		return Unknown[Process](errors.New("the agent told nothing of the sandbox"))
+	}
+	if f.Sandbox.UID != string(uid) {
+		return Unknown[Process](fmt.Errorf("the agent knows another pod of that name, %q", f.Sandbox.UID))
 	}
 	return Known(Process{Handler: f.Sandbox.Handler, PID: f.Sandbox.PID, Exe: f.Sandbox.Exe, Argv: f.Sandbox.Argv, UIDMap: f.Sandbox.UIDMap})
 }
