@@ -74,6 +74,8 @@ func evalServices(f *Facts) Outcome {
 			bad.add(ref, "leads to the name %q", s.Spec.ExternalName)
 		case s.Spec.LoadBalancerIP != "": //nolint:staticcheck // still honoured by load balancers
 			bad.add(ref, "asks for the load balancer address %s", s.Spec.LoadBalancerIP)
+		case s.Spec.Type != corev1.ServiceTypeClusterIP:
+			bad.add(ref, "is reachable from outside: type %s", s.Spec.Type)
 		}
 		if s.Name == apiService && s.Spec.ClusterIP == tenant.APIAddress(cidr).String() {
 			hasAPI = true

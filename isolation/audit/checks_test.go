@@ -239,6 +239,9 @@ var failing = map[string][]change{
 		{"a load balancer's address", func(f *Facts) {
 			edit(&f.Services, func(s *[]corev1.Service) { (*s)[1].Spec.LoadBalancerIP = "192.0.2.9" }) //nolint:staticcheck // still honoured
 		}, "192.0.2.9"},
+		{"from outside", func(f *Facts) {
+			edit(&f.Services, func(s *[]corev1.Service) { (*s)[1].Spec.Type = corev1.ServiceTypeNodePort })
+		}, "NodePort"},
 		{"no API", func(f *Facts) { edit(&f.Services, func(s *[]corev1.Service) { *s = (*s)[1:] }) }, "tenant's API"},
 	},
 	"SUB-SVC-002": {
