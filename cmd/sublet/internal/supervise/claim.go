@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +30,8 @@ func SlotIn(dir, name string) Slot {
 	return Slot{Name: name, Lock: filepath.Join(dir, name+".lock"), Record: filepath.Join(dir, name+".pid")}
 }
 
-// Record says which process holds a slot.
+// Record says which process holds a slot. The file has the process id first, for
+// people and shell scripts, and then the record as JSON.
 type Record struct {
 	PID     int       `json:"pid"`
 	Start   uint64    `json:"startTicks"` // field 22 of proc_pid_stat(5): tells apart two processes with one id
@@ -110,6 +112,7 @@ func (c *Claim) record(build string) error {
 	if err != nil {
 		return fmt.Errorf("encode the record of %s: %w", c.slot.Name, err)
 	}
+	data = fmt.Appendf(nil, "%d %s\n", self, data)
 	tmp := fmt.Sprintf("%s.%d.tmp", c.slot.Record, self)
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return fmt.Errorf("write the record of %s: %w", c.slot.Name, err)
@@ -132,6 +135,7 @@ func (s Slot) Holder() (Record, bool, error) {
 		return Record{}, false, fmt.Errorf("read the record of %s: %w", s.Name, err)
 	}
 	var r Record
+	_, data, _ = bytes.Cut(data, []byte(" "))
 	if err := json.Unmarshal(data, &r); err != nil || r.PID <= 1 {
 		return Record{}, false, fmt.Errorf("%s is no process record: remove it", s.Record)
 	}

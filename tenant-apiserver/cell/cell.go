@@ -1,0 +1,236 @@
+package cell
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+
+	"sublet.dev/isolation/tenant"
+)
+
+// ErrStopping is returned by Put once the cell is ending.
+var ErrStopping = errors.New("the cell is stopping")
+
+// Companion is the work that goes with a tenant's control plane.
+type Companion interface {
+	// Run works until ctx ends and then returns nil. It is called once.
+	Run(ctx context.Context) error
+	// Kubelet answers the tenant API's requests to kubelets (logs, exec, attach,
+	// port-forward).
+	Kubelet() http.Handler
+}
+
+// Config says where a cell keeps what and what its tenants get.
+type Config struct {
+	Name      string
+	Dir       func(tenant.ID) string // the tenant's directory: store.db and pki/
+	GoldenDir string                 // shared with the other cells of this version
+	SocketDir string                 // for the tenants' TLS sockets; keep it short (unix(7): 107 bytes)
+	// Companion makes a tenant's companion. tenantAPI is cluster-admin inside the
+	// tenant.
+	Companion func(t tenant.Tenant, tenantAPI *rest.Config) (Companion, error)
+	// ValidatePod refuses pods that a tenant must not have; the error's text goes
+	// to the tenant's user.
+	ValidatePod func(t tenant.Tenant, tenantPod *corev1.Pod) error
+	Logger      *slog.Logger
+}
+
+func (c Config) validate() error {
+	if c.Name == "" || c.Dir == nil || c.SocketDir == "" || c.Companion == nil || c.ValidatePod == nil || c.Logger == nil {
+		return errors.New("cell: Config.Name, Dir, SocketDir, Companion, ValidatePod and Logger must be set")
+	}
+	return nil
+}
+
+// Cell hosts tenants. Its methods may be called concurrently.
+type Cell struct {
+	config   Config
+	instance string
+	ctx      context.Context // ends every tenant
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup // the tenants' goroutines
+
+	mu       sync.Mutex
+	closed   bool
+	hosted   map[tenant.ID]*hosted
+	revision uint64
+	changed  chan struct{} // closed and replaced with every change
+}
+
+// New returns a cell without tenants.
+func New(c Config) (*Cell, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Cell{
+		config: c, instance: rand.Text(), ctx: ctx, cancel: cancel,
+		hosted: map[tenant.ID]*hosted{}, revision: 1, changed: make(chan struct{}),
+	}, nil
+}
+
+// Run waits for ctx to end, stops all tenants, and returns once they have
+// stopped. It is to be called once.
+func (c *Cell) Run(ctx context.Context) error {
+	<-ctx.Done()
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.wg.Wait()
+	return nil
+}
+
+// Put makes the cell host the tenant so and waits until it runs or has failed;
+// when ctx ends before that, the start goes on. It is idempotent: a tenant that is
+// hosted with the same values is left alone, one with others is restarted.
+func (c *Cell) Put(ctx context.Context, t Tenant) (Status, error) {
+	if err := t.validate(); err != nil {
+		return Status{}, err
+	}
+	for {
+		h, old, err := c.place(t)
+		if err != nil {
+			return Status{}, err
+		}
+		if old == nil {
+			return c.settled(ctx, h)
+		}
+		if err := old.stop(ctx); err != nil {
+			return Status{}, fmt.Errorf("stop tenant %s to change it: %w", t.Name, err)
+		}
+		c.forget(t.ID, old)
+	}
+}
+
+// place returns the tenant's place, made when there is none, or the one that
+// hosts it with other values and must be stopped first.
+func (c *Cell) place(t Tenant) (h, old *hosted, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, nil, ErrStopping
+	}
+	if h := c.hosted[t.ID]; h != nil {
+		if h.tenant != t || h.ctx.Err() != nil {
+			return nil, h, nil
+		}
+		return h, nil, nil
+	}
+	h = c.newHosted(t)
+	c.hosted[t.ID] = h
+	c.touch()
+	c.wg.Add(1)
+	go func() {
+		defer c.wg.Done()
+		defer close(h.done)
+		h.run()
+	}()
+	return h, nil, nil
+}
+
+// Delete stops hosting the tenant and waits for that. A tenant that is not hosted
+// is no error. Its directory stays.
+func (c *Cell) Delete(ctx context.Context, id tenant.ID) error {
+	c.mu.Lock()
+	h := c.hosted[id]
+	c.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	if err := h.stop(ctx); err != nil {
+		return fmt.Errorf("stop tenant %s: %w", h.tenant.Name, err)
+	}
+	c.forget(id, h)
+	return nil
+}
+
+func (c *Cell) forget(id tenant.ID, h *hosted) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hosted[id] == h {
+		delete(c.hosted, id)
+		c.touch()
+	}
+}
+
+// Get returns the status of a tenant; ok is false when it is not hosted.
+func (c *Cell) Get(id tenant.ID) (s Status, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.hosted[id]
+	if h == nil {
+		return Status{}, false
+	}
+	return h.status, true
+}
+
+// Snapshot returns the cell's state as soon as its revision is above after, or
+// the current one when ctx ends.
+func (c *Cell) Snapshot(ctx context.Context, after uint64) Snapshot {
+	for {
+		c.mu.Lock()
+		s, changed := c.snapshot(), c.changed
+		c.mu.Unlock()
+		if s.Revision > after {
+			return s
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return s
+		case <-c.ctx.Done():
+			return s
+		}
+	}
+}
+
+// snapshot returns the current state. The caller must hold mu.
+func (c *Cell) snapshot() Snapshot {
+	s := Snapshot{Instance: c.instance, Revision: c.revision, Tenants: []Status{}}
+	for _, h := range c.hosted {
+		s.Tenants = append(s.Tenants, h.status)
+	}
+	slices.SortFunc(s.Tenants, func(a, b Status) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return s
+}
+
+// touch wakes everybody who waits for a change. The caller must hold mu.
+func (c *Cell) touch() {
+	c.revision++
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// settled waits until the tenant's phase is settled.
+func (c *Cell) settled(ctx context.Context, h *hosted) (Status, error) {
+	for {
+		c.mu.Lock()
+		s, changed := h.status, c.changed
+		c.mu.Unlock()
+		if s.Settled() {
+			return s, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return s, nil
+		case <-c.ctx.Done():
+			return s, ErrStopping
+		}
+	}
+}
+
+func (c *Cell) socket(id tenant.ID) string {
+	return filepath.Join(c.config.SocketDir, id.Short()+".sock")
+}

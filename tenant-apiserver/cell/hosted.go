@@ -1,0 +1,256 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/server"
+	"sublet.dev/tenant-apiserver/store"
+)
+
+const (
+	// startTimeout bounds one start of a control plane: it takes 0.2 s when warm;
+	// the first of a version bootstraps the golden store.
+	startTimeout = 2 * time.Minute
+	// stopTimeout bounds a stop.
+	stopTimeout = 20 * time.Second
+	// firstRetry and lastRetry: how soon something that failed is tried again.
+	firstRetry = 200 * time.Millisecond
+	lastRetry  = 30 * time.Second
+)
+
+// hosted is one tenant of a cell.
+type hosted struct {
+	cell   *Cell
+	tenant Tenant
+	log    *slog.Logger
+	ctx    context.Context // ends this tenant
+	cancel context.CancelFunc
+	done   chan struct{} // closed when run has returned
+
+	status Status // guarded by cell.mu
+}
+
+// newHosted returns a tenant that does not run yet.
+func (c *Cell) newHosted(t Tenant) *hosted {
+	ctx, cancel := context.WithCancel(c.ctx)
+	return &hosted{
+		cell: c, tenant: t, ctx: ctx, cancel: cancel, done: make(chan struct{}),
+		log:    c.config.Logger.With("tenant", t.Name, "tenantID", t.ID),
+		status: Status{ID: t.ID, Name: t.Name, Phase: Starting, Since: time.Now(), Socket: c.socket(t.ID)},
+	}
+}
+
+// stop ends the tenant and waits for that.
+func (h *hosted) stop(ctx context.Context) error {
+	h.cancel()
+	select {
+	case <-h.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (h *hosted) set(p Phase, reason, message string) {
+	h.cell.mu.Lock()
+	defer h.cell.mu.Unlock()
+	s := &h.status
+	if s.Phase == p && s.Reason == reason && s.Message == message {
+		return
+	}
+	s.Phase, s.Reason, s.Message, s.Since = p, reason, message, time.Now()
+	h.cell.touch()
+}
+
+// run keeps the tenant's control plane running until the tenant is stopped.
+func (h *hosted) run() {
+	retry := firstRetry
+	for {
+		began := time.Now()
+		err := h.once()
+		if h.ctx.Err() != nil {
+			h.set(Stopped, "", "")
+			return
+		}
+		if time.Since(began) > lastRetry {
+			retry = firstRetry
+		}
+		reason := reasonOf(err)
+		h.set(Failed, reason, err.Error())
+		h.log.Error("the tenant's control plane failed", "reason", reason, "error", err, "retry", retry)
+		select {
+		case <-h.ctx.Done():
+			h.set(Stopped, "", "")
+			return
+		case <-time.After(retry):
+		}
+		retry = min(2*retry, lastRetry)
+	}
+}
+
+var errEnded = errors.New("the tenant's control plane ended by itself; its log tells more")
+
+// reasonOf names the cause of a failed start for a condition.
+func reasonOf(err error) string {
+	for sentinel, reason := range map[error]string{
+		store.ErrCorrupt: ReasonStoreCorrupt, store.ErrForeign: ReasonStoreForeign,
+		store.ErrNewerFormat: ReasonStoreNewer, store.ErrInUse: ReasonStoreInUse,
+		pki.ErrCorrupt: ReasonKeysCorrupt, errEnded: ReasonEnded,
+	} {
+		if errors.Is(err, sentinel) {
+			return reason
+		}
+	}
+	return ReasonStartFailed
+}
+
+// once starts the control plane and its companion, and returns when they have
+// ended: with an error unless the tenant was stopped.
+func (h *hosted) once() (err error) {
+	var kubelet lateHandler
+	api, err := h.start(&kubelet)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), stopTimeout)
+		defer cancel()
+		if stopErr := api.Stop(ctx); stopErr != nil {
+			err = errors.Join(err, fmt.Errorf("stop the control plane: %w", stopErr))
+		}
+	}()
+	listener, err := listen(h.status.Socket)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(h.ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	served := make(chan error, 1)
+	group.Go(func() { served <- api.Serve(ctx, listener) })
+	group.Go(func() { h.accompany(ctx, api, &kubelet) })
+	select {
+	case <-h.ctx.Done():
+		return nil
+	case <-api.Done():
+		return errEnded
+	case err := <-served:
+		return fmt.Errorf("%w: %w", errEnded, err)
+	}
+}
+
+// start starts the control plane from the tenant's directory.
+func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
+	t := h.tenant
+	dir := h.cell.config.Dir(t.ID)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the tenant's directory: %w", err)
+	}
+	authority, err := pki.LoadOrCreate(PKIDir(dir), "sublet-tenant-"+t.Name)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(h.ctx, startTimeout)
+	defer cancel()
+	return server.Start(ctx, server.Config{
+		Name:         t.Name,
+		StorePath:    filepath.Join(dir, "store.db"),
+		GoldenDir:    h.cell.config.GoldenDir,
+		PKI:          authority,
+		ServiceCIDR:  t.ServiceCIDR,
+		NodePorts:    t.NodePorts,
+		Advertise:    t.InCluster,
+		ServingNames: servingNames(t),
+		ServingIPs:   []netip.Addr{tenant.APIAddress(t.ServiceCIDR), t.InCluster.Addr()},
+		Kubelet:      kubelet,
+		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p) },
+		Logger:       h.log,
+	})
+}
+
+// PKIDir returns where the keys are in a tenant's directory.
+func PKIDir(dir string) string { return filepath.Join(dir, "pki") }
+
+// servingNames are the names by which clients know the tenant's API: at the front
+// door, and from pods.
+func servingNames(t Tenant) []string {
+	return []string{
+		t.ServerName, "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+		"kubernetes.default.svc.cluster.local", "localhost",
+	}
+}
+
+// accompany keeps a companion running until ctx ends.
+func (h *hosted) accompany(ctx context.Context, api *server.Server, kubelet *lateHandler) {
+	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
+		err := h.companion(ctx, api, kubelet)
+		if ctx.Err() != nil {
+			return
+		}
+		h.set(Degraded, ReasonCompanion, "The API answers, but pods and services are not being carried out: "+err.Error())
+		h.log.Error("the tenant's companion failed", "error", err, "retry", retry)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retry):
+		}
+	}
+}
+
+// companion makes a companion and runs it. It returns an error unless ctx ended.
+func (h *hosted) companion(ctx context.Context, api *server.Server, kubelet *lateHandler) error {
+	c, err := h.cell.config.Companion(h.tenant.Tenant, api.Loopback())
+	if err != nil {
+		return fmt.Errorf("make it: %w", err)
+	}
+	kubelet.set(c.Kubelet())
+	h.set(Ready, "", "")
+	if err := c.Run(ctx); err != nil {
+		return err
+	}
+	return errors.New("it ended by itself")
+}
+
+// listen makes the unix socket, in place of one that a killed process left.
+func listen(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the old socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the front door: %w", err)
+	}
+	return l, nil
+}
+
+// lateHandler is a handler that is known later than those who call it.
+type lateHandler struct{ handler atomic.Pointer[http.Handler] }
+
+func (l *lateHandler) set(h http.Handler) { l.handler.Store(&h) }
+
+// ServeHTTP answers 503 until the handler is known.
+func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := l.handler.Load()
+	if h == nil {
+		http.Error(w, "the tenant is starting: try again", http.StatusServiceUnavailable)
+		return
+	}
+	(*h).ServeHTTP(w, r)
+}

@@ -1,0 +1,158 @@
+package cell
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"sublet.dev/isolation/tenant"
+)
+
+// longPoll is how long a request for changes waits for one.
+const longPoll = 30 * time.Second
+
+// Handler is the cell's API, for a unix socket that only the manager can open:
+//
+//	PUT    /tenants/{id}        Tenant -> Status    [Cell.Put]
+//	GET    /tenants/{id}        Status or 404       [Cell.Get]
+//	DELETE /tenants/{id}        204                 [Cell.Delete]
+//	GET    /tenants?after=N     Snapshot            [Cell.Snapshot]
+//	GET    /healthz             ok
+func (c *Cell) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /tenants/{id}", c.servePut)
+	mux.HandleFunc("GET /tenants/{id}", c.serveGet)
+	mux.HandleFunc("DELETE /tenants/{id}", c.serveDelete)
+	mux.HandleFunc("GET /tenants", c.serveSnapshot)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	return mux
+}
+
+func (c *Cell) servePut(w http.ResponseWriter, r *http.Request) {
+	var t Tenant
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&t); err != nil {
+		http.Error(w, "decode the tenant: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if string(t.ID) != r.PathValue("id") {
+		http.Error(w, "the path and the body name different tenants", http.StatusBadRequest)
+		return
+	}
+	s, err := c.Put(r.Context(), t)
+	switch {
+	case errors.Is(err, ErrStopping):
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+	default:
+		reply(w, s)
+	}
+}
+
+func (c *Cell) serveGet(w http.ResponseWriter, r *http.Request) {
+	s, ok := c.Get(tenant.ID(r.PathValue("id")))
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	reply(w, s)
+}
+
+func (c *Cell) serveDelete(w http.ResponseWriter, r *http.Request) {
+	if err := c.Delete(r.Context(), tenant.ID(r.PathValue("id"))); err != nil {
+		http.Error(w, err.Error(), http.StatusGatewayTimeout)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (c *Cell) serveSnapshot(w http.ResponseWriter, r *http.Request) {
+	after, err := strconv.ParseUint(r.FormValue("after"), 10, 64)
+	if err != nil && r.FormValue("after") != "" {
+		http.Error(w, "after must be a revision", http.StatusBadRequest)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), longPoll)
+	defer cancel()
+	reply(w, c.Snapshot(ctx, after))
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client is gone; nobody else wants to know
+}
+
+// Client speaks to a cell through its socket. It is safe for concurrent use.
+type Client struct {
+	http http.Client
+}
+
+// NewClient returns a client of the cell whose socket is at path. It connects
+// when it is used.
+func NewClient(path string) *Client {
+	return &Client{http: http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		},
+		MaxIdleConnsPerHost: 8,
+		IdleConnTimeout:     time.Minute,
+	}}}
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Put asks for the tenant to be hosted so: see [Cell.Put].
+func (c *Client) Put(ctx context.Context, t Tenant) (Status, error) {
+	body, err := json.Marshal(t)
+	if err != nil {
+		return Status{}, fmt.Errorf("encode tenant %s: %w", t.Name, err)
+	}
+	var s Status
+	err = c.do(ctx, http.MethodPut, "/tenants/"+string(t.ID), body, &s)
+	return s, err
+}
+
+// Delete asks for the tenant not to be hosted: see [Cell.Delete].
+func (c *Client) Delete(ctx context.Context, id tenant.ID) error {
+	return c.do(ctx, http.MethodDelete, "/tenants/"+string(id), nil, nil)
+}
+
+// Snapshot asks for the cell's state, if its revision is not above after as soon
+// as it changes or after half a minute: see [Cell.Snapshot].
+func (c *Client) Snapshot(ctx context.Context, after uint64) (Snapshot, error) {
+	var s Snapshot
+	err := c.do(ctx, http.MethodGet, "/tenants?after="+strconv.FormatUint(after, 10), nil, &s)
+	return s, err
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body []byte, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://cell"+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("ask the cell: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the cell: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // a text cut short is still a text
+		return fmt.Errorf("ask the cell: %s: %s", resp.Status, bytes.TrimSpace(text))
+	}
+	if into == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		return fmt.Errorf("decode the cell's answer: %w", err)
+	}
+	return nil
+}

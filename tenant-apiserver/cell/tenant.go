@@ -1,0 +1,85 @@
+package cell
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"sublet.dev/isolation/tenant"
+)
+
+// Tenant is everything that a cell has to know to host a tenant.
+type Tenant struct {
+	tenant.Tenant
+	// ServerName is the name by which the front door knows the tenant. Its
+	// serving certificate carries it.
+	ServerName string `json:"serverName"`
+	// InCluster is where the tenant's pods reach the API behind the Service
+	// default/kubernetes.
+	InCluster netip.AddrPort `json:"inCluster"`
+	// NodePorts are the first and the last node port that the tenant may use.
+	NodePorts [2]int `json:"nodePorts"`
+}
+
+// validate returns an error that names the field which cannot be used.
+func (t Tenant) validate() error {
+	switch {
+	case t.ID == "" || t.HostNamespace == "" || t.ServerName == "":
+		return fmt.Errorf("tenant %q: id, hostNamespace and serverName must be set", t.Name)
+	case tenant.ValidateName(t.Name) != nil:
+		return fmt.Errorf("tenant %s: %w", t.ID, tenant.ValidateName(t.Name))
+	case t.Sandbox.Validate() != nil:
+		return fmt.Errorf("tenant %q: %w", t.Name, t.Sandbox.Validate())
+	case !t.ServiceCIDR.IsValid():
+		return fmt.Errorf("tenant %q: serviceCIDR must be set", t.Name)
+	case !t.InCluster.IsValid():
+		return fmt.Errorf("tenant %q: inCluster must be set", t.Name)
+	}
+	return nil
+}
+
+// Phase is the state of a hosted tenant in one word.
+type Phase string
+
+// The phases. Degraded means that the API answers but the companion does not run.
+const (
+	Starting Phase = "Starting"
+	Ready    Phase = "Ready"
+	Degraded Phase = "Degraded"
+	Failed   Phase = "Failed"
+	Stopped  Phase = "Stopped"
+)
+
+// Reasons of a Failed or Degraded tenant, fit for a condition.
+const (
+	ReasonStoreCorrupt = "StoreCorrupt"
+	ReasonStoreForeign = "StoreForeign"
+	ReasonStoreNewer   = "StoreNewerFormat"
+	ReasonStoreInUse   = "StoreInUse"
+	ReasonKeysCorrupt  = "KeysCorrupt"
+	ReasonStartFailed  = "StartFailed"
+	ReasonEnded        = "ControlPlaneEnded"
+	ReasonCompanion    = "SyncerFailed"
+)
+
+// Status is what a cell says of a tenant.
+type Status struct {
+	ID      tenant.ID `json:"id"`
+	Name    string    `json:"name"`
+	Phase   Phase     `json:"phase"`
+	Reason  string    `json:"reason,omitempty"`  // of Failed and Degraded
+	Message string    `json:"message,omitempty"` // what happened and what to do
+	Since   time.Time `json:"since"`
+	// Socket is the path of the unix socket on which the tenant's API speaks TLS.
+	Socket string `json:"socket"`
+}
+
+// Settled says whether waiting alone will not change the phase soon.
+func (s Status) Settled() bool { return s.Phase != Starting }
+
+// Snapshot is the state of a cell at a revision.
+type Snapshot struct {
+	Instance string   `json:"instance"` // another one after a restart
+	Revision uint64   `json:"revision"` // grows with every change of a status
+	Tenants  []Status `json:"tenants"`
+}

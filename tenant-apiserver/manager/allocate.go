@@ -1,0 +1,184 @@
+package manager
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/cell"
+)
+
+// Plan is what tenants get their addresses from. A tenant has one number, from 1;
+// everything else follows from it, so one comparison keeps all of them apart.
+type Plan struct {
+	Services   netip.Prefix // the host's service range (IPv4); slice 0 is the host's own
+	SliceBits  int          // prefix length of a tenant's slice
+	NodeIP     netip.Addr   // where the front door listens for tenants' pods
+	APIPorts   int          // tenant n has port APIPorts+n there
+	NodePorts  int          // tenant n's node ports begin at NodePorts+(n-1)*NodePortsN
+	NodePortsN int          // how many node ports a tenant has
+}
+
+// The ports of tenants: a thousand tenants fit between the two, and below the
+// range from which Linux takes the ports of outgoing connections (32768).
+const (
+	DefaultAPIPorts   = 20000
+	DefaultNodePorts  = 22000
+	DefaultNodePortsN = 10
+	DefaultSliceBits  = 22
+	// LastNodePort ends the host's node port range.
+	LastNodePort = 32767
+)
+
+// DefaultPlan returns the plan for a host with that service range and address.
+func DefaultPlan(services netip.Prefix, node netip.Addr) Plan {
+	return Plan{
+		Services: services, SliceBits: DefaultSliceBits, NodeIP: node,
+		APIPorts: DefaultAPIPorts, NodePorts: DefaultNodePorts, NodePortsN: DefaultNodePortsN,
+	}
+}
+
+func (p Plan) validate() error {
+	switch {
+	case !p.Services.IsValid() || !p.Services.Addr().Is4() || p.Services != p.Services.Masked():
+		return errors.New("manager: Plan.Services must be an IPv4 range")
+	case p.SliceBits <= p.Services.Bits() || p.SliceBits > 27:
+		return fmt.Errorf("manager: Plan.SliceBits must be between %d and 27", p.Services.Bits()+1)
+	case !p.NodeIP.IsValid():
+		return errors.New("manager: Plan.NodeIP must be set")
+	case p.APIPorts <= 0 || p.NodePorts <= 0 || p.NodePortsN <= 0:
+		return errors.New("manager: Plan.APIPorts, NodePorts and NodePortsN must be > 0")
+	}
+	return nil
+}
+
+// Tenants returns how many tenants fit.
+func (p Plan) Tenants() int {
+	n := 1<<(p.SliceBits-p.Services.Bits()) - 1
+	n = min(n, (LastNodePort+1-p.NodePorts)/p.NodePortsN)
+	if p.APIPorts < p.NodePorts {
+		n = min(n, p.NodePorts-p.APIPorts-1)
+	}
+	return n
+}
+
+// Slice returns the slice of tenant n.
+func (p Plan) Slice(n int) netip.Prefix {
+	first := p.Services.Addr().As4()
+	at := binary.BigEndian.Uint32(first[:]) + uint32(n)<<(32-p.SliceBits)
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], at)
+	return netip.PrefixFrom(netip.AddrFrom4(a), p.SliceBits)
+}
+
+// number is the inverse of Slice.
+func (p Plan) number(slice netip.Prefix) (int, error) {
+	if slice.Bits() != p.SliceBits || !p.Services.Contains(slice.Addr()) {
+		return 0, fmt.Errorf("the slice %s is not of the service range %s with /%d for each tenant", slice, p.Services, p.SliceBits)
+	}
+	first, at := p.Services.Addr().As4(), slice.Addr().As4()
+	return int((binary.BigEndian.Uint32(at[:]) - binary.BigEndian.Uint32(first[:])) >> (32 - p.SliceBits)), nil
+}
+
+// nodePorts returns the first and the last node port of tenant n.
+func (p Plan) nodePorts(n int) [2]int {
+	first := p.NodePorts + (n-1)*p.NodePortsN
+	return [2]int{first, first + p.NodePortsN - 1}
+}
+
+// errFull means that no number is free.
+var errFull = errors.New("no address range is left for another tenant: delete a tenant, or start the host with a larger service range")
+
+// allocate gives a new tenant its place, in its status. What a tenant has already
+// stays. The caller writes nothing: allocate updates vc from the API server.
+func (m *Manager) allocate(ctx context.Context, vc *v1alpha1.VirtualCluster) error {
+	if vc.Status.ServiceCIDR != "" {
+		return m.refresh(ctx, vc)
+	}
+	m.allocating.Lock()
+	defer m.allocating.Unlock()
+	var all v1alpha1.VirtualClusterList
+	if err := m.api.List(ctx, &all); err != nil {
+		return fmt.Errorf("list the tenants: %w", err)
+	}
+	n, err := m.config.Plan.free(all.Items)
+	if err != nil {
+		return err
+	}
+	s := &vc.Status
+	s.Namespace = tenant.HostNamespace(vc.Name, tenant.ID(vc.UID))
+	s.ServiceCIDR = m.config.Plan.Slice(n).String()
+	s.APIPort = int32(m.config.Plan.APIPorts + n)
+	s.Cell = m.emptiest(all.Items)
+	s.Phase = v1alpha1.PhaseCreating
+	return m.refresh(ctx, vc)
+}
+
+// refresh writes what follows from the configuration of this run, and with it
+// whatever else of the status is new.
+func (m *Manager) refresh(ctx context.Context, vc *v1alpha1.VirtualCluster) error {
+	s := &vc.Status
+	address, endpoint := m.config.Plan.NodeIP.String(), "https://"+m.config.Public.String()
+	name := vc.Name + "." + m.config.Domain
+	if s.APIAddress == address && s.Endpoint == endpoint && s.ServerName == name {
+		return nil
+	}
+	s.APIAddress, s.Endpoint, s.ServerName = address, endpoint, name
+	if err := m.api.Status().Update(ctx, vc); err != nil {
+		return fmt.Errorf("write the tenant's addresses: %w", err)
+	}
+	return nil
+}
+
+// free returns the lowest number that no tenant has.
+func (p Plan) free(tenants []v1alpha1.VirtualCluster) (int, error) {
+	taken := map[string]bool{}
+	for i := range tenants {
+		taken[tenants[i].Status.ServiceCIDR] = true
+	}
+	for n := 1; n <= p.Tenants(); n++ {
+		if !taken[p.Slice(n).String()] {
+			return n, nil
+		}
+	}
+	return 0, errFull
+}
+
+// emptiest returns the name of the cell with the fewest tenants.
+func (m *Manager) emptiest(tenants []v1alpha1.VirtualCluster) string {
+	count := map[string]int{}
+	for i := range tenants {
+		count[tenants[i].Status.Cell]++
+	}
+	names := make([]string, 0, len(m.config.Cells))
+	for name := range m.config.Cells {
+		names = append(names, name)
+	}
+	slices.Sort(names) // the same choice every time
+	return slices.MinFunc(names, func(a, b string) int { return count[a] - count[b] })
+}
+
+// placed returns the tenant that a VirtualCluster with addresses stands for.
+func (m *Manager) placed(vc *v1alpha1.VirtualCluster) (cell.Tenant, error) {
+	slice, err := netip.ParsePrefix(vc.Status.ServiceCIDR)
+	if err != nil {
+		return cell.Tenant{}, fmt.Errorf("status.serviceCIDR of %s: %w", vc.Name, err)
+	}
+	n, err := m.config.Plan.number(slice)
+	if err != nil {
+		return cell.Tenant{}, fmt.Errorf("status.serviceCIDR of %s: %w", vc.Name, err)
+	}
+	t := cell.Tenant{Tenant: tenant.Tenant{
+		ID: tenant.ID(vc.UID), Name: vc.Name, HostNamespace: vc.Status.Namespace,
+		Sandbox: tenant.Sandbox(vc.Spec.Sandbox), ServiceCIDR: slice,
+	}}
+	t.ServerName = vc.Status.ServerName
+	t.InCluster = netip.AddrPortFrom(m.config.Plan.NodeIP, uint16(vc.Status.APIPort))
+	t.NodePorts = m.config.Plan.nodePorts(n)
+	return t, nil
+}

@@ -1,0 +1,31 @@
+// Package manager turns VirtualClusters of the host API into tenants that run,
+// and takes them apart again.
+//
+// A reconciliation is a list of steps, each idempotent, in this order:
+//
+//	finalize  a finalizer, before anything exists that would have to be removed
+//	allocate  host namespace, slice of the service range, port: once, in status
+//	fence     host namespace, rights, limits (isolation/baseline)
+//	service   the Service and EndpointSlice "kubernetes" for the tenant's pods
+//	host      the tenant's control plane in its cell
+//	route     the front door's route to it
+//
+// and of a VirtualCluster that is being deleted:
+//
+//	unroute   nobody connects any more
+//	stop      control plane and syncer end, so nothing makes new host objects
+//	pods      host pods end, each with at most half a minute of grace
+//	namespace the host namespace goes, with all that is in it
+//	files     store, keys, socket
+//	finalizer the VirtualCluster itself
+//
+// A step that cannot be done yet stops the list; the condition says what is waited
+// for. The manager watches its cells: when one is restarted, all its tenants are
+// reconciled, which hosts them again.
+//
+// What was allocated is in the status of the VirtualClusters and nowhere else. One
+// process allocates at a time, from a list that it reads at that moment.
+//
+// The manager never writes inside a tenant and never touches a host namespace
+// whose marks are not the tenant's.
+package manager

@@ -1,0 +1,156 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/cell"
+	"sublet.dev/tenant-apiserver/frontdoor"
+)
+
+// fieldOwner marks what the manager applied on the host (server-side apply).
+const fieldOwner = "sublet-manager"
+
+// workers reconcile at a time: a start is mostly waiting for the cell.
+const workers = 8
+
+// Door is the front door.
+type Door interface {
+	Set(frontdoor.Route) error
+	Remove(tenant string)
+}
+
+// Cell is a process that hosts tenants.
+type Cell interface {
+	Put(ctx context.Context, t cell.Tenant) (cell.Status, error)
+	Delete(ctx context.Context, id tenant.ID) error
+	Snapshot(ctx context.Context, after uint64) (cell.Snapshot, error)
+}
+
+// Config says what a manager manages.
+type Config struct {
+	Host   *rest.Config    // the host API, with all rights
+	Plan   Plan            // what tenants' addresses are taken from
+	Domain string          // a tenant's server name is <name>.<Domain>
+	Door   Door            // routes are set and removed here
+	Public netip.AddrPort  // where tenants' users reach the front door
+	Cells  map[string]Cell // by name; new tenants go to the one with the fewest
+	// Files are the paths that belong to a tenant alone, removed with it.
+	Files  func(tenant.ID) []string
+	Logger *slog.Logger
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Host == nil || c.Door == nil || len(c.Cells) == 0 || c.Files == nil || c.Logger == nil:
+		return errors.New("manager: Config.Host, Door, Cells, Files and Logger must be set")
+	case c.Domain == "" || !c.Public.IsValid():
+		return errors.New("manager: Config.Domain and Public must be set")
+	}
+	return c.Plan.validate()
+}
+
+// Manager reconciles VirtualClusters.
+type Manager struct {
+	config Config
+	inner  manager.Manager
+	api    client.Client // reads from the API server, not from a cache
+	events events.EventRecorder
+
+	allocating sync.Mutex // one allocation at a time
+	changed    chan event.TypedGenericEvent[string]
+}
+
+// Scheme knows the types of the host API that Sublet uses.
+func Scheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	if err := clientgoscheme.AddToScheme(s); err != nil {
+		return nil, fmt.Errorf("make the scheme: %w", err)
+	}
+	if err := v1alpha1.AddToScheme(s); err != nil {
+		return nil, fmt.Errorf("make the scheme: %w", err)
+	}
+	return s, nil
+}
+
+// New returns a manager that does nothing until Run. The host API must serve the
+// CustomResourceDefinition of VirtualCluster.
+func New(c Config) (*Manager, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	scheme, err := Scheme()
+	if err != nil {
+		return nil, err
+	}
+	grace, anyName := 5*time.Second, true
+	inner, err := ctrl.NewManager(c.Host, manager.Options{
+		Scheme:                  scheme,
+		Logger:                  logr.FromSlogHandler(c.Logger.Handler()),
+		Metrics:                 metricsserver.Options{BindAddress: "0"},
+		GracefulShutdownTimeout: &grace,
+		Controller:              config.Controller{SkipNameValidation: &anyName}, // tests make several in a process
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the manager: %w", err)
+	}
+	direct, err := client.New(c.Host, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, fmt.Errorf("make the manager's client: %w", err)
+	}
+	m := &Manager{
+		config: c, inner: inner, api: direct, events: inner.GetEventRecorder("sublet-manager"),
+		changed: make(chan event.TypedGenericEvent[string], 64),
+	}
+	return m, m.build()
+}
+
+// build joins the watches, the queue and the reconciler.
+func (m *Manager) build() error {
+	err := ctrl.NewControllerManagedBy(m.inner).
+		Named("virtualcluster").
+		For(&v1alpha1.VirtualCluster{}).
+		WatchesRawSource(source.TypedChannel(m.changed, handler.TypedFuncs[string, ctrl.Request]{GenericFunc: enqueueName})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: limiter()}).
+		Complete(m)
+	if err != nil {
+		return fmt.Errorf("make the controller: %w", err)
+	}
+	for name, c := range m.config.Cells {
+		if err := m.inner.Add(&cellWatch{manager: m, name: name, cell: c}); err != nil {
+			return fmt.Errorf("watch cell %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Run reconciles until ctx ends, and returns when everything that it started has
+// ended.
+func (m *Manager) Run(ctx context.Context) error {
+	if err := m.inner.Start(ctx); err != nil {
+		return fmt.Errorf("run the manager: %w", err)
+	}
+	return nil
+}
