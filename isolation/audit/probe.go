@@ -19,8 +19,8 @@ const (
 	// dialTime is how long a canary waits for an answer: a fence that drops
 	// gives none.
 	dialTime = 2 * time.Second
-	// tries at once from one canary.
-	parallelTries = 4
+	// parallelTries is how many attempts of one tenant's audit run at once.
+	parallelTries = 8
 )
 
 // station is a tenant with its canaries in place.

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -49,8 +48,9 @@ type Config struct {
 	Timeout time.Duration
 	// Image is the canary's; "" is [DefaultImage]. Every node must have it.
 	Image string
-	// Logger gets what happens, in debug lines; nil discards.
-	Logger *slog.Logger
+	// Progress is told what is being done, a line at a time and never two at
+	// once; nil is nobody.
+	Progress func(line string)
 }
 
 // audit is one run.
@@ -62,7 +62,7 @@ type audit struct {
 	nodes     NodeReader
 	commander Commander
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards problems, and is held during Config.Progress
 	problems []string
 }
 
@@ -100,8 +100,8 @@ func newAudit(c Config) (*audit, error) {
 	c.FailOn = cmp.Or(c.FailOn, Low)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	c.Image = cmp.Or(c.Image, DefaultImage)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+	if c.Progress == nil {
+		c.Progress = func(string) {}
 	}
 	if c.Host == nil {
 		return nil, errors.New("audit: Config.Host must be set")
@@ -155,6 +155,12 @@ func (a *audit) problem(format string, args ...any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.problems = append(a.problems, fmt.Sprintf(format, args...))
+}
+
+func (a *audit) progress(format string, args ...any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.config.Progress(fmt.Sprintf(format, args...))
 }
 
 // subjects audits the tenants, a few at once, and then the host.
@@ -221,6 +227,7 @@ func (a *audit) withStranger(ctx context.Context, tenants []v1alpha1.VirtualClus
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 		defer cancel()
+		a.progress("removing what the audit started")
 		if err := a.canaries.remove(cleanup, true); err != nil {
 			a.problem("remove the canaries of run %s (label %s=%s): %v", a.run, LabelAudit, a.run, err)
 		}
@@ -230,16 +237,17 @@ func (a *audit) withStranger(ctx context.Context, tenants []v1alpha1.VirtualClus
 
 // stranger places the canaries of the run's own tenant.
 func (a *audit) stranger(ctx context.Context, sandbox string) Fact[station] {
+	a.progress("starting a tenant of the audit's own, to play any other")
 	vc, err := a.canaries.stranger(ctx, sandbox)
 	if err != nil {
 		return Unknown[station](err)
 	}
-	a.config.Logger.Debug("the audit's own tenant is ready", "tenant", vc.Name, "namespace", vc.Status.Namespace)
 	return Found(a.canaries.place(ctx, vc))
 }
 
 // facts finds out everything about a tenant.
 func (a *audit) facts(ctx context.Context, name string, other Fact[station]) *Facts {
+	a.progress("auditing tenant %s", name)
 	f := a.collector.tenant(ctx, name)
 	vc, err := f.Tenant.Get()
 	if err != nil {
