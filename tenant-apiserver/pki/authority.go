@@ -40,6 +40,7 @@ type Authority struct {
 	cert  *x509.Certificate
 	caPEM []byte
 	saKey *ecdsa.PrivateKey
+	dir   string
 }
 
 // LoadOrCreate opens the authority kept in dir, creating the directory and
@@ -67,15 +68,18 @@ func LoadOrCreate(dir, commonName string) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{key: caKey, cert: caCert, caPEM: caPEM, saKey: saKey}, nil
+	return &Authority{key: caKey, cert: caCert, caPEM: caPEM, saKey: saKey, dir: dir}, nil
 }
 
 // CAPEM is the PEM-encoded CA certificate, a copy each call.
 func (a *Authority) CAPEM() []byte { return bytes.Clone(a.caPEM) }
 
-// CAKey is the authority's private key, for a signer in the same process (the
-// certificate signing controller). It must not leave the process.
-func (a *Authority) CAKey() *ecdsa.PrivateKey { return a.key }
+// CAFile is the path of the CA certificate, for components that want a file.
+func (a *Authority) CAFile() string { return filepath.Join(a.dir, caCertFile) }
+
+// CAKeyFile is the path of the CA's private key, for a signer of the same
+// control plane that wants a file.
+func (a *Authority) CAKeyFile() string { return filepath.Join(a.dir, caKeyFile) }
 
 // Certificate is the CA certificate. It is shared; callers must not modify it.
 func (a *Authority) Certificate() *x509.Certificate { return a.cert }

@@ -8,9 +8,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"k8s.io/client-go/util/cert"
@@ -64,6 +66,21 @@ func (a *Authority) IssueClient(user string, groups []string, ttl time.Duration)
 		return nil, nil, fmt.Errorf("issue client certificate: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: cert.CertificateBlockType, Bytes: der}), keyPEM, nil
+}
+
+// ClientFiles issues a client certificate that lives as long as the CA, for a
+// component of the control plane itself that wants files, and keeps it beside the
+// authority's own files as name.crt and name.key. Every call issues a new one.
+func (a *Authority) ClientFiles(name, user string, groups []string) (certFile, keyFile string, err error) {
+	certPEM, keyPEM, err := a.IssueClient(user, groups, caLifetime)
+	if err != nil {
+		return "", "", err
+	}
+	certFile, keyFile = filepath.Join(a.dir, name+".crt"), filepath.Join(a.dir, name+".key")
+	if err := errors.Join(writeFile(keyFile, keyPEM), writeFile(certFile, certPEM)); err != nil {
+		return "", "", err
+	}
+	return certFile, keyFile, nil
 }
 
 func (a *Authority) issue(template *x509.Certificate, ttl time.Duration) ([]byte, *ecdsa.PrivateKey, error) {

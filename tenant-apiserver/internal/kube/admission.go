@@ -1,0 +1,78 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apiserver/pkg/admission"
+	genericoptions "k8s.io/apiserver/pkg/server/options"
+	"k8s.io/kubernetes/pkg/apis/core"
+	corev1conversion "k8s.io/kubernetes/pkg/apis/core/v1"
+)
+
+// admissionName is the plugin's name in metrics and errors.
+const admissionName = "SubletTenant"
+
+// tenantAdmission refuses what a tenant must not do with pods: create pods the
+// provider does not run, and bind pods to nodes, which is the provider's.
+type tenantAdmission struct {
+	*admission.Handler
+	validatePod func(*corev1.Pod) error
+}
+
+var _ admission.ValidationInterface = (*tenantAdmission)(nil)
+
+func registerTenantAdmission(o *genericoptions.AdmissionOptions, validatePod func(*corev1.Pod) error) {
+	o.Plugins.Register(admissionName, func(io.Reader) (admission.Interface, error) {
+		return &tenantAdmission{
+			Handler:     admission.NewHandler(admission.Create, admission.Update),
+			validatePod: validatePod,
+		}, nil
+	})
+	o.RecommendedPluginOrder = append([]string{admissionName}, o.RecommendedPluginOrder...)
+}
+
+// Validate implements admission.ValidationInterface.
+func (t *tenantAdmission) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	switch a.GetResource().GroupResource() {
+	case core.Resource("bindings"):
+		return t.validateBinding(ctx, a)
+	case core.Resource("pods"):
+		switch a.GetSubresource() {
+		case "binding":
+			return t.validateBinding(ctx, a)
+		case "", "ephemeralcontainers", "resize":
+			return t.validate(a)
+		}
+	}
+	return nil
+}
+
+func (t *tenantAdmission) validateBinding(ctx context.Context, a admission.Attributes) error {
+	if fromLoopback(ctx) {
+		return nil
+	}
+	return admission.NewForbidden(a, fmt.Errorf("pods are assigned to nodes by the provider"))
+}
+
+func (t *tenantAdmission) validate(a admission.Attributes) error {
+	pod, ok := a.GetObject().(*core.Pod)
+	if !ok || t.validatePod == nil {
+		return nil
+	}
+	old, ok := a.GetOldObject().(*core.Pod)
+	if ok && old != nil && apiequality.Semantic.DeepEqual(old.Spec, pod.Spec) {
+		return nil // what was admitted once can always be labelled, finalized and deleted
+	}
+	versioned := &corev1.Pod{}
+	if err := corev1conversion.Convert_core_Pod_To_v1_Pod(pod, versioned, nil); err != nil {
+		return admission.NewForbidden(a, fmt.Errorf("the pod cannot be read: %w", err))
+	}
+	if err := t.validatePod(versioned); err != nil {
+		return admission.NewForbidden(a, err)
+	}
+	return nil
+}

@@ -1,0 +1,219 @@
+package kube
+
+import (
+	"fmt"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
+	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	apiextensionsoptions "k8s.io/apiextensions-apiserver/pkg/cmd/server/options"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/egressselector"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/apiserver/pkg/util/notfoundhandler"
+	"k8s.io/apiserver/pkg/util/proxy"
+	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
+	"k8s.io/kubernetes/pkg/controlplane"
+	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
+	controlplaneadmission "k8s.io/kubernetes/pkg/controlplane/apiserver/admission"
+	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
+	kubeapiserveradmission "k8s.io/kubernetes/pkg/kubeapiserver/admission"
+	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
+	tokens "k8s.io/kubernetes/pkg/serviceaccount"
+)
+
+// servers are the two API servers of an instance: kube answers first and
+// delegates to extensions.
+type servers struct {
+	kube       *genericapiserver.GenericAPIServer
+	extensions *apiextensionsapiserver.CustomResourceDefinitions
+}
+
+// buildServers constructs the API servers. The caller holds constructMu.
+func (p *parts) buildServers() (*servers, error) {
+	endpoints, err := proxy.NewEndpointSliceIndexerGetter(p.informers.Discovery().V1().EndpointSlices())
+	if err != nil {
+		return nil, fmt.Errorf("endpoint slices: %w", err)
+	}
+	resolver := aggregatorapiserver.NewClusterIPServiceResolver(p.informers.Core().V1().Services().Lister())
+	config, err := p.controlPlaneConfig(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.addAdmission(config, resolver); err != nil {
+		return nil, err
+	}
+	extensionsConfig, err := p.extensionsConfig(config, resolver)
+	if err != nil {
+		return nil, err
+	}
+	completed := config.Complete()
+	notFound := notfoundhandler.New(p.generic.Serializer, genericapifilters.NoMuxAndDiscoveryIncompleteKey)
+	extensions, err := extensionsConfig.Complete().New(genericapiserver.NewEmptyDelegateWithCustomHandler(notFound))
+	if err != nil {
+		return nil, fmt.Errorf("API extensions server: %w", err)
+	}
+	instance, err := completed.New(extensions.GenericAPIServer)
+	if err != nil {
+		return nil, fmt.Errorf("API server: %w", err)
+	}
+	return &servers{kube: instance.ControlPlane.GenericAPIServer, extensions: extensions}, nil
+}
+
+func (p *parts) controlPlaneConfig(endpoints proxy.EndpointSliceGetter) (*controlplane.Config, error) {
+	keys, err := p.publicKeys()
+	if err != nil {
+		return nil, fmt.Errorf("service account keys: %w", err)
+	}
+	generator, err := tokens.JWTTokenGenerator(issuer, p.opts.PKI.ServiceAccountKey())
+	if err != nil {
+		return nil, fmt.Errorf("service account tokens: %w", err)
+	}
+	kubelet, err := p.kubeletConfig()
+	if err != nil {
+		return nil, err
+	}
+	transport := controlplaneapiserver.CreateProxyTransport()
+	transport.DialContext = p.dial.outside
+	config := &controlplane.Config{Extra: controlplane.Extra{
+		KubeletClientConfig:  kubelet,
+		ServiceIPRange:       p.opts.serviceNet(),
+		APIServerServiceIP:   p.opts.serviceIP(),
+		APIServerServicePort: 443,
+		ServiceNodePortRange: p.nodePorts(),
+		MasterCount:          1,
+	}}
+	config.Extra.EndpointReconcilerConfig.Reconciler, err = p.endpointReconciler()
+	if err != nil {
+		return nil, err
+	}
+	config.ControlPlane.Generic = p.generic
+	config.ControlPlane.Extra = controlplaneapiserver.Extra{
+		APIResourceConfigSource:             p.storage.APIResourceConfigSource,
+		StorageFactory:                      p.storage,
+		EventTTL:                            p.run.EventTTL,
+		ProxyTransport:                      transport,
+		EndpointSliceGetter:                 endpoints,
+		SystemNamespaces:                    p.run.SystemNamespaces,
+		ServiceAccountIssuer:                generator,
+		ServiceAccountIssuerURL:             issuer,
+		ServiceAccountPublicKeysGetter:      keys,
+		ServiceAccountExtendedMaxExpiration: p.run.Authentication.ServiceAccounts.MaxExtendedExpiration,
+		ExtendExpiration:                    p.run.Authentication.ServiceAccounts.ExtendExpiration,
+		VersionedInformers:                  p.informers,
+		CoordinatedLeadershipLeaseDuration:  p.run.CoordinatedLeadershipLeaseDuration,
+		CoordinatedLeadershipRenewDeadline:  p.run.CoordinatedLeadershipRenewDeadline,
+		CoordinatedLeadershipRetryPeriod:    p.run.CoordinatedLeadershipRetryPeriod,
+	}
+	config.ControlPlane.ClusterAuthenticationInfo.ClientCA = p.clientCA
+	return config, nil
+}
+
+func (p *parts) nodePorts() utilnet.PortRange {
+	first, last := p.opts.NodePorts[0], p.opts.NodePorts[1]
+	if first == 0 {
+		return p.run.ServiceNodePortRange
+	}
+	return utilnet.PortRange{Base: first, Size: last - first + 1}
+}
+
+func (p *parts) kubeletConfig() (kubeletclient.KubeletClientConfig, error) {
+	config := p.run.KubeletConfig
+	if p.dial.kubelet != nil {
+		config.Lookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) { return p.dial.kubelet, nil }
+		return config, nil
+	}
+	// Nodes are not resolvable by name.
+	config.PreferredAddressTypes = []string{"InternalIP", "ExternalIP", "Hostname"}
+	certFile, keyFile, err := p.opts.PKI.ClientFiles("kubelet-client", kubeletUser, []string{"system:masters"})
+	if err != nil {
+		return config, fmt.Errorf("certificate for kubelets: %w", err)
+	}
+	config.TLSClientConfig = kubeletclient.KubeletTLSConfig{CertFile: certFile, KeyFile: keyFile, CAFile: p.opts.PKI.CAFile()}
+	return config, nil
+}
+
+// kubeletUser is who the API server is to kubelets; kubelets ask the API
+// server itself whether it may.
+const kubeletUser = "kube-apiserver-kubelet-client"
+
+// endpointReconciler keeps the endpoints of the `kubernetes` Service.
+func (p *parts) endpointReconciler() (reconcilers.EndpointReconciler, error) {
+	if !p.opts.Advertise.IsValid() {
+		return reconcilers.NewNoneEndpointReconciler(), nil
+	}
+	client, err := kubernetes.NewForConfig(p.generic.LoopbackClientConfig)
+	if err != nil {
+		return nil, fmt.Errorf("endpoints: %w", err)
+	}
+	adapter := reconcilers.NewEndpointsAdapter(client.CoreV1(), client.DiscoveryV1())
+	return advertised{reconcilers.NewMasterCountEndpointReconciler(1, adapter)}, nil
+}
+
+func (p *parts) addAdmission(config *controlplane.Config, resolver webhook.ServiceResolver) error {
+	kubeInitializers, err := (&kubeapiserveradmission.Config{}).New()
+	if err != nil {
+		return fmt.Errorf("admission: %w", err)
+	}
+	initializers, err := (&controlplaneadmission.Config{
+		ExternalInformers:    p.informers,
+		LoopbackClientConfig: p.generic.LoopbackClientConfig,
+		APIResourceConfig:    p.storage.APIResourceConfigSource,
+	}).New(config.ControlPlane.ProxyTransport, p.generic.EgressSelector, resolver, p.generic.TracerProvider)
+	if err != nil {
+		return fmt.Errorf("admission: %w", err)
+	}
+	dynamicClient, err := dynamic.NewForConfig(p.generic.LoopbackClientConfig)
+	if err != nil {
+		return fmt.Errorf("admission: %w", err)
+	}
+	options := p.run.Admission
+	if p.opts.Host != nil {
+		options.GenericAdmission.EnablePlugins = append(options.GenericAdmission.EnablePlugins, "NodeRestriction")
+	} else {
+		registerTenantAdmission(options.GenericAdmission, p.opts.ValidatePod)
+	}
+	err = options.ApplyTo(p.generic, p.informers, p.client, dynamicClient, utilfeature.DefaultFeatureGate,
+		p.generic.EffectiveVersion, append(initializers, kubeInitializers...)...)
+	if err != nil {
+		return fmt.Errorf("admission: %w", err)
+	}
+	return nil
+}
+
+func (p *parts) extensionsConfig(config *controlplane.Config, resolver webhook.ServiceResolver) (*apiextensionsapiserver.Config, error) {
+	generic := *p.generic
+	generic.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
+	generic.RESTOptionsGetter = nil
+	// This server renders the documents of custom resources.
+	generic.SkipOpenAPIInstallation = false
+
+	etcd := *p.run.Etcd
+	etcd.StorageConfig.Codec = apiextensionsapiserver.Codecs.LegacyCodec(apiextensionsv1beta1.SchemeGroupVersion, apiextensionsv1.SchemeGroupVersion)
+	etcd.StorageConfig.EncodeVersioner = runtime.NewMultiGroupVersioner(apiextensionsv1beta1.SchemeGroupVersion, schema.GroupKind{Group: apiextensionsv1beta1.GroupName})
+	etcd.SkipHealthEndpoints = true
+	if err := etcd.ApplyTo(&generic); err != nil {
+		return nil, fmt.Errorf("API extensions storage: %w", err)
+	}
+	if err := p.run.APIEnablement.ApplyTo(&generic, apiextensionsapiserver.DefaultAPIResourceConfigSource(), apiextensionsapiserver.Scheme); err != nil {
+		return nil, fmt.Errorf("API extensions: %w", err)
+	}
+	generic.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
+	return &apiextensionsapiserver.Config{
+		GenericConfig: &genericapiserver.RecommendedConfig{Config: generic, SharedInformerFactory: p.informers},
+		ExtraConfig: apiextensionsapiserver.ExtraConfig{
+			CRDRESTOptionsGetter: apiextensionsoptions.NewCRDRESTOptionsGetter(etcd, generic.ResourceTransformers, generic.StorageObjectCountTracker),
+			MasterCount:          1,
+			ServiceResolver:      resolver,
+			AuthResolverWrapper: webhook.NewDefaultAuthenticationInfoResolverWrapper(
+				config.ControlPlane.ProxyTransport, p.generic.EgressSelector, p.generic.LoopbackClientConfig, p.generic.TracerProvider),
+		},
+	}, nil
+}

@@ -1,0 +1,214 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/server/healthz"
+	cacheddiscovery "k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	controllersmetrics "k8s.io/component-base/metrics/prometheus/controllers"
+	"k8s.io/controller-manager/pkg/clientbuilder"
+	"k8s.io/controller-manager/pkg/informerfactory"
+	"k8s.io/klog/v2"
+	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	kcmoptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
+	kcmconfig "k8s.io/kubernetes/pkg/controller/apis/config"
+	"k8s.io/kubernetes/pkg/controller/garbagecollector"
+	"k8s.io/kubernetes/pkg/controller/serviceaccount"
+	tokens "k8s.io/kubernetes/pkg/serviceaccount"
+)
+
+// mapperReset is how often controllers look for new resource types, as in
+// kube-controller-manager.
+const mapperReset = 30 * time.Second
+
+// everywhere are the controllers of every control plane.
+var everywhere = []string{
+	names.EndpointsController,
+	names.EndpointSliceController,
+	names.EndpointSliceMirroringController,
+	names.ReplicationControllerController,
+	names.PodGarbageCollectorController,
+	names.ResourceQuotaController,
+	names.NamespaceController,
+	names.ServiceAccountController,
+	names.GarbageCollectorController,
+	names.DaemonSetController,
+	names.JobController,
+	names.DeploymentController,
+	names.ReplicaSetController,
+	names.HorizontalPodAutoscalerController,
+	names.DisruptionController,
+	names.StatefulSetController,
+	names.CronJobController,
+	names.CertificateSigningRequestApprovingController,
+	names.CertificateSigningRequestCleanerController,
+	names.ClusterRoleAggregationController,
+	names.PersistentVolumeClaimProtectionController,
+	names.PersistentVolumeProtectionController,
+	names.EphemeralVolumeController,
+	names.TTLAfterFinishedController,
+	names.RootCACertificatePublisherController,
+	names.ValidatingAdmissionPolicyStatusController,
+	names.ServiceCIDRController,
+}
+
+// onHost are the controllers that only the control plane of the nodes has.
+var onHost = []string{
+	names.NodeIpamController,
+	names.NodeLifecycleController,
+	names.TaintEvictionController,
+	names.CertificateSigningRequestSigningController,
+}
+
+// controllers are the controllers of one instance, constructed and not running.
+type controllers struct {
+	ctx  kcm.ControllerContext
+	list []kcm.Controller
+}
+
+// controllerConfig is kube-controller-manager's default configuration with one
+// worker each: an instance is one tenant's, and idle workers cost memory.
+func controllerConfig(o Options) (kcmconfig.KubeControllerManagerConfiguration, error) {
+	c, err := kcmoptions.NewDefaultComponentConfig()
+	if err != nil {
+		return c, fmt.Errorf("controller configuration: %w", err)
+	}
+	c.Generic.Controllers = everywhere
+	c.SAController.RootCAFile = o.PKI.CAFile()
+	if o.Host != nil {
+		c.Generic.Controllers = append(append([]string{}, everywhere...), onHost...)
+		c.CSRSigningController.ClusterSigningCertFile = o.PKI.CAFile()
+		c.CSRSigningController.ClusterSigningKeyFile = o.PKI.CAKeyFile()
+		nodeConfig(&c, o)
+		return c, nil
+	}
+	singleWorkers(&c)
+	return c, nil
+}
+
+func singleWorkers(c *kcmconfig.KubeControllerManagerConfiguration) {
+	c.CronJobController.ConcurrentCronJobSyncs = 1
+	c.DaemonSetController.ConcurrentDaemonSetSyncs = 1
+	c.DeploymentController.ConcurrentDeploymentSyncs = 1
+	c.EndpointController.ConcurrentEndpointSyncs = 1
+	c.EndpointSliceController.ConcurrentServiceEndpointSyncs = 1
+	c.EndpointSliceMirroringController.MirroringConcurrentServiceEndpointSyncs = 1
+	c.EphemeralVolumeController.ConcurrentEphemeralVolumeSyncs = 1
+	c.GarbageCollectorController.ConcurrentGCSyncs = 1
+	c.HPAController.ConcurrentHorizontalPodAutoscalerSyncs = 1
+	c.JobController.ConcurrentJobSyncs = 1
+	c.NamespaceController.ConcurrentNamespaceSyncs = 1
+	c.ReplicaSetController.ConcurrentRSSyncs = 1
+	c.ReplicationController.ConcurrentRCSyncs = 1
+	c.ResourceQuotaController.ConcurrentResourceQuotaSyncs = 1
+	c.SAController.ConcurrentSATokenSyncs = 1
+	c.StatefulSetController.ConcurrentStatefulSetSyncs = 1
+	c.TTLAfterFinishedController.ConcurrentTTLSyncs = 1
+	c.ValidatingAdmissionPolicyStatusController.ConcurrentPolicySyncs = 1
+}
+
+// newControllers constructs the controllers on the API server's informers.
+func (p *parts) newControllers(ctx context.Context) (*controllers, error) {
+	config, err := controllerConfig(p.opts)
+	if err != nil {
+		return nil, err
+	}
+	// JSON reaches custom resources too; built-in clients ask for protobuf
+	// where it is known.
+	loopback := rest.CopyConfig(p.generic.LoopbackClientConfig)
+	loopback.ContentType = ""
+	meta, err := metadata.NewForConfig(loopback)
+	if err != nil {
+		return nil, fmt.Errorf("metadata client: %w", err)
+	}
+	metaInformers := metadatainformer.NewSharedInformerFactoryWithOptions(meta, resync, metadatainformer.WithTransform(withoutManagedFields))
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(cacheddiscovery.NewMemCacheClient(p.client.Discovery()))
+	c := &controllers{ctx: kcm.ControllerContext{
+		ClientBuilder:                   clientbuilder.SimpleControllerClientBuilder{ClientConfig: loopback},
+		InformerFactory:                 p.informers,
+		ObjectOrMetadataInformerFactory: informerfactory.NewInformerFactory(p.informers, metaInformers),
+		ComponentConfig:                 config,
+		RESTMapper:                      mapper,
+		InformersStarted:                make(chan struct{}),
+		ResyncPeriod:                    func() time.Duration { return resync },
+		ControllerManagerMetrics:        controllersmetrics.NewControllerManagerMetrics("kube-controller-manager"),
+	}}
+	c.ctx.GraphBuilder = garbagecollector.NewDependencyGraphBuilder(ctx, meta, mapper,
+		ignored(config), c.ctx.ObjectOrMetadataInformerFactory, c.ctx.InformersStarted)
+	c.list, err = kcm.BuildControllers(ctx, c.ctx, withoutTokens(kcm.NewControllerDescriptors()), nil, noChecks{})
+	if err != nil {
+		return nil, fmt.Errorf("controllers: %w", err)
+	}
+	token, err := p.newTokenController(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.list = append(c.list, token)
+	return c, nil
+}
+
+// withoutTokens leaves out the service account token controller, whose
+// upstream description needs what only upstream's main has.
+func withoutTokens(d map[string]*kcm.ControllerDescriptor) map[string]*kcm.ControllerDescriptor {
+	delete(d, names.ServiceAccountTokenController)
+	return d
+}
+
+func ignored(c kcmconfig.KubeControllerManagerConfiguration) map[schema.GroupResource]struct{} {
+	m := map[schema.GroupResource]struct{}{}
+	for _, r := range c.GarbageCollectorController.GCIgnoredResources {
+		m[schema.GroupResource{Group: r.Group, Resource: r.Resource}] = struct{}{}
+	}
+	return m
+}
+
+// noChecks takes upstream's health checks, which only ever say "running".
+type noChecks struct{}
+
+func (noChecks) AddHealthChecker(...healthz.HealthChecker) {}
+
+// tokenController fills Secrets of type service-account-token.
+type tokenController struct {
+	*serviceaccount.TokensController
+}
+
+func (tokenController) Name() string { return names.ServiceAccountTokenController }
+
+func (t tokenController) Run(ctx context.Context) { t.TokensController.Run(ctx, 1) }
+
+func (p *parts) newTokenController(ctx context.Context) (kcm.Controller, error) {
+	generator, err := tokens.JWTTokenGenerator(tokens.LegacyIssuer, p.opts.PKI.ServiceAccountKey())
+	if err != nil {
+		return nil, fmt.Errorf("token controller: %w", err)
+	}
+	core := p.informers.Core().V1()
+	client, err := kubernetes.NewForConfig(p.generic.LoopbackClientConfig)
+	if err != nil {
+		return nil, fmt.Errorf("token controller: %w", err)
+	}
+	c, err := serviceaccount.NewTokensController(klog.FromContext(ctx), core.ServiceAccounts(), core.Secrets(), client,
+		serviceaccount.TokensControllerOptions{TokenGenerator: generator, RootCA: p.opts.PKI.CAPEM()})
+	if err != nil {
+		return nil, fmt.Errorf("token controller: %w", err)
+	}
+	return tokenController{c}, nil
+}
+
+// run runs the controllers until ctx ends and all of them have returned.
+func (c *controllers) run(ctx context.Context) {
+	c.ctx.InformerFactory.Start(ctx.Done())
+	c.ctx.ObjectOrMetadataInformerFactory.Start(ctx.Done())
+	close(c.ctx.InformersStarted)
+	go wait.Until(c.ctx.RESTMapper.Reset, mapperReset, ctx.Done())
+	kcm.RunControllers(ctx, c.ctx, c.list, 0, 0)
+}

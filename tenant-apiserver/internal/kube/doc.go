@@ -1,0 +1,42 @@
+// Package kube builds complete Kubernetes control planes inside one process,
+// from k8s.io/kubernetes as a library. It is the only package of this folder
+// that imports k8s.io/kubernetes; everything it exports speaks the standard
+// library's, client-go's and k8s.io/api's types.
+//
+// # Flow
+//
+//	Prepare    once per process: feature gates, the storage seam, what a
+//	           panic or klog.Fatal may do, and a check of the places in
+//	           upstream that we depend on without an API (fragile.go)
+//	New        constructs one control plane, running nothing
+//	Run        starts its hooks, informers and controllers, and blocks
+//
+// One Instance is the upstream API server (registries, validation, admission,
+// RBAC, API priority and fairness) with the API extensions server as its
+// delegate, upstream's controllers on the API server's own informers, and, for
+// the host flavour, upstream's scheduler and node controllers.
+//
+// # What differs from kube-apiserver and kube-controller-manager
+//
+//   - Storage is an endpoint registered with tenant-apiserver/etcdclient; no
+//     connection is opened.
+//   - The loopback client calls the handler directly (loopback.go): no socket,
+//     no TLS, no generated RSA keys. Such requests carry a mark that cannot be
+//     forged from outside.
+//   - OpenAPI documents of built-in types are built once per process
+//     (openapi.go); those of custom resources belong to an instance.
+//   - There is no aggregator: APIService objects do not exist. Group discovery
+//     of custom resources is merged in discovery.go, which the aggregator
+//     does elsewhere.
+//   - Nothing is dialled from a tenant's control plane: webhooks and proxy
+//     subresources meet a dialer that refuses, and the kubelet is an
+//     http.Handler in this process (dial.go).
+//
+// # What is shared by all instances of a process
+//
+// Schemes, generated OpenAPI, feature gates, metrics, klog and its Fatal. A
+// klog.Fatal ends the calling goroutine, not the process (process.go); the
+// instance it belongs to never becomes ready, or says so in its readiness.
+// Construction is serialised, because kube-openapi's builders write to the
+// definitions they share.
+package kube

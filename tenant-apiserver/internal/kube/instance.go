@@ -1,0 +1,181 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/rest"
+)
+
+// Instance is one complete control plane. It is made by New and runs once.
+type Instance struct {
+	opts        Options
+	parts       *parts
+	servers     *servers
+	controllers *controllers
+	scheduler   *hostScheduler
+	prepared    runner
+	handler     http.Handler
+
+	// life is the context that everything made by New and Run lives in; Run
+	// ends it.
+	cancel context.CancelFunc
+	life   context.Context
+}
+
+// runner is upstream's prepared API server.
+type runner interface {
+	RunWithContext(context.Context) error
+}
+
+// New constructs a control plane. Nothing runs before Run; an Instance that is
+// not run must be closed with Discard. Prepare must have succeeded.
+func New(o Options) (_ *Instance, err error) {
+	constructMu.Lock()
+	defer constructMu.Unlock()
+	life, cancel := context.WithCancel(context.Background())
+	i := &Instance{opts: o, life: life, cancel: cancel}
+	defer func() {
+		if err != nil {
+			i.Discard()
+		}
+	}()
+	if i.parts, err = newParts(life, o); err != nil {
+		return nil, err
+	}
+	if i.servers, err = i.parts.buildServers(); err != nil {
+		return nil, err
+	}
+	if err := checkHooks(i.servers.kube, i.parts.disabled); err != nil {
+		return nil, err
+	}
+	if err := i.prepare(); err != nil {
+		return nil, err
+	}
+	// Some controllers ask the API while they are constructed; the handler
+	// answers already.
+	return i, i.buildControllers()
+}
+
+func (i *Instance) buildControllers() (err error) {
+	if i.opts.Template {
+		return nil
+	}
+	if i.controllers, err = i.parts.newControllers(i.life); err != nil {
+		return err
+	}
+	if i.opts.Host != nil {
+		i.scheduler, err = i.parts.newScheduler(i.life)
+	}
+	return err
+}
+
+// prepare makes the handler.
+func (i *Instance) prepare() error {
+	kube := i.servers.kube
+	prepared := kube.PrepareRun()
+	i.prepared = prepared
+	shared := sharedOpenAPI()
+	if err := shared.render(kube.Handler.GoRestfulContainer); err != nil {
+		return err
+	}
+	extensions := i.servers.extensions
+	shared.install(kube.Handler.NonGoRestfulMux, extensions.GenericAPIServer.Handler.NonGoRestfulMux)
+	if err := serveCustomGroups(kube.DiscoveryGroupManager, extensions.Informers.Apiextensions().V1().CustomResourceDefinitions()); err != nil {
+		return fmt.Errorf("discovery: %w", err)
+	}
+	i.handler = kube.Handler
+	i.parts.loopback.serve(i.handler)
+	return nil
+}
+
+// Handler answers requests of clients, authentication included.
+func (i *Instance) Handler() http.Handler { return i.handler }
+
+// Loopback is a client configuration that reaches the control plane in
+// process, as cluster administrator; a copy each call.
+func (i *Instance) Loopback() *rest.Config {
+	c := rest.CopyConfig(i.parts.generic.LoopbackClientConfig)
+	c.ContentType = ""
+	return c
+}
+
+// Run runs the control plane until ctx ends, and returns when all of it has
+// stopped. Storage must stay open until then.
+func (i *Instance) Run(ctx context.Context) error {
+	defer i.Discard()
+	stopControllers := i.start()
+	stopKubelet, err := i.serveKubelet()
+	if err != nil {
+		return errors.Join(err, stopControllers())
+	}
+	// Controllers go before the API server they write to.
+	serverCtx, stopServer := context.WithCancel(i.life)
+	failed := make(chan error, 1)
+	go func() { failed <- i.prepared.RunWithContext(serverCtx) }()
+	var runErr error
+	select {
+	case <-ctx.Done():
+		err = stopControllers()
+		stopServer()
+		runErr = <-failed
+	case runErr = <-failed:
+		err = stopControllers()
+	}
+	stopServer()
+	return errors.Join(runErr, err, stopKubelet())
+}
+
+// start runs controllers and scheduler. The function it returns stops them and
+// waits.
+func (i *Instance) start() func() error {
+	ctx, cancel := context.WithCancel(i.life)
+	var wg sync.WaitGroup
+	var failure error
+	if i.controllers != nil {
+		wg.Go(func() { i.controllers.run(ctx) })
+	}
+	if i.scheduler != nil {
+		wg.Go(func() {
+			if err := i.scheduler.run(ctx); err != nil && ctx.Err() == nil {
+				failure = err
+			}
+		})
+	}
+	return func() error {
+		cancel()
+		wg.Wait()
+		return failure
+	}
+}
+
+// serveKubelet runs the in-process kubelet, if there is one.
+func (i *Instance) serveKubelet() (stop func() error, err error) {
+	if i.opts.Kubelet == nil || i.parts.dial.listener == nil {
+		return func() error { return nil }, nil
+	}
+	server := &http.Server{Handler: i.opts.Kubelet, ReadHeaderTimeout: 30 * time.Second}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(i.parts.dial.listener) }()
+	return func() error {
+		err := server.Close()
+		if served := <-done; !errors.Is(served, http.ErrServerClosed) {
+			err = errors.Join(err, served)
+		}
+		return err
+	}, nil
+}
+
+// Discard releases an instance that is not going to run. It is idempotent.
+func (i *Instance) Discard() {
+	i.cancel()
+	if i.parts == nil {
+		return
+	}
+	i.parts.loopback.close()
+	i.parts.informers.Shutdown()
+}

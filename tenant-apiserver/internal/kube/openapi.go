@@ -1,0 +1,115 @@
+package kube
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+
+	restful "github.com/emicklei/go-restful/v3"
+	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/mux"
+	"k8s.io/apiserver/pkg/server/routes"
+	openapiutil "k8s.io/apiserver/pkg/util/openapi"
+	"k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/handler3"
+	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
+)
+
+const openAPIV3 = "/openapi/v3"
+
+// openAPI is the process's OpenAPI: definitions of built-in types, and the
+// documents made of them, which are equal for all control planes. The
+// documents are rendered by the first server that is constructed. Its methods
+// but the handler's must be called with constructMu held, because
+// kube-openapi's builders write to the definitions.
+type openAPI struct {
+	v2 *common.Config
+	v3 *common.OpenAPIV3Config
+
+	handler http.Handler
+	groups  map[string]handler3.OpenAPIV3DiscoveryGroupVersion
+}
+
+var constructMu sync.Mutex
+
+var sharedOpenAPI = sync.OnceValue(func() *openAPI {
+	definitions := openapiutil.GetOpenAPIDefinitionsWithoutDisabledFeatures(generatedopenapi.GetOpenAPIDefinitions)
+	namer := openapinamer.NewDefinitionNamer(schemes()...)
+	o := &openAPI{
+		v2: genericapiserver.DefaultOpenAPIConfig(definitions, namer),
+		v3: genericapiserver.DefaultOpenAPIV3Config(definitions, namer),
+	}
+	o.v2.Info.Title, o.v3.Info.Title = "Kubernetes", "Kubernetes"
+	return o
+})
+
+func (o *openAPI) configs() (*common.Config, *common.OpenAPIV3Config) { return o.v2, o.v3 }
+
+// render makes the documents from a server's routes, once per process.
+func (o *openAPI) render(container *restful.Container) error {
+	if o.handler != nil {
+		return nil
+	}
+	m := mux.NewPathRecorderMux("openapi")
+	routes.OpenAPI{Config: o.v2}.InstallV2(container, m)
+	routes.OpenAPI{V3Config: o.v3}.InstallV3(container, m)
+	groups, err := v3Groups(m, nil)
+	if err != nil {
+		return fmt.Errorf("render OpenAPI: %w", err)
+	}
+	o.groups, o.handler = groups, m
+	return nil
+}
+
+// install serves the shared documents on m, and those of custom resources from
+// the API extensions server.
+func (o *openAPI) install(m *mux.PathRecorderMux, extensions http.Handler) {
+	m.Handle("/openapi/v2", o.handler)
+	m.Handle(openAPIV3, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		groups, err := v3Groups(extensions, req)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		for path, group := range o.groups {
+			groups[path] = group
+		}
+		w.Header().Set("Content-Type", "application/json")
+		// An error here is the client's connection's.
+		_ = json.NewEncoder(w).Encode(handler3.OpenAPIV3Discovery{Paths: groups})
+	}))
+	m.HandlePrefix(openAPIV3+"/", http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if _, ok := o.groups[strings.TrimPrefix(req.URL.Path, openAPIV3+"/")]; ok {
+			o.handler.ServeHTTP(w, req)
+			return
+		}
+		extensions.ServeHTTP(w, req)
+	}))
+}
+
+// v3Groups reads a handler's OpenAPI v3 discovery document.
+func v3Groups(h http.Handler, req *http.Request) (map[string]handler3.OpenAPIV3DiscoveryGroupVersion, error) {
+	inner, err := http.NewRequest(http.MethodGet, openAPIV3, nil)
+	if err != nil {
+		return nil, err
+	}
+	if req != nil {
+		inner = inner.WithContext(req.Context())
+	}
+	w := &buffer{header: http.Header{}, status: http.StatusOK}
+	h.ServeHTTP(w, inner)
+	if w.status != http.StatusOK {
+		return nil, fmt.Errorf("OpenAPI discovery answers %d", w.status)
+	}
+	discovery := handler3.OpenAPIV3Discovery{}
+	if err := json.Unmarshal(w.body.Bytes(), &discovery); err != nil {
+		return nil, fmt.Errorf("OpenAPI discovery: %w", err)
+	}
+	if discovery.Paths == nil {
+		discovery.Paths = map[string]handler3.OpenAPIV3DiscoveryGroupVersion{}
+	}
+	return discovery.Paths, nil
+}

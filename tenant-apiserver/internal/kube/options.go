@@ -1,0 +1,91 @@
+package kube
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"sublet.dev/tenant-apiserver/pki"
+)
+
+// Options describe one control plane.
+type Options struct {
+	// Name appears in logs and metrics; it need not be unique.
+	Name string
+	// Endpoint is the storage's address, registered with etcdclient.
+	Endpoint string
+	// PKI is the control plane's own authority: clients present its
+	// certificates, and it signs service account tokens.
+	PKI *pki.Authority
+	// ServiceCIDR is the range of ClusterIPs. Its first address is the
+	// `kubernetes` Service.
+	ServiceCIDR netip.Prefix
+	// NodePorts is the first and the last node port; {0,0} is upstream's
+	// default range.
+	NodePorts [2]int
+	// Advertise is where the endpoints of the `kubernetes` Service point.
+	// Invalid: they are left alone.
+	Advertise netip.AddrPort
+	// Kubelet answers what the API server asks of kubelets, in process. Nil:
+	// kubelets are dialled at their nodes' addresses.
+	Kubelet http.Handler
+	// ValidatePod refuses pods, in addition to upstream's rules. May be nil.
+	ValidatePod func(*corev1.Pod) error
+	// Bootstrapped says that the storage already holds the objects that
+	// upstream's start hooks create once per version.
+	Bootstrapped bool
+	// Template makes an instance whose storage becomes the template of others:
+	// it writes nothing that belongs to a single control plane, and runs
+	// no controllers.
+	Template bool
+	// Host, if set, makes the host's control plane.
+	Host *HostOptions
+}
+
+// HostOptions are what only the control plane of the nodes has.
+type HostOptions struct {
+	// PodCIDR is cut into a range for every node.
+	PodCIDR netip.Prefix
+	// NodeMaskSize is the prefix length of a node's range; 0 means 24.
+	NodeMaskSize int
+}
+
+func (o Options) validate() error {
+	if o.PKI == nil {
+		return errors.New("no certificate authority")
+	}
+	if o.Endpoint == "" {
+		return errors.New("no storage endpoint")
+	}
+	if !o.ServiceCIDR.IsValid() || o.ServiceCIDR.Masked() != o.ServiceCIDR {
+		return fmt.Errorf("service range %q is not a network prefix", o.ServiceCIDR)
+	}
+	if n := o.NodePorts; n[0] < 0 || n[1] < n[0] || n[1] > 65535 || (n[0] == 0) != (n[1] == 0) {
+		return fmt.Errorf("node ports %d-%d are not a range", n[0], n[1])
+	}
+	if o.Host != nil && o.Host.PodCIDR.Masked() != o.Host.PodCIDR {
+		return fmt.Errorf("pod range %q is not a network prefix", o.Host.PodCIDR)
+	}
+	return nil
+}
+
+func (o Options) serviceNet() net.IPNet {
+	bits := o.ServiceCIDR.Addr().BitLen()
+	return net.IPNet{IP: o.ServiceCIDR.Addr().AsSlice(), Mask: net.CIDRMask(o.ServiceCIDR.Bits(), bits)}
+}
+
+// serviceIP is the address of the `kubernetes` Service.
+func (o Options) serviceIP() net.IP { return o.ServiceCIDR.Addr().Next().AsSlice() }
+
+// advertise is the address shown by the API server; an unused documentation
+// address (RFC 5737) when there is none, because upstream wants one.
+func (o Options) advertise() *net.TCPAddr {
+	if !o.Advertise.IsValid() {
+		return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 443}
+	}
+	return net.TCPAddrFromAddrPort(o.Advertise)
+}

@@ -1,0 +1,112 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"sublet.dev/tenant-apiserver/internal/kube"
+	"sublet.dev/tenant-apiserver/pki"
+)
+
+// Config describes a control plane.
+type Config struct {
+	// Name is "host" or the tenant's name, for logs.
+	Name string
+	// StorePath is the bbolt file with all state. It is made when absent.
+	StorePath string
+	// GoldenDir keeps the golden store, from which a tenant's new store is
+	// copied. Empty: new stores are bootstrapped the slow way.
+	GoldenDir string
+	// PKI is this control plane's own authority.
+	PKI *pki.Authority
+	// ServiceCIDR is the range of ClusterIPs; its first address is the
+	// `kubernetes` Service.
+	ServiceCIDR netip.Prefix
+	// NodePorts is the first and last node port; {0,0} is upstream's default.
+	NodePorts [2]int
+	// Advertise is where the endpoints of the `kubernetes` Service point. The
+	// zero value leaves them alone.
+	Advertise netip.AddrPort
+	// ServingNames and ServingIPs are what clients may call the server; names
+	// inside the cluster, the service address and localhost are added.
+	ServingNames []string
+	ServingIPs   []netip.Addr
+	// Kubelet answers the kubelet API for logs, exec, attach and port-forward
+	// in process, whatever the node's address is. Nil: a host dials its
+	// kubelets, a tenant's requests fail.
+	Kubelet http.Handler
+	// ValidatePod refuses pods of a tenant at creation, at updates of their
+	// spec, and when ephemeral containers are added. The user sees the
+	// error's text, as 403.
+	ValidatePod func(*corev1.Pod) error
+	// Host makes the control plane of the nodes instead of a tenant's.
+	Host *HostConfig
+	// Logger gets the life of the server. Nil: slog.Default().
+	Logger *slog.Logger
+}
+
+// HostConfig is what only the host's control plane has: the scheduler, the node
+// controllers, the Node authorizer with NodeRestriction, and a client
+// certificate for kubelets.
+type HostConfig struct {
+	// PodCIDR is the range that nodes' pod ranges are cut from.
+	PodCIDR netip.Prefix
+	// NodeMaskSize is the prefix length of a node's pod range; 0 means 24.
+	NodeMaskSize int
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Name == "":
+		return errors.New("server: Config.Name is empty")
+	case c.StorePath == "":
+		return errors.New("server: Config.StorePath is empty")
+	case c.PKI == nil:
+		return errors.New("server: Config.PKI is nil")
+	case !c.ServiceCIDR.IsValid():
+		return errors.New("server: Config.ServiceCIDR is not set")
+	case c.Host != nil && !c.Host.PodCIDR.IsValid():
+		return errors.New("server: Config.Host.PodCIDR is not set")
+	case c.Host != nil && c.ValidatePod != nil:
+		return errors.New("server: Config.ValidatePod is for tenants, not for the host")
+	}
+	return nil
+}
+
+func (c Config) options(endpoint string, bootstrapped bool) kube.Options {
+	o := kube.Options{
+		Name:         c.Name,
+		Endpoint:     endpoint,
+		PKI:          c.PKI,
+		ServiceCIDR:  c.ServiceCIDR,
+		NodePorts:    c.NodePorts,
+		Advertise:    c.Advertise,
+		Kubelet:      c.Kubelet,
+		ValidatePod:  c.ValidatePod,
+		Bootstrapped: bootstrapped,
+	}
+	if c.Host != nil {
+		o.Host = &kube.HostOptions{PodCIDR: c.Host.PodCIDR, NodeMaskSize: c.Host.NodeMaskSize}
+	}
+	return o
+}
+
+// servingNames are the names and addresses of the serving certificate.
+func (c Config) servingNames() ([]string, []netip.Addr) {
+	names := append([]string{}, c.ServingNames...)
+	names = append(names, "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+		"kubernetes.default.svc.cluster.local", "localhost")
+	ips := append([]netip.Addr{}, c.ServingIPs...)
+	ips = append(ips, c.ServiceCIDR.Addr().Next(), netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
+	if c.Advertise.IsValid() {
+		ips = append(ips, c.Advertise.Addr())
+	}
+	return names, ips
+}
+
+func wrap(name string, err error) error { return fmt.Errorf("control plane %s: %w", name, err) }

@@ -1,0 +1,211 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"sublet.dev/tenant-apiserver/internal/kube"
+)
+
+const (
+	// servingTTL is how long the serving certificate is valid. Clients trust
+	// the authority, so a restart renews it without anybody noticing.
+	servingTTL = 365 * 24 * time.Hour
+	// readyPoll is how often Start looks whether the server is ready.
+	readyPoll = 5 * time.Millisecond
+	// readyTimeout bounds one look by Ready.
+	readyTimeout = 5 * time.Second
+)
+
+// ErrStopped is returned by methods of a Server that has been stopped.
+var ErrStopped = errors.New("the control plane has stopped")
+
+// Server is a running control plane. Its methods are safe for concurrent use.
+type Server struct {
+	config   Config
+	log      *slog.Logger
+	instance *kube.Instance
+	tls      *tls.Config
+	loopback *rest.Config
+	client   *http.Client
+
+	stop context.CancelCauseFunc
+	life context.Context // ends when stopping begins
+	done chan struct{}   // closed when all has stopped
+
+	mu  sync.Mutex
+	err error // why Run ended, when nobody asked for it
+}
+
+// Start opens or makes the store, and runs the control plane. It returns when
+// storage and handler answer and upstream's start hooks are through; ctx bounds
+// only that. An error leaves nothing running.
+func Start(ctx context.Context, c Config) (*Server, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	if err := kube.Prepare(); err != nil {
+		return nil, wrap(c.Name, err)
+	}
+	begun := time.Now()
+	if err := newStoreFromGolden(ctx, c); err != nil {
+		return nil, wrap(c.Name, err)
+	}
+	s, err := run(ctx, c)
+	if err != nil {
+		return nil, wrap(c.Name, err)
+	}
+	s.log.Info("control plane answers", "name", c.Name, "after", time.Since(begun))
+	return s, nil
+}
+
+// run starts the control plane on the store's file and waits until it answers.
+func run(ctx context.Context, c Config) (*Server, error) {
+	names, ips := c.servingNames()
+	cert, err := c.PKI.IssueServing(names, ips, servingTTL)
+	if err != nil {
+		return nil, err
+	}
+	st, err := openStorage(c.Name, c.StorePath, false)
+	if err != nil {
+		return nil, err
+	}
+	bootstrapped, err := st.bootstrapped(ctx)
+	if err != nil {
+		return nil, errors.Join(err, st.close())
+	}
+	instance, err := kube.New(c.options(st.endpoint, bootstrapped))
+	if err != nil {
+		return nil, errors.Join(err, st.close())
+	}
+	s := newServer(c, instance, cert)
+	go s.run(st)
+	if err := s.waitReady(ctx); err != nil {
+		return nil, errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
+	}
+	if !bootstrapped {
+		if err := st.markBootstrapped(ctx); err != nil {
+			return nil, errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
+		}
+	}
+	return s, nil
+}
+
+func newServer(c Config, instance *kube.Instance, cert tls.Certificate) *Server {
+	s := &Server{
+		config:   c,
+		log:      c.Logger,
+		instance: instance,
+		loopback: instance.Loopback(),
+		done:     make(chan struct{}),
+		tls: &tls.Config{
+			Certificates: []tls.Certificate{cert},
+			// The authenticator verifies certificates, and tokens need none.
+			ClientAuth: tls.RequestClientCert,
+			MinVersion: tls.VersionTLS12,
+			NextProtos: []string{"h2", "http/1.1"},
+		},
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	s.client = &http.Client{Transport: s.loopback.Transport}
+	s.life, s.stop = context.WithCancelCause(context.Background())
+	return s
+}
+
+// run runs the instance and closes the store after it.
+func (s *Server) run(st *storage) {
+	defer close(s.done)
+	err := errors.Join(s.instance.Run(s.life), st.close())
+	asked := s.life.Err() != nil
+	s.stop(ErrStopped)
+	if err == nil && asked {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = errors.Join(ErrStopped, err)
+}
+
+func (s *Server) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// waitReady waits until the server is ready, stops, or ctx ends.
+func (s *Server) waitReady(ctx context.Context) error {
+	tick := time.NewTicker(readyPoll)
+	defer tick.Stop()
+	for {
+		err := s.ready(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-s.done:
+			return errors.Join(ErrStopped, s.failure())
+		case <-ctx.Done():
+			return fmt.Errorf("not ready in time: %w (%w)", err, context.Cause(ctx))
+		}
+	}
+}
+
+// Ready says whether the server answers and its storage works, as /readyz
+// does. The error names the checks that fail.
+func (s *Server) Ready() error {
+	ctx, cancel := context.WithTimeout(s.life, readyTimeout)
+	defer cancel()
+	return s.ready(ctx)
+}
+
+func (s *Server) ready(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.loopback.Host+"/readyz?verbose", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+s.loopback.BearerToken)
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return err
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("checks that fail: %s", failing(string(body)))
+	}
+	return nil
+}
+
+// Loopback is a configuration for clients in this process: no TLS, no socket,
+// cluster administrator. Each call returns a copy.
+func (s *Server) Loopback() *rest.Config { return rest.CopyConfig(s.loopback) }
+
+// Done is closed when the server has stopped, whether asked to or not.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Stop stops the server and closes its store. It returns when all of it has
+// stopped or ctx ends; stopping goes on in that case. It is idempotent, and
+// returns the error that stopped a server nobody had asked to stop.
+func (s *Server) Stop(ctx context.Context) error {
+	s.stop(ErrStopped)
+	select {
+	case <-s.done:
+		return s.failure()
+	case <-ctx.Done():
+		return fmt.Errorf("stop control plane %s: %w", s.config.Name, context.Cause(ctx))
+	}
+}
