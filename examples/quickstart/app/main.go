@@ -6,6 +6,7 @@
 //	app visit URL [N]   gets URL N times (default 1) and prints the last answer
 //	app dial HOST:PORT  opens a TCP connection, says whether that worked
 //	app uname, app dmesg   what kernel this container sees
+//	app idmap              which user ids it has outside (proc(5), uid_map)
 //	app tar ...   the part of tar that `kubectl cp` calls in a container
 //
 // Under the name of a tool (as a link in the image makes it) it is that tool. It
@@ -42,10 +43,11 @@ func run(ctx context.Context, args []string) error {
 		"dial":    dial,
 		"uname":   uname,
 		"dmesg":   dmesg,
+		"idmap":   idmap,
 		"tar":     tarTool,
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("usage: app web | counter | visit URL [N] | dial HOST:PORT | uname | dmesg | tar")
+		return fmt.Errorf("usage: app web | counter | visit URL [N] | dial HOST:PORT | uname | dmesg | idmap | tar")
 	}
 	return commands[args[0]](ctx, args[1:])
 }
