@@ -99,11 +99,14 @@ func makeGolden(ctx context.Context, work, path string) error {
 	if err == nil {
 		err = st.markBootstrapped(ctx)
 	}
-	// Closed first, so that the copy is of a file at rest.
-	if err = errors.Join(err, st.close()); err != nil {
-		return err
+	if err == nil {
+		// A backup leaves out the room that a store reserves for growing.
+		err = writeFile(path, func(w io.Writer) error {
+			_, err := st.store.WriteTo(w)
+			return err
+		})
 	}
-	return copyFile(c.StorePath, path)
+	return errors.Join(err, st.close())
 }
 
 // bootstrapTemplate runs a template instance until its hooks are through.
@@ -165,21 +168,30 @@ func copyFile(from, to string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	tmp, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+"-*")
+	return writeFile(to, func(w io.Writer) error {
+		_, err := io.Copy(w, in)
+		return err
+	})
+}
+
+// writeFile makes a file of mode 0600 with what write writes, completely or
+// not at all.
+func writeFile(path string, write func(io.Writer) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(tmp, in)
+	err = write(tmp)
 	if err == nil {
 		err = tmp.Sync()
 	}
 	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), to)
+		err = os.Rename(tmp.Name(), path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp.Name()))
 	}
-	return syncDir(filepath.Dir(to))
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(path string) error {

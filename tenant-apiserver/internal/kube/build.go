@@ -154,7 +154,7 @@ func (p *parts) endpointReconciler() (reconcilers.EndpointReconciler, error) {
 		return nil, fmt.Errorf("endpoints: %w", err)
 	}
 	adapter := reconcilers.NewEndpointsAdapter(client.CoreV1(), client.DiscoveryV1())
-	return advertised{reconcilers.NewMasterCountEndpointReconciler(1, adapter)}, nil
+	return &advertised{EndpointReconciler: reconcilers.NewMasterCountEndpointReconciler(1, adapter)}, nil
 }
 
 func (p *parts) addAdmission(config *controlplane.Config, resolver webhook.ServiceResolver) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -91,6 +92,10 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 	p := &parts{opts: o, run: runOptions(o), loopback: newLoopback(), disabled: disabledHooks(o), dial: dial}
 	generic := genericapiserver.NewConfig(legacyscheme.Codecs)
 	generic.MergedResourceConfig = controlplane.DefaultAPIResourceConfigSource()
+	if o.Host == nil {
+		// Listing it dials ports of the machine the control plane runs on.
+		generic.MergedResourceConfig.DisableResources(corev1.SchemeGroupVersion.WithResource("componentstatuses"))
+	}
 	if err := p.run.GenericServerRunOptions.ApplyTo(generic); err != nil {
 		return nil, fmt.Errorf("generic options: %w", err)
 	}

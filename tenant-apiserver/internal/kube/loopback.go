@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"sync/atomic"
 
 	"github.com/google/uuid"
 	"k8s.io/client-go/rest"
@@ -13,9 +12,10 @@ import (
 
 // loopback is an http.RoundTripper that calls a handler of this process. The
 // body of the answer is a pipe, so that watches stream; the request's context
-// ends both sides. Requests are refused before serve and after close.
+// ends both sides. Requests wait for serve, and are refused after close.
 type loopback struct {
-	handler atomic.Pointer[http.Handler]
+	handler http.Handler  // set before serving is closed
+	serving chan struct{} // closed by serve
 
 	mu     sync.Mutex
 	closed bool
@@ -32,7 +32,7 @@ func fromLoopback(ctx context.Context) bool { return ctx.Value(loopbackKey{}) !=
 
 func newLoopback() *loopback {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &loopback{ctx: ctx, cancel: cancel}
+	return &loopback{serving: make(chan struct{}), ctx: ctx, cancel: cancel}
 }
 
 // config is a client configuration that reaches the handler as cluster
@@ -49,7 +49,11 @@ func (l *loopback) config() *rest.Config {
 	}
 }
 
-func (l *loopback) serve(h http.Handler) { l.handler.Store(&h) }
+// serve gives the handler; it is called once.
+func (l *loopback) serve(h http.Handler) {
+	l.handler = h
+	close(l.serving)
+}
 
 // close ends all requests under way and waits for their handlers.
 func (l *loopback) close() {
@@ -60,7 +64,15 @@ func (l *loopback) close() {
 	l.calls.Wait()
 }
 
-func (l *loopback) begin() bool {
+// begin waits for the handler and counts a call in; it fails after close.
+func (l *loopback) begin(ctx context.Context) bool {
+	select {
+	case <-l.serving:
+	case <-l.ctx.Done():
+		return false
+	case <-ctx.Done():
+		return false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -72,8 +84,7 @@ func (l *loopback) begin() bool {
 
 // RoundTrip implements http.RoundTripper.
 func (l *loopback) RoundTrip(req *http.Request) (*http.Response, error) {
-	handler := l.handler.Load()
-	if handler == nil || !l.begin() {
+	if !l.begin(req.Context()) {
 		closeBody(req)
 		return nil, errNotServing
 	}
@@ -94,7 +105,7 @@ func (l *loopback) RoundTrip(req *http.Request) (*http.Response, error) {
 		defer unhook()
 		defer closeBody(in)
 		defer out.finish()
-		(*handler).ServeHTTP(out, in)
+		l.handler.ServeHTTP(out, in)
 	}()
 	select {
 	case <-out.started:
