@@ -29,13 +29,13 @@ const (
 // Pod returns the host pod of a tenant's, or the reasons for which it must not
 // run. The refusals name fields of the tenant's pod.
 func (t Translation) Pod(tenantPod *corev1.Pod) (*corev1.Pod, []policy.Refusal) {
-	if found := refusals(&tenantPod.Spec); len(found) > 0 {
-		return nil, found
-	}
 	asked := tenantPod.DeepCopy()
 	asked.Spec.NodeName = "" // set by our own binding
 	level := policy.LevelFor(t.Tenant.Sandbox)
 	if found := policy.CheckPod(asked, level); len(found) > 0 {
+		return nil, found
+	}
+	if found := refusals(&asked.Spec); len(found) > 0 {
 		return nil, found
 	}
 	b := podBuilder{Translation: t, tenantPod: tenantPod}

@@ -1,0 +1,240 @@
+package translate_test
+
+import (
+	"bytes"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/yaml"
+
+	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer/translate"
+)
+
+var update = flag.Bool("update", false, "write what the translations give into testdata")
+
+// world is what the lookups of a test answer, from the archive's world.yaml: Nodes
+// and Pods are the host's, all else is the tenant's.
+type world struct {
+	id      tenant.ID
+	objects []runtime.Object
+}
+
+func find[T runtime.Object](w world, match func(T) bool) (T, bool) {
+	for _, o := range w.objects {
+		if object, ok := o.(T); ok && match(object) {
+			return object, true
+		}
+	}
+	var none T
+	return none, false
+}
+
+func (w world) HostNode(name string) (*corev1.Node, bool) {
+	return find(w, func(n *corev1.Node) bool { return w.id.NodeName(n.Name) == name })
+}
+
+func (w world) HostPodWithIP(ip string) (*corev1.Pod, bool) {
+	return find(w, func(p *corev1.Pod) bool { return p.Status.PodIP == ip })
+}
+
+func (w world) ConfigMap(n tenant.Name) (*corev1.ConfigMap, bool) {
+	return find(w, func(m *corev1.ConfigMap) bool { return translate.NameOf(m) == n })
+}
+
+func (w world) Secret(n tenant.Name) (*corev1.Secret, bool) {
+	return find(w, func(s *corev1.Secret) bool { return translate.NameOf(s) == n })
+}
+
+func (w world) Services(namespace string) []*corev1.Service {
+	var services []*corev1.Service
+	for _, o := range w.objects {
+		if s, ok := o.(*corev1.Service); ok && s.Namespace == namespace {
+			services = append(services, s)
+		}
+	}
+	return services
+}
+
+func (w world) Namespaces(selector labels.Selector) []string {
+	var names []string
+	for _, o := range w.objects {
+		if n, ok := o.(*corev1.Namespace); ok && selector.Matches(labels.Set(n.Labels)) {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
+// acme is the tenant of the tests.
+func acme(sandbox tenant.Sandbox) tenant.Tenant {
+	id := tenant.ID("0d9f2c1e-7b6a-4c58-9a3e-2f1d5c4b3a29")
+	return tenant.Tenant{
+		ID: id, Name: "acme", Sandbox: sandbox,
+		HostNamespace: tenant.HostNamespace("acme", id),
+		ServiceCIDR:   netip.MustParsePrefix("10.96.4.0/22"),
+	}
+}
+
+func translation(sandbox tenant.Sandbox, objects ...runtime.Object) translate.Translation {
+	w := world{id: acme(sandbox).ID, objects: objects}
+	return translate.Translation{Tenant: acme(sandbox), Lookup: w, Data: w}
+}
+
+// TestTranslations holds every archive in testdata against what the translations
+// give: tenant.yaml goes down to host.yaml or refused.txt; with host-status.yaml as
+// the host object's status (or hostevent.yaml as an event about it) it comes back up
+// as up.yaml. The comment's first word is the sandbox.
+func TestTranslations(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no archives: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			given := map[string][]byte{}
+			for _, f := range archive.Files {
+				given[f.Name] = f.Data
+			}
+			sandbox := tenant.Sandbox(strings.Trim(strings.Fields(string(archive.Comment) + " gvisor")[0], "."))
+			if sandbox.Validate() != nil {
+				sandbox = tenant.GVisor
+			}
+			got := run(t, translation(sandbox, decode(t, given["world.yaml"])...), given)
+			compare(t, file, archive, given, got)
+		})
+	}
+}
+
+// compare holds the outputs against the archive's, or writes them there.
+func compare(t *testing.T, file string, archive *txtar.Archive, given, got map[string][]byte) {
+	outputs := []string{"host.yaml", "refused.txt", "up.yaml"}
+	if *update {
+		archive.Files = without(archive.Files, outputs)
+		for _, name := range outputs {
+			if len(got[name]) > 0 {
+				archive.Files = append(archive.Files, txtar.File{Name: name, Data: got[name]})
+			}
+		}
+		if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	for _, name := range outputs {
+		if !bytes.Equal(given[name], got[name]) {
+			t.Errorf("%s: got\n%s\nwant\n%s", name, got[name], given[name])
+		}
+	}
+}
+
+func without(files []txtar.File, names []string) []txtar.File {
+	var kept []txtar.File
+	for _, f := range files {
+		if !strings.Contains(strings.Join(names, " "), f.Name) {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+// run translates tenant.yaml down, and back up.
+func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[string][]byte {
+	t.Helper()
+	got := map[string][]byte{}
+	source := given["tenant.yaml"]
+	if source == nil {
+		source = given["hostnode.yaml"]
+	}
+	switch o := decode(t, source)[0].(type) {
+	case *corev1.Pod:
+		runPod(t, tr, o, given, got)
+	case *corev1.Service:
+		got["host.yaml"] = encode(t, tr.Service(o))
+	case *discoveryv1.EndpointSlice:
+		got["host.yaml"] = encode(t, tr.EndpointSlice(o))
+	case *corev1.ConfigMap:
+		got["host.yaml"] = encode(t, tr.ConfigMap(o))
+	case *corev1.Secret:
+		got["host.yaml"] = encode(t, tr.Secret(o))
+	case *corev1.Node:
+		view, _ := translate.NodeStatus(o, tr.Node(o))
+		got["up.yaml"] = encode(t, view)
+	default:
+		t.Fatalf("no translation for %T", o)
+	}
+	return got
+}
+
+func runPod(t *testing.T, tr translate.Translation, tenantPod *corev1.Pod, given, got map[string][]byte) {
+	hostPod, refused := tr.Pod(tenantPod)
+	if len(refused) > 0 {
+		got["refused.txt"] = []byte(strings.ReplaceAll(policy.Err(refused).Error(), "; ", "\n") + "\n")
+		return
+	}
+	got["host.yaml"] = encode(t, hostPod)
+	hostPod.UID = "9c1b0a8e-0000-4000-8000-000000000001"
+	if status := given["host-status.yaml"]; status != nil {
+		seen := decode(t, status)[0].(*corev1.Pod)
+		hostPod.Status, hostPod.Spec.NodeName = seen.Status, seen.Spec.NodeName
+		up, _ := tr.PodStatus(tenantPod, hostPod)
+		got["up.yaml"] = encode(t, &corev1.Pod{TypeMeta: up.TypeMeta, Status: up.Status})
+	}
+	if event := given["host-event.yaml"]; event != nil {
+		hostPod.Spec.NodeName = "worker-7.example.org"
+		e := decode(t, event)[0].(*corev1.Event)
+		e.InvolvedObject.UID = hostPod.UID
+		e.Message = strings.ReplaceAll(e.Message, "HOSTPOD", hostPod.Name)
+		got["up.yaml"] = encode(t, tr.Event(e, tenantPod, hostPod))
+	}
+}
+
+// decode reads the objects of a YAML file.
+func decode(t *testing.T, data []byte) []runtime.Object {
+	t.Helper()
+	var objects []runtime.Object
+	for _, doc := range bytes.Split(data, []byte("\n---\n")) {
+		if len(bytes.TrimSpace(doc)) == 0 {
+			continue
+		}
+		o, _, err := scheme.Codecs.UniversalDeserializer().Decode(doc, nil, nil)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, doc)
+		}
+		objects = append(objects, o)
+	}
+	return objects
+}
+
+func encode[T any](t *testing.T, object *T) []byte {
+	t.Helper()
+	if object == nil {
+		return []byte("none\n")
+	}
+	data, err := yaml.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept [][]byte
+	for _, line := range bytes.SplitAfter(data, []byte("\n")) {
+		if s := strings.TrimSpace(string(line)); s != "status: {}" && s != "loadBalancer: {}" && s != "creationTimestamp: null" && s != "resources: {}" {
+			kept = append(kept, line)
+		}
+	}
+	return bytes.Join(kept, nil)
+}
