@@ -238,10 +238,25 @@ func (a *audit) withStranger(ctx context.Context, tenants []v1alpha1.VirtualClus
 // stranger places the canaries of the run's own tenant.
 func (a *audit) stranger(ctx context.Context, sandbox string) Fact[station] {
 	a.progress("starting a tenant of the audit's own, to play any other")
+	ctx, cancel := a.share(ctx)
+	defer cancel()
 	vc, err := a.canaries.stranger(ctx, sandbox)
 	if err != nil {
 		return Unknown[station](err)
 	}
+	return Found(a.canaries.place(ctx, vc))
+}
+
+// share is the part of the audit's time that waiting for something to start may
+// take, so that there is time left to read what can be read.
+func (a *audit) share(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, a.config.Timeout/3)
+}
+
+// place places a tenant's canaries within their share of the time.
+func (a *audit) place(ctx context.Context, vc v1alpha1.VirtualCluster) Fact[station] {
+	ctx, cancel := a.share(ctx)
+	defer cancel()
 	return Found(a.canaries.place(ctx, vc))
 }
 
@@ -256,7 +271,7 @@ func (a *audit) facts(ctx context.Context, name string, other Fact[station]) *Fa
 	var here Fact[station]
 	if a.config.Probing {
 		f.Admissions = Known(a.canaries.admissions(ctx, vc))
-		here = Found(a.canaries.place(ctx, vc))
+		here = a.place(ctx, vc)
 		if s, err := here.Get(); err == nil {
 			f.Probes = a.probe(ctx, s, other)
 		} else {
