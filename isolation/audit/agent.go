@@ -45,8 +45,9 @@ const deniedCounter = "denied"
 
 // NodeReader asks the agents of nodes.
 type NodeReader interface {
-	// Facts returns what a node says of a pod, or an error for which
-	// apierrors.IsNotFound holds when the node does not know the pod.
+	// Facts returns what a node says of a pod and of the fence around its
+	// namespace, or an error for which apierrors.IsNotFound holds when the node
+	// does not know the pod; without a pod, of the fence alone.
 	Facts(ctx context.Context, node, namespace, pod string) (NodeFacts, error)
 }
 
@@ -77,7 +78,7 @@ func (h *hostAPI) Facts(ctx context.Context, node, namespace, pod string) (NodeF
 	raw, err := h.core.RESTClient().Get().Resource("nodes").Name(node).SubResource("proxy").Suffix("sublet", "facts").
 		Param("namespace", namespace).Param("pod", pod).DoRaw(ctx)
 	if err != nil {
-		return facts, fmt.Errorf("ask the agent on node %s about pod %s: %w", node, pod, err)
+		return facts, fmt.Errorf("ask the agent on node %s: %w", node, err)
 	}
 	if err := json.Unmarshal(raw, &facts); err != nil {
 		return facts, fmt.Errorf("read the answer of the agent on node %s: %w", node, err)

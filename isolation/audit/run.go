@@ -278,7 +278,8 @@ func (a *audit) facts(ctx context.Context, name string, other Fact[station]) *Fa
 			f.Probes = Unknown[Probes](err)
 		}
 	}
-	a.runtime(ctx, f, here)
+	a.sandboxes(ctx, f, here)
+	f.Fences = a.fences(ctx, vc.Status.Namespace)
 	a.canaries.drop(ctx, vc)
 	return f
 }

@@ -1,12 +1,9 @@
 package audit
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -77,7 +74,7 @@ func (c collector) hostTargets(ctx context.Context) ([]target, error) {
 
 // denials reads how many packets of a canary the fence refused so far.
 func (a *audit) denials(ctx context.Context, c canary) Fact[Counter] {
-	facts, err := a.nodes.Facts(ctx, c.node, c.ref.Namespace, c.ref.Name)
+	facts, err := a.nodes.Facts(ctx, c.node, c.ref.Namespace, "")
 	if err != nil {
 		return Unknown[Counter](err)
 	}
@@ -104,22 +101,15 @@ func counted(before, after Fact[Counter]) Fact[Counter] {
 	return Known(c)
 }
 
-// runtime reads from the nodes what runs around the tenant's pods and its
-// canary, and the fence around them.
-func (a *audit) runtime(ctx context.Context, f *Facts, here Fact[station]) {
+// sandboxes reads from the nodes what runs around the tenant's pods and its
+// canary.
+func (a *audit) sandboxes(ctx context.Context, f *Facts, here Fact[station]) {
 	pods, err := f.Pods.Get()
 	if err != nil {
-		f.Sandboxes, f.Fences = Unknown[[]Sandbox](err), Unknown[[]Fence](err)
+		f.Sandboxes = Unknown[[]Sandbox](err)
 		return
 	}
 	boxes := []Sandbox{}
-	fences := map[string]Fence{}
-	add := func(b Sandbox, facts Fact[NodeFacts]) {
-		boxes = append(boxes, b)
-		if old, ok := fences[b.Node]; !ok || old.State.err != nil {
-			fences[b.Node] = Fence{Node: b.Node, State: fenceState(facts)}
-		}
-	}
 	for i := range pods {
 		p := &pods[i]
 		if p.Status.Phase != corev1.PodRunning || p.Spec.NodeName == "" {
@@ -129,23 +119,36 @@ func (a *audit) runtime(ctx context.Context, f *Facts, here Fact[station]) {
 		if facts.err != nil && a.gone(ctx, p) {
 			continue
 		}
-		add(Sandbox{Pod: *podRef(p), Node: p.Spec.NodeName, Process: process(facts, p.UID)}, facts)
+		boxes = append(boxes, Sandbox{Pod: *podRef(p), Node: p.Spec.NodeName, Process: process(facts, p.UID)})
 	}
 	if a.config.Probing {
-		b, facts := a.canarySandbox(ctx, here)
-		add(b, facts)
+		boxes = append(boxes, a.canarySandbox(ctx, here))
 	}
 	f.Sandboxes = Known(boxes)
-	f.Fences = Known(slices.SortedFunc(maps.Values(fences), func(x, y Fence) int { return cmp.Compare(x.Node, y.Node) }))
 }
 
-func (a *audit) canarySandbox(ctx context.Context, here Fact[station]) (Sandbox, Fact[NodeFacts]) {
+// fences reads the tenant's fence from every node, whether the tenant has pods
+// there or not: it must be there before the first one.
+func (a *audit) fences(ctx context.Context, namespace string) Fact[[]Fence] {
+	nodes := list(ctx, a.collector.host, func(l *corev1.NodeList) []corev1.Node { return l.Items })
+	all, err := nodes.Get()
+	if err != nil {
+		return Unknown[[]Fence](err)
+	}
+	out := make([]Fence, 0, len(all))
+	for _, n := range all {
+		out = append(out, Fence{Node: n.Name, State: fenceState(Found(a.nodes.Facts(ctx, n.Name, namespace, "")))})
+	}
+	return Known(out)
+}
+
+func (a *audit) canarySandbox(ctx context.Context, here Fact[station]) Sandbox {
 	s, err := here.Get()
 	if err != nil {
-		return Sandbox{Pod: ObjectRef{Kind: "Pod", Name: "canary"}, Canary: true, Process: Unknown[Process](err)}, Unknown[NodeFacts](err)
+		return Sandbox{Pod: ObjectRef{Kind: "Pod", Name: "canary"}, Canary: true, Process: Unknown[Process](err)}
 	}
 	facts := Found(a.nodes.Facts(ctx, s.prober.node, s.prober.ref.Namespace, s.prober.ref.Name))
-	return Sandbox{Pod: s.prober.ref, Node: s.prober.node, Canary: true, Process: process(facts, types.UID(s.prober.ref.UID))}, facts
+	return Sandbox{Pod: s.prober.ref, Node: s.prober.node, Canary: true, Process: process(facts, types.UID(s.prober.ref.UID))}
 }
 
 // gone says whether a pod ended or went since it was listed.
