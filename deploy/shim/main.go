@@ -68,6 +68,7 @@ func (m manager) Start(ctx context.Context, id string, opts shim.StartOpts) (_ s
 	if err != nil {
 		return shim.BootstrapParams{}, fmt.Errorf("listen on %s: %w", address, err)
 	}
+	listener.SetUnlinkOnClose(false) // the server goes on with it
 	defer listener.Close()
 	defer func() {
 		if err != nil {

@@ -1,0 +1,13 @@
+// Package kube runs Kubernetes' own kubelet and kube-proxy inside this process. It
+// is the only package of the host agent that imports k8s.io/kubernetes, and its
+// exported surface shows nothing of it.
+//
+// Flow: [RunKubelet] reads the configuration file that host-agent/node has
+// written, as the kubelet command would, and runs the kubelet until its context
+// ends; [RunProxy] does the same for kube-proxy with flags; [CleanProxy] removes
+// the rules that kube-proxy leaves in the kernel.
+//
+// Both keep process-wide state (metrics, feature gates) and goroutines that
+// outlive their context: a process runs each at most once and then exits. The
+// package never handles signals and never configures logging.
+package kube
