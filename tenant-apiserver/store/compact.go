@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
@@ -73,7 +74,7 @@ func (g *group) sweep(slice int) error {
 	}
 	for _, s := range batch {
 		if s.prev != (pos{}) {
-			g.remove(g.log, bucketLog, s.prev.bytes())
+			g.remove(g.toLog, s.prev.bytes())
 		}
 		if s.deleted && s.at.rev < g.head.compacted {
 			if err := g.forget(s.key, s.at); err != nil {
@@ -92,9 +93,9 @@ func (g *group) forget(key []byte, at pos) error {
 		return err
 	}
 	if e.at == at {
-		g.remove(g.cur, bucketCur, key)
+		g.remove(g.toCur, key)
 	}
-	g.remove(g.log, bucketLog, at.bytes())
+	g.remove(g.toLog, at.bytes())
 	return nil
 }
 
@@ -104,24 +105,22 @@ func (g *group) forget(key []byte, at pos) error {
 func (s *Store) adopt(h head) error {
 	s.keep.sweeping = h.compacted > 0 && h.swept != pos{rev: h.compacted}
 	g := &group{now: s.o.Clock.Now(), keep: s.keep}
-	err := guard(func() error {
-		return s.db.Update(func(tx *bolt.Tx) error {
-			if err := g.begin(tx); err != nil {
-				return err
-			}
-			if err := g.clampLeases(); err != nil {
-				return err
-			}
-			if g.head.id == "" && s.o.ID != "" {
-				g.head.id, g.dirty = s.o.ID, true
-			}
-			if first, _ := g.dueBy.Cursor().First(); len(first) == 16 {
-				g.keep.due = 1 // look at once
-			}
-			return g.finish()
-		})
+	err := s.update(func(tx *bolt.Tx) error {
+		if err := g.begin(tx); err != nil {
+			return err
+		}
+		if err := g.clampLeases(); err != nil {
+			return err
+		}
+		if g.head.id == "" && s.o.ID != "" {
+			g.head.id, g.dirty = s.o.ID, true
+		}
+		if first, _ := g.due.Cursor().First(); first != nil {
+			g.keep.due = 1 // look at once
+		}
+		return g.finish()
 	})
-	if err != nil && err != errRollback {
+	if err != nil && !errors.Is(err, errRollback) {
 		return err
 	}
 	s.keep = g.keep
@@ -134,9 +133,9 @@ func (g *group) clampLeases() error {
 		lease
 	}
 	var all []clamped
-	err := g.lease.ForEach(func(k, _ []byte) error {
+	err := g.leases.ForEach(func(k, _ []byte) error {
 		id := idOf(k)
-		l, err := readLease(g.lease, id)
+		l, err := readLease(g.leases.Bucket, id)
 		if err == nil && l.deadline > deadline(g.now, l.ttl) {
 			all = append(all, clamped{id, l})
 		}
@@ -146,7 +145,7 @@ func (g *group) clampLeases() error {
 		return err
 	}
 	for _, c := range all {
-		g.remove(g.dueBy, bucketDue, dueKey(c.id, c.lease))
+		g.remove(g.due, dueKey(c.id, c.lease))
 		c.deadline = deadline(g.now, c.ttl)
 		g.setLease(c.id, c.lease)
 	}

@@ -4,7 +4,7 @@
 //
 // # What lies on disk
 //
-//	meta    "head"              -> format, id, revision, compacted, swept
+//	meta    "head"              -> format, revision, compacted, swept, sizes, id
 //	cur     key                 -> mod, sub, create, version, lease   (version 0: deleted)
 //	log     mod(8) sub(4)       -> kind, create, version, lease, prev, key, value
 //	lease   id(8)               -> ttl, deadline
@@ -13,7 +13,8 @@
 //
 // Numbers in keys are big-endian, so that byte order is their order. Every
 // value ends in a CRC-32C over its bucket, key and bytes, because bbolt checks
-// only its two meta pages.
+// only its two meta pages; sizes are the numbers of entries of the others, since
+// an entry that is gone has no checksum.
 //
 // A value is stored once, in the log, under the revision that wrote it; cur
 // says where. Each log record points at the one before it for the same key

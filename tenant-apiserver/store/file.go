@@ -158,7 +158,7 @@ func createFile(path string, o Options) error {
 		return err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range allBuckets {
+		for _, name := range append([][]byte{bucketMeta}, counted...) {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}

@@ -19,8 +19,9 @@ var (
 	bucketDue   = []byte("due")
 	bucketHeld  = []byte("held")
 
-	allBuckets = [][]byte{bucketMeta, bucketCur, bucketLog, bucketLease, bucketDue, bucketHeld}
-	keyHead    = []byte("head")
+	// counted are the buckets whose sizes meta keeps, in this order.
+	counted = [][]byte{bucketCur, bucketLog, bucketLease, bucketDue, bucketHeld}
+	keyHead = []byte("head")
 )
 
 // errDecode is what every decoder returns for bytes that it did not write.
@@ -139,12 +140,15 @@ type head struct {
 	rev       int64 // of the last transaction that changed something; 1 in a new store
 	compacted int64 // reads below it are refused; 0: nothing was compacted
 	swept     pos   // compaction has removed what it may below this place
-	id        string
+	// sizes of the counted buckets: a page that lost entries would go unnoticed
+	// otherwise.
+	sizes [5]int64
+	id    string
 }
 
 func (h head) encode() []byte {
 	b := appendInts(nil, h.format, h.rev, h.compacted, h.swept.rev, int64(h.swept.sub))
-	return append(b, h.id...)
+	return append(appendInts(b, h.sizes[:]...), h.id...)
 }
 
 // decodeHead reads the format first, since all after it may be unknown.
@@ -161,7 +165,12 @@ func decodeHead(b []byte) (head, error) {
 	if rest, err = readInts(rest, m[:]); err != nil {
 		return head{}, fmt.Errorf("meta value: %w", errDecode)
 	}
-	return head{format: n[0], rev: m[0], compacted: m[1], swept: pos{m[2], uint32(m[3])}, id: string(rest)}, nil
+	h := head{format: n[0], rev: m[0], compacted: m[1], swept: pos{m[2], uint32(m[3])}}
+	if rest, err = readInts(rest, h.sizes[:]); err != nil {
+		return head{}, fmt.Errorf("meta value: %w", errDecode)
+	}
+	h.id = string(rest)
+	return h, nil
 }
 
 // lease is the value of the lease bucket.

@@ -35,10 +35,10 @@ func (s *Store) Grant(ctx context.Context, id, ttl int64) (LeaseInfo, error) {
 	}
 	info := LeaseInfo{ID: id, TTL: ttl, Left: ttl}
 	err := s.submit(ctx, 0, func(g *group) error {
-		for info.ID == 0 || id == 0 && g.lease.Get(idBytes(info.ID)) != nil {
+		for info.ID == 0 || id == 0 && g.leases.Get(idBytes(info.ID)) != nil {
 			info.ID = randomID()
 		}
-		if g.lease.Get(idBytes(info.ID)) != nil {
+		if g.leases.Get(idBytes(info.ID)) != nil {
 			return ErrLeaseExists
 		}
 		g.setLease(info.ID, lease{ttl: ttl, deadline: deadline(g.now, ttl)})
@@ -56,7 +56,7 @@ func (s *Store) Renew(ctx context.Context, id int64) (LeaseInfo, error) {
 		if err != nil {
 			return err
 		}
-		g.remove(g.dueBy, bucketDue, dueKey(id, l))
+		g.remove(g.due, dueKey(id, l))
 		l.deadline = deadline(g.now, l.ttl)
 		g.setLease(id, l)
 		info.TTL, info.Left, info.Revision = l.ttl, l.ttl, g.head.rev
@@ -142,7 +142,7 @@ func readLease(b *bolt.Bucket, id int64) (lease, error) {
 // findLease returns a lease that has not ended. One whose time is up is gone
 // for all callers, although housekeeping may still have to remove it.
 func (g *group) findLease(id int64) (lease, error) {
-	l, err := readLease(g.lease, id)
+	l, err := readLease(g.leases.Bucket, id)
 	if err == nil && l.deadline <= g.now.UnixNano() {
 		return lease{}, ErrLeaseNotFound
 	}
@@ -162,8 +162,8 @@ func dueKey(id int64, l lease) []byte { return append(idBytes(l.deadline), idByt
 func heldPrefix(id int64) []byte { return idBytes(id) }
 
 func (g *group) setLease(id int64, l lease) {
-	g.put(g.lease, bucketLease, idBytes(id), l.encode())
-	g.put(g.dueBy, bucketDue, dueKey(id, l), nil)
+	g.put(g.leases, idBytes(id), l.encode())
+	g.put(g.due, dueKey(id, l), nil)
 }
 
 // hold moves a key from one lease to another; 0 is none.
@@ -172,10 +172,10 @@ func (g *group) hold(key []byte, from, to int64) {
 		return
 	}
 	if from != 0 {
-		g.remove(g.held, bucketHeld, append(heldPrefix(from), key...))
+		g.remove(g.held, append(heldPrefix(from), key...))
 	}
 	if to != 0 {
-		g.put(g.held, bucketHeld, append(heldPrefix(to), key...), nil)
+		g.put(g.held, append(heldPrefix(to), key...), nil)
 	}
 }
 
@@ -191,18 +191,18 @@ func heldKeys(held *bolt.Bucket, id int64) [][]byte {
 // endLease removes a lease and, under one revision, its keys.
 func (g *group) endLease(id int64, l lease) {
 	w := g.begins()
-	for _, key := range heldKeys(g.held, id) {
+	for _, key := range heldKeys(g.held.Bucket, id) {
 		w.deleteRange(Range{Key: key})
 	}
 	w.ends()
-	g.remove(g.lease, bucketLease, idBytes(id))
-	g.remove(g.dueBy, bucketDue, dueKey(id, l))
+	g.remove(g.leases, idBytes(id))
+	g.remove(g.due, dueKey(id, l))
 }
 
 // expire ends the leases whose time is up, and notes when the next one's is.
 func (g *group) expire() {
 	for g.err == nil {
-		first, _ := g.dueBy.Cursor().First()
+		first, _ := g.due.Cursor().First()
 		if len(first) != 16 {
 			g.keep.due = 0
 			return
@@ -212,7 +212,7 @@ func (g *group) expire() {
 			g.keep.due = at
 			return
 		}
-		l, err := readLease(g.lease, id)
+		l, err := readLease(g.leases.Bucket, id)
 		if g.check(err) {
 			return
 		}

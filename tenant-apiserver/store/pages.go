@@ -24,6 +24,7 @@ const (
 
 	flagBranch   = 0x01
 	flagLeaf     = 0x02
+	flagMeta     = 0x04
 	flagFreelist = 0x10
 	flagBucket   = 0x01 // of a leaf element
 )
@@ -45,6 +46,15 @@ func checkPages(f io.ReaderAt, size int64) error {
 	if m.high < 2 || m.high > uint64(size)/uint64(m.pageSize) {
 		return fmt.Errorf("%w: it is truncated: %d pages of %d bytes are in use, %d bytes are there",
 			ErrCorrupt, m.high, m.pageSize, size)
+	}
+	for id := range uint64(2) {
+		header := make([]byte, pageHeader)
+		if _, err := f.ReadAt(header, int64(id)*int64(m.pageSize)); err != nil {
+			return fmt.Errorf("read page %d: %w", id, err)
+		}
+		if binary.LittleEndian.Uint64(header) != id || binary.LittleEndian.Uint16(header[8:]) != flagMeta {
+			return fmt.Errorf("%w: page %d is no meta page", ErrCorrupt, id)
+		}
 	}
 	w := &pageWalk{f: f, pageSize: int64(m.pageSize), high: m.high, seen: make([]bool, m.high)}
 	w.seen[0], w.seen[1] = true, true

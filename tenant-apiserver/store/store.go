@@ -114,12 +114,8 @@ func checkContents(tx *bolt.Tx) (head, error) {
 	if h.format != format {
 		return head{}, fmt.Errorf("%w: %d, this release knows %d", ErrNewerFormat, h.format, format)
 	}
-	for _, name := range allBuckets {
-		b := tx.Bucket(name)
-		if b == nil {
-			return head{}, fmt.Errorf("%w: it has no bucket %s", ErrCorrupt, name)
-		}
-		if err := b.ForEach(func(k, v []byte) error { return checkValue(name, k, v) }); err != nil {
+	for i, name := range counted {
+		if err := checkBucket(tx.Bucket(name), name, h.sizes[i]); err != nil {
 			return head{}, err
 		}
 	}
@@ -129,6 +125,22 @@ func checkContents(tx *bolt.Tx) (head, error) {
 		}
 	}
 	return h, nil
+}
+
+// checkBucket wants size good values.
+func checkBucket(b *bolt.Bucket, name []byte, size int64) error {
+	if b == nil {
+		return fmt.Errorf("%w: it has no bucket %s", ErrCorrupt, name)
+	}
+	n := int64(0)
+	err := b.ForEach(func(k, v []byte) error {
+		n++
+		return checkValue(name, k, v)
+	})
+	if err == nil && n != size {
+		return fmt.Errorf("%w: bucket %s has %d entries of %d", ErrCorrupt, name, n, size)
+	}
+	return err
 }
 
 // checkValue checks the seal and the form of one value.

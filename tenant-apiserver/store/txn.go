@@ -205,8 +205,8 @@ func (w *writes) append(before, e entry, kv *KeyValue) []*KeyValue {
 		deleted: !e.live(), create: e.create, version: e.version, lease: e.lease,
 		prev: before.at, key: kv.Key, value: kv.Value,
 	}
-	w.put(w.log, bucketLog, e.at.bytes(), r.encode())
-	w.put(w.cur, bucketCur, kv.Key, e.encode())
+	w.put(w.toLog, e.at.bytes(), r.encode())
+	w.put(w.toCur, kv.Key, e.encode())
 	w.hold(kv.Key, before.lease, e.lease)
 
 	ev := Event{Deleted: !e.live(), KV: kv}

@@ -42,7 +42,7 @@ type writerState struct {
 // group is one bbolt transaction of the writer and all requests in it.
 type group struct {
 	snapshot
-	lease, dueBy, held *bolt.Bucket
+	toCur, toLog, leases, due, held bucket
 
 	now    time.Time
 	events []Event
@@ -162,15 +162,13 @@ func (s *Store) commit(calls []*call) {
 // caller of the group must be told, nil when each has its own outcome.
 func (s *Store) transact(calls []*call) error {
 	g := &group{now: s.o.Clock.Now(), keep: s.keep}
-	err := guard(func() error {
-		return s.db.Update(func(tx *bolt.Tx) error {
-			if err := g.begin(tx); err != nil {
-				return err
-			}
-			g.run(calls)
-			g.housekeep(s.o.SweepSlice)
-			return g.finish()
-		})
+	err := s.update(func(tx *bolt.Tx) error {
+		if err := g.begin(tx); err != nil {
+			return err
+		}
+		g.run(calls)
+		g.housekeep(s.o.SweepSlice)
+		return g.finish()
 	})
 	switch {
 	case err == nil || errors.Is(err, errRollback):
@@ -185,12 +183,38 @@ func (s *Store) transact(calls []*call) error {
 	return s.fail(err)
 }
 
+// update runs f in a bbolt transaction of its own and commits it. It is not
+// DB.Update, which answers a panic by looking through the whole file in a
+// goroutine that nobody can recover; taking the transaction back does not.
+func (s *Store) update(f func(tx *bolt.Tx) error) error {
+	return guard(func() error {
+		tx, err := s.db.Begin(true)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback() // says that it is closed, after Commit
+		if err := f(tx); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+}
+
+// bucket is a bucket that the group writes to.
+type bucket struct {
+	*bolt.Bucket
+	name []byte
+	size *int64 // nil for meta
+}
+
 func (g *group) begin(tx *bolt.Tx) (err error) {
 	if g.snapshot, err = newSnapshot(tx); err != nil {
 		return err
 	}
-	g.log.FillPercent = logFill
-	g.lease, g.dueBy, g.held = tx.Bucket(bucketLease), tx.Bucket(bucketDue), tx.Bucket(bucketHeld)
+	for i, b := range []*bucket{&g.toCur, &g.toLog, &g.leases, &g.due, &g.held} {
+		*b = bucket{tx.Bucket(counted[i]), counted[i], &g.head.sizes[i]}
+	}
+	g.toLog.FillPercent = logFill
 	return nil
 }
 
@@ -212,23 +236,30 @@ func (g *group) finish() error {
 	if !g.dirty {
 		return errRollback
 	}
-	g.put(g.tx.Bucket(bucketMeta), bucketMeta, keyHead, g.head.encode())
+	g.put(bucket{g.tx.Bucket(bucketMeta), bucketMeta, nil}, keyHead, g.head.encode())
 	return g.err
 }
 
 // put seals and writes a value; it remembers the first failure.
-func (g *group) put(b *bolt.Bucket, name, key, body []byte) {
+func (g *group) put(b bucket, key, body []byte) {
 	g.dirty = true
-	if err := b.Put(key, seal(name, key, body)); err != nil && g.err == nil {
-		g.err = fmt.Errorf("write %s: %w", name, err)
+	if b.size != nil && b.Get(key) == nil {
+		*b.size++
+	}
+	if err := b.Put(key, seal(b.name, key, body)); err != nil && g.err == nil {
+		g.err = fmt.Errorf("write %s: %w", b.name, err)
 	}
 }
 
-// remove deletes a key; it remembers the first failure.
-func (g *group) remove(b *bolt.Bucket, name, key []byte) {
+// remove deletes a key, which may be gone; it remembers the first failure.
+func (g *group) remove(b bucket, key []byte) {
+	if b.Get(key) == nil {
+		return
+	}
 	g.dirty = true
+	*b.size--
 	if err := b.Delete(key); err != nil && g.err == nil {
-		g.err = fmt.Errorf("remove from %s: %w", name, err)
+		g.err = fmt.Errorf("remove from %s: %w", b.name, err)
 	}
 }
 
