@@ -10,15 +10,29 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
+
+	"sublet.dev/isolation/tenant"
 )
 
 // NodeFacts is what a node's agent says of one pod and of the fence around its
 // tenant: the answer to GET /sublet/facts?namespace=&pod= at the node's kubelet
 // port, which is reached through the host API.
 type NodeFacts struct {
+	Node    NodeState     `json:"node"`
 	Sandbox *SandboxFacts `json:"sandbox"`
 	Fence   *FenceFacts   `json:"fence"`
 }
+
+// NodeState is what a node's agent says of the node.
+type NodeState struct {
+	// Versions are those of its programs, Sandboxes says for each [worksHere] or
+	// why it does not.
+	Versions  map[string]string         `json:"versions"`
+	Sandboxes map[tenant.Sandbox]string `json:"sandboxes"`
+}
+
+// worksHere is what an agent says of a sandbox that it tried with success.
+const worksHere = "works"
 
 // SandboxFacts is the pod's sandbox as CRI and /proc have it.
 type SandboxFacts struct {

@@ -306,6 +306,11 @@ var failing = map[string][]change{
 		{"the same rule twice", onFence(func(s *FenceState) { s.Enforced = append(s.Enforced, "drop a") }), "drop a"},
 		{"no fence at all", onFence(func(s *FenceState) { *s = FenceState{} }), "no fence"},
 	},
+	"SUB-HOST-002": {
+		{"old containerd", onNode(func(n *Node) { n.Versions["containerd"] = "v2.2.4" }), "2.2.4"},
+		{"an older line", onNode(func(n *Node) { n.Versions["runc"] = "1.2.99" }), "1.2.99"},
+	},
+	"SUB-HOST-003": {{"offered and broken", onNode(func(n *Node) { n.Sandboxes[tenant.GVisor] = "runsc crashed" }), "runsc crashed"}},
 	"SUB-HOST-001": {{"left", func(f *Facts) { f.Tenants = Known([]v1alpha1.VirtualCluster{globex()}) }, acmeUID}},
 }
 
@@ -320,6 +325,12 @@ func onBaseline(how func(baseline.Object)) func(*Facts) {
 func onAdmissions(how func(*[]Admission)) func(*Facts) {
 	return func(f *Facts) { edit(&f.Admissions, how) }
 }
+
+func onNode(how func(*Node)) func(*Facts) {
+	return func(f *Facts) { edit(&f.Nodes, func(n *[]Fact[Node]) { edit(&(*n)[0], how) }) }
+}
+
+func silentNode(f *Facts) { f.Nodes = Known([]Fact[Node]{Unknown[Node](errTest)}) }
 
 func onFence(how func(*FenceState)) func(*Facts) {
 	return func(f *Facts) { edit(&f.Fences, func(s *[]Fence) { edit(&(*s)[0].State, how) }) }
@@ -362,6 +373,8 @@ var unclear = map[string][]change{
 	"SUB-DNS-001": {{"no canary", noProbes, ""}, {"no answer", onProbes(func(p *Probes) { edit(&p.DNS.Reply, func(r *Reply) { *r = Reply{Error: "no such host"} }) }), "no such host"},
 		{"not asked", onProbes(func(p *Probes) { p.DNS.Reply = Unknown[Reply](errTest) }), ""}, {"no range", onProbes(func(p *Probes) { p.APIAddress = "" }), "not known"}},
 	"SUB-NET-006":  {{"no node", func(f *Facts) { f.Fences = Known([]Fence{}) }, ""}, {"a node is silent", func(f *Facts) { edit(&f.Fences, func(s *[]Fence) { (*s)[0].State = Unknown[FenceState](errTest) }) }, "does not answer"}},
+	"SUB-HOST-002": {{"no nodes", func(f *Facts) { f.Nodes = Known([]Fact[Node]{}) }, "none"}, {"a silent node", silentNode, "does not answer"}, {"no version", onNode(func(n *Node) { n.Versions["runc"] = "unknown" }), "unknown"}},
+	"SUB-HOST-003": {{"no nodes", func(f *Facts) { f.Nodes = Known([]Fact[Node]{}) }, "none"}, {"a silent node", silentNode, "does not answer"}, {"not told", onNode(func(n *Node) { n.Sandboxes = nil }), "told nothing"}},
 	"SUB-HOST-001": {{"no tenants", func(f *Facts) { f.Tenants = Unknown[[]v1alpha1.VirtualCluster](errTest) }, ""}, {"no objects", func(f *Facts) { f.Marked = Unknown[[]Object](errTest) }, ""}},
 }
 

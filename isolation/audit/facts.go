@@ -60,7 +60,7 @@ func (o Object) Ref() *ObjectRef {
 }
 
 // Facts is everything the checks of one subject look at: a tenant, or the host,
-// for which only Tenants and Marked are set.
+// for which only Tenants, Marked and Nodes are set.
 type Facts struct {
 	// Tenant is the audited tenant as the provider declared it.
 	Tenant Fact[v1alpha1.VirtualCluster]
@@ -94,6 +94,15 @@ type Facts struct {
 	Probes Fact[Probes]
 	// Marked is, for the host alone, every namespace and pod with a tenant's mark.
 	Marked Fact[[]Object]
+	// Nodes is, for the host alone, every node with what its agent says.
+	Nodes Fact[[]Fact[Node]]
+}
+
+// Node is a host node.
+type Node struct {
+	Name   string
+	Labels map[string]string
+	NodeState
 }
 
 // Binding is a RoleBinding or ClusterRoleBinding with the rules it grants.

@@ -155,6 +155,9 @@ func good() *Facts {
 		Sandboxes:      Known(sandboxes()),
 		Fences:         Known([]Fence{{Node: "node-1", State: Known(FenceState{Rendered: []string{"drop a", "drop b"}, Enforced: []string{"drop  b", "drop a"}})}}),
 		Probes:         Known(probes()),
-		Marked:         Known([]Object{{"Namespace", space.ObjectMeta}}),
+		Nodes: Known([]Fact[Node]{Known(Node{Name: "node-1", Labels: map[string]string{tenant.GVisor.NodeLabel(): "true"}, NodeState: NodeState{
+			Versions:  map[string]string{"containerd": "v2.4.2", "runc": "1.5.2"},
+			Sandboxes: map[tenant.Sandbox]string{tenant.GVisor: worksHere, tenant.RuncUserNS: "no user namespaces"}}})}),
+		Marked: Known([]Object{{"Namespace", space.ObjectMeta}}),
 	}
 }

@@ -186,7 +186,7 @@ func (a *audit) subjects(ctx context.Context, tenants []v1alpha1.VirtualCluster)
 		out = append(out, s)
 	}
 	host := Subject{Kind: SubjectHost, Name: "host"}
-	host.Results = a.settled(ctx, HostChecks(), a.collector.hostFacts(ctx), func() *Facts { return a.collector.hostFacts(ctx) })
+	host.Results = a.settled(ctx, HostChecks(), a.hostFacts(ctx), func() *Facts { return a.collector.hostFacts(ctx) })
 	host.Coverage, host.Verdict = cover(host.Results)
 	return append(out, host)
 }

@@ -127,6 +127,24 @@ func (a *audit) sandboxes(ctx context.Context, f *Facts, here Fact[station]) {
 	f.Sandboxes = Known(boxes)
 }
 
+// hostFacts reads what the checks of the host need.
+func (a *audit) hostFacts(ctx context.Context) *Facts {
+	f := a.collector.hostFacts(ctx)
+	nodes := list(ctx, a.collector.host, func(l *corev1.NodeList) []corev1.Node { return l.Items })
+	all, err := nodes.Get()
+	if err != nil {
+		f.Nodes = Unknown[[]Fact[Node]](err)
+		return f
+	}
+	out := make([]Fact[Node], 0, len(all))
+	for _, n := range all {
+		told, err := a.nodes.Facts(ctx, n.Name, "", "")
+		out = append(out, Found(Node{Name: n.Name, Labels: n.Labels, NodeState: told.Node}, err))
+	}
+	f.Nodes = Known(out)
+	return f
+}
+
 // fences reads the tenant's fence from every node, whether the tenant has pods
 // there or not: it must be there before the first one.
 func (a *audit) fences(ctx context.Context, namespace string) Fact[[]Fence] {
