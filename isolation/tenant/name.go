@@ -52,7 +52,7 @@ func (id ID) HostName(n Name) HostName {
 // HostNamespace returns the name of the host namespace that holds all objects of
 // the tenant with that name and ID.
 func HostNamespace(name string, id ID) string {
-	return readable("sublet-"+name, 63-17) + "-" + id.Short()
+	return readable(hostNamespacePrefix+name, 63-17) + "-" + id.Short()
 }
 
 // ValidateName says whether name can be a tenant's: a DNS-1123 label of at most
