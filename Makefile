@@ -44,11 +44,11 @@ lint: ## go vet and staticcheck
 
 .PHONY: test
 test: build deps images lint ## every test, on real containers (root)
-	go test -timeout 45m -p 1 ./...
+	go test -timeout 45m -p 1 -ldflags '-s -w $(K8S_LDFLAGS)' ./...
 
 .PHONY: bench
 bench: build deps images ## the figures of docs/benchmarks.md
-	go test -run '^$$' -bench . -benchtime 1x -timeout 45m ./test/bench/...
+	go test -run '^$$' -bench . -benchtime 3x -timeout 45m ./test/bench/...
 
 .PHONY: generate
 generate: ## deep copies and manifests of api/
