@@ -117,16 +117,16 @@ func bootstrapTemplate(ctx context.Context, c Config, st *storage) error {
 	}
 	options := c.options(st.endpoint, false)
 	options.Template = true
-	instance, err := kube.New(options)
+	instance, err := kube.New(ctx, options)
 	if err != nil {
 		return err
 	}
-	s := newServer(c, instance, cert)
+	s := newServer(ctx, c, instance, cert)
 	go func() {
 		defer close(s.done)
 		s.err = instance.Run(s.life)
 	}()
-	err = s.waitReady(ctx)
+	err = s.waitReady(ctx, func(context.Context) error { return nil })
 	return errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
 }
 

@@ -83,13 +83,13 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.close())
 	}
-	instance, err := kube.New(c.options(st.endpoint, bootstrapped))
+	instance, err := kube.New(ctx, c.options(st.endpoint, bootstrapped))
 	if err != nil {
 		return nil, errors.Join(err, st.close())
 	}
-	s := newServer(c, instance, cert)
+	s := newServer(ctx, c, instance, cert)
 	go s.run(st)
-	if err := s.waitReady(ctx); err != nil {
+	if err := s.waitReady(ctx, s.defaultNamespace); err != nil {
 		return nil, errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
 	}
 	if !bootstrapped {
@@ -100,7 +100,7 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	return s, nil
 }
 
-func newServer(c Config, instance *kube.Instance, cert tls.Certificate) *Server {
+func newServer(ctx context.Context, c Config, instance *kube.Instance, cert tls.Certificate) *Server {
 	s := &Server{
 		config:   c,
 		log:      c.Logger,
@@ -119,7 +119,7 @@ func newServer(c Config, instance *kube.Instance, cert tls.Certificate) *Server 
 		s.log = slog.Default()
 	}
 	s.client = &http.Client{Transport: s.loopback.Transport}
-	s.life, s.stop = context.WithCancelCause(context.Background())
+	s.life, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s
 }
 
@@ -143,12 +143,16 @@ func (s *Server) failure() error {
 	return s.err
 }
 
-// waitReady waits until the server is ready, stops, or ctx ends.
-func (s *Server) waitReady(ctx context.Context) error {
+// waitReady waits until the server is ready and until has no objection, the
+// server stops, or ctx ends.
+func (s *Server) waitReady(ctx context.Context, until func(context.Context) error) error {
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
 	for {
 		err := s.ready(ctx)
+		if err == nil {
+			err = until(ctx)
+		}
 		if err == nil {
 			return nil
 		}
@@ -171,23 +175,35 @@ func (s *Server) Ready() error {
 }
 
 func (s *Server) ready(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.loopback.Host+"/readyz?verbose", nil)
+	status, body, err := s.get(ctx, "/readyz?verbose")
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("checks that fail: %s", failing(string(body)))
+	}
+	return err
+}
+
+// defaultNamespace fails while the namespace that everybody starts in is not
+// there yet.
+func (s *Server) defaultNamespace(ctx context.Context) error {
+	status, _, err := s.get(ctx, "/api/v1/namespaces/default")
+	if err == nil && status != http.StatusOK {
+		err = errors.New("there is no default namespace yet")
+	}
+	return err
+}
+
+func (s *Server) get(ctx context.Context, path string) (status int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.loopback.Host+path, nil)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+s.loopback.BearerToken)
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
-	body, err := io.ReadAll(resp.Body)
-	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("checks that fail: %s", failing(string(body)))
-	}
-	return nil
+	body, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, body, errors.Join(err, resp.Body.Close())
 }
 
 // Loopback is a configuration for clients in this process: no TLS, no socket,

@@ -3,6 +3,7 @@ package kube
 import (
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
@@ -18,12 +19,10 @@ import (
 	"k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
 	"k8s.io/kubernetes/pkg/controlplane"
 	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
 	controlplaneadmission "k8s.io/kubernetes/pkg/controlplane/apiserver/admission"
-	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
 	kubeapiserveradmission "k8s.io/kubernetes/pkg/kubeapiserver/admission"
 	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
 	tokens "k8s.io/kubernetes/pkg/serviceaccount"
@@ -67,21 +66,12 @@ func (p *parts) buildServers() (*servers, error) {
 	return &servers{kube: instance.ControlPlane.GenericAPIServer, extensions: extensions}, nil
 }
 
+// controlPlaneConfig configures the API server.
 func (p *parts) controlPlaneConfig(endpoints proxy.EndpointSliceGetter) (*controlplane.Config, error) {
-	keys, err := p.publicKeys()
-	if err != nil {
-		return nil, fmt.Errorf("service account keys: %w", err)
-	}
-	generator, err := tokens.JWTTokenGenerator(issuer, p.opts.PKI.ServiceAccountKey())
-	if err != nil {
-		return nil, fmt.Errorf("service account tokens: %w", err)
-	}
 	kubelet, err := p.kubeletConfig()
 	if err != nil {
 		return nil, err
 	}
-	transport := controlplaneapiserver.CreateProxyTransport()
-	transport.DialContext = p.dial.outside
 	config := &controlplane.Config{Extra: controlplane.Extra{
 		KubeletClientConfig:  kubelet,
 		ServiceIPRange:       p.opts.serviceNet(),
@@ -90,12 +80,30 @@ func (p *parts) controlPlaneConfig(endpoints proxy.EndpointSliceGetter) (*contro
 		ServiceNodePortRange: p.nodePorts(),
 		MasterCount:          1,
 	}}
+	config.Extra.EndpointReconcilerConfig.Interval = endpointInterval
 	config.Extra.EndpointReconcilerConfig.Reconciler, err = p.endpointReconciler()
 	if err != nil {
 		return nil, err
 	}
 	config.ControlPlane.Generic = p.generic
+	config.ControlPlane.ClusterAuthenticationInfo.ClientCA = p.clientCA
+	return config, p.addExtra(config, endpoints)
+}
+
+// addExtra configures what has to do with service accounts, and the rest.
+func (p *parts) addExtra(config *controlplane.Config, endpoints proxy.EndpointSliceGetter) error {
+	keys, err := p.publicKeys()
+	if err != nil {
+		return fmt.Errorf("service account keys: %w", err)
+	}
+	generator, err := tokens.JWTTokenGenerator(issuer, p.opts.PKI.ServiceAccountKey())
+	if err != nil {
+		return fmt.Errorf("service account tokens: %w", err)
+	}
+	transport := controlplaneapiserver.CreateProxyTransport()
+	transport.DialContext = p.dial.outside
 	config.ControlPlane.Extra = controlplaneapiserver.Extra{
+		ClusterAuthenticationInfo:           config.ControlPlane.ClusterAuthenticationInfo,
 		APIResourceConfigSource:             p.storage.APIResourceConfigSource,
 		StorageFactory:                      p.storage,
 		EventTTL:                            p.run.EventTTL,
@@ -112,8 +120,7 @@ func (p *parts) controlPlaneConfig(endpoints proxy.EndpointSliceGetter) (*contro
 		CoordinatedLeadershipRenewDeadline:  p.run.CoordinatedLeadershipRenewDeadline,
 		CoordinatedLeadershipRetryPeriod:    p.run.CoordinatedLeadershipRetryPeriod,
 	}
-	config.ControlPlane.ClusterAuthenticationInfo.ClientCA = p.clientCA
-	return config, nil
+	return nil
 }
 
 func (p *parts) nodePorts() utilnet.PortRange {
@@ -126,12 +133,13 @@ func (p *parts) nodePorts() utilnet.PortRange {
 
 func (p *parts) kubeletConfig() (kubeletclient.KubeletClientConfig, error) {
 	config := p.run.KubeletConfig
+	// Names are not resolved: a tenant's would be looked up in the provider's
+	// network, and the host's nodes have addresses.
+	config.PreferredAddressTypes = []string{string(corev1.NodeInternalIP), string(corev1.NodeExternalIP)}
 	if p.dial.kubelet != nil {
 		config.Lookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) { return p.dial.kubelet, nil }
 		return config, nil
 	}
-	// Nodes are not resolvable by name.
-	config.PreferredAddressTypes = []string{"InternalIP", "ExternalIP", "Hostname"}
 	certFile, keyFile, err := p.opts.PKI.ClientFiles("kubelet-client", kubeletUser, []string{"system:masters"})
 	if err != nil {
 		return config, fmt.Errorf("certificate for kubelets: %w", err)
@@ -143,19 +151,6 @@ func (p *parts) kubeletConfig() (kubeletclient.KubeletClientConfig, error) {
 // kubeletUser is who the API server is to kubelets; kubelets ask the API
 // server itself whether it may.
 const kubeletUser = "kube-apiserver-kubelet-client"
-
-// endpointReconciler keeps the endpoints of the `kubernetes` Service.
-func (p *parts) endpointReconciler() (reconcilers.EndpointReconciler, error) {
-	if !p.opts.Advertise.IsValid() {
-		return reconcilers.NewNoneEndpointReconciler(), nil
-	}
-	client, err := kubernetes.NewForConfig(p.generic.LoopbackClientConfig)
-	if err != nil {
-		return nil, fmt.Errorf("endpoints: %w", err)
-	}
-	adapter := reconcilers.NewEndpointsAdapter(client.CoreV1(), client.DiscoveryV1())
-	return &advertised{EndpointReconciler: reconcilers.NewMasterCountEndpointReconciler(1, adapter)}, nil
-}
 
 func (p *parts) addAdmission(config *controlplane.Config, resolver webhook.ServiceResolver) error {
 	kubeInitializers, err := (&kubeapiserveradmission.Config{}).New()

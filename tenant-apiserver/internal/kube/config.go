@@ -89,12 +89,29 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parts{opts: o, run: runOptions(o), loopback: newLoopback(), disabled: disabledHooks(o), dial: dial}
+	p := &parts{opts: o, run: runOptions(o), loopback: newLoopback(ctx), disabled: disabledHooks(o), dial: dial}
+	if p.generic, err = p.genericConfig(); err != nil {
+		return nil, err
+	}
+	steps := []func(context.Context) error{p.addClients, p.addStorage, p.addAuthentication, p.addAuthorization}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// genericConfig is what every API server has.
+func (p *parts) genericConfig() (*genericapiserver.Config, error) {
+	o := p.opts
 	generic := genericapiserver.NewConfig(legacyscheme.Codecs)
 	generic.MergedResourceConfig = controlplane.DefaultAPIResourceConfigSource()
 	if o.Host == nil {
 		// Listing it dials ports of the machine the control plane runs on.
 		generic.MergedResourceConfig.DisableResources(corev1.SchemeGroupVersion.WithResource("componentstatuses"))
+		// Metrics are the process's: they name the custom resources of others.
+		generic.EnableMetrics = false
 	}
 	if err := p.run.GenericServerRunOptions.ApplyTo(generic); err != nil {
 		return nil, fmt.Errorf("generic options: %w", err)
@@ -115,14 +132,7 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 	for name := range p.disabled {
 		generic.DisabledPostStartHooks.Insert(name)
 	}
-	p.generic = generic
-	steps := []func(context.Context) error{p.addClients, p.addStorage, p.addAuthentication, p.addAuthorization}
-	for _, step := range steps {
-		if err := step(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return p, nil
+	return generic, nil
 }
 
 func (p *parts) addClients(context.Context) error {

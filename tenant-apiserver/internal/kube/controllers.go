@@ -50,7 +50,6 @@ var everywhere = []string{
 	names.DisruptionController,
 	names.StatefulSetController,
 	names.CronJobController,
-	names.CertificateSigningRequestApprovingController,
 	names.CertificateSigningRequestCleanerController,
 	names.ClusterRoleAggregationController,
 	names.PersistentVolumeClaimProtectionController,
@@ -63,7 +62,10 @@ var everywhere = []string{
 }
 
 // onHost are the controllers that only the control plane of the nodes has.
+// Certificate requests of a tenant wait for a signer of the tenant's own:
+// upstream's would watch a file each, and those are few on a machine.
 var onHost = []string{
+	names.CertificateSigningRequestApprovingController,
 	names.NodeIpamController,
 	names.NodeLifecycleController,
 	names.TaintEvictionController,

@@ -33,11 +33,12 @@ type runner interface {
 }
 
 // New constructs a control plane. Nothing runs before Run; an Instance that is
-// not run must be closed with Discard. Prepare must have succeeded.
-func New(o Options) (_ *Instance, err error) {
+// not run must be closed with Discard. Prepare must have succeeded. ctx gives
+// values; it does not bound the life of the instance.
+func New(ctx context.Context, o Options) (_ *Instance, err error) {
 	constructMu.Lock()
 	defer constructMu.Unlock()
-	life, cancel := context.WithCancel(context.Background())
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	i := &Instance{opts: o, life: life, cancel: cancel}
 	defer func() {
 		if err != nil {

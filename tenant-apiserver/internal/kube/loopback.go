@@ -30,8 +30,9 @@ type loopbackKey struct{}
 
 func fromLoopback(ctx context.Context) bool { return ctx.Value(loopbackKey{}) != nil }
 
-func newLoopback() *loopback {
-	ctx, cancel := context.WithCancel(context.Background())
+// newLoopback makes one that closes at the latest when life ends.
+func newLoopback(life context.Context) *loopback {
+	ctx, cancel := context.WithCancel(life)
 	return &loopback{serving: make(chan struct{}), ctx: ctx, cancel: cancel}
 }
 
