@@ -96,3 +96,5 @@ func (k *keepAliveStream) Recv() (*pb.LeaseKeepAliveResponse, error) {
 }
 
 func (k *keepAliveStream) CloseSend() error { return nil }
+
+func (k *keepAliveStream) Context() context.Context { return k.ctx }

@@ -34,7 +34,6 @@ func newWatcher(s *store.Store) *watcher {
 
 // watch is one call of Watch.
 type watch struct {
-	s        *store.Store
 	op       clientv3.Op
 	cancel   context.CancelFunc
 	stream   string        // names the watches that RequestProgress speaks to
@@ -43,13 +42,14 @@ type watch struct {
 	out      chan clientv3.WatchResponse
 }
 
-// Watch implements clientv3.Watcher. The channel is closed when ctx ends, when
-// the client is closed, and after an error, which is the last response.
+// Watch implements clientv3.Watcher: it has begun when it returns. The channel
+// is closed when ctx ends, when the client is closed, and after an error, which
+// is the last response.
 func (w *watcher) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
 	op := clientv3.OpWatch(key, opts...)
 	ctx, cancel := context.WithCancel(ctx)
 	one := &watch{
-		s: w.s, op: op, cancel: cancel, stream: streamOf(ctx),
+		op: op, cancel: cancel, stream: streamOf(ctx),
 		progress: make(chan struct{}, 1), out: make(chan clientv3.WatchResponse),
 	}
 	if op.IsProgressNotify() {
@@ -60,11 +60,17 @@ func (w *watcher) Watch(ctx context.Context, key string, opts ...clientv3.OpOpti
 		close(one.out)
 		return one.out
 	}
+	cursor, err := w.s.Watch(store.Range{Key: op.KeyBytes(), End: op.RangeBytes()}, op.Rev())
 	go func() {
 		defer w.remove(one)
 		defer close(one.out)
 		defer cancel()
-		one.run(ctx)
+		if err != nil {
+			one.send(ctx, failure(err, 0))
+			return
+		}
+		defer cursor.Close()
+		one.run(ctx, cursor)
 	}()
 	return one.out
 }
@@ -131,13 +137,7 @@ func (w *watcher) Close() error {
 }
 
 // run delivers until ctx ends or the cursor does.
-func (w *watch) run(ctx context.Context) {
-	cursor, err := w.s.Watch(store.Range{Key: w.op.KeyBytes(), End: w.op.RangeBytes()}, w.op.Rev())
-	if err != nil {
-		w.send(ctx, failure(err, 0))
-		return
-	}
-	defer cursor.Close()
+func (w *watch) run(ctx context.Context, cursor *store.Cursor) {
 	if w.op.IsCreatedNotify() && !w.send(ctx, clientv3.WatchResponse{Header: header(0), Created: true}) {
 		return
 	}

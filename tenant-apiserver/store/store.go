@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // Store is one open file. All its methods may be called at the same time.
@@ -82,16 +83,14 @@ func open(path string, o Options) (*Store, error) {
 // load checks the contents and brings the writer's state into memory.
 func (s *Store) load() error {
 	var h head
-	err := guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) (err error) {
-			if h, err = checkContents(tx); err != nil {
-				return err
-			}
-			if s.o.ID != "" && h.id != "" && h.id != s.o.ID {
-				return fmt.Errorf("%w: it belongs to %q, not to %q", ErrForeign, h.id, s.o.ID)
-			}
-			return nil
-		})
+	err := s.readTx(func(tx *bolt.Tx) (err error) {
+		if h, err = checkContents(tx); err != nil {
+			return err
+		}
+		if s.o.ID != "" && h.id != "" && h.id != s.o.ID {
+			return fmt.Errorf("%w: it belongs to %q, not to %q", ErrForeign, h.id, s.o.ID)
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -201,20 +200,24 @@ func (s *Store) view(ctx context.Context, f func(snapshot) error) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
-	err := guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
-			snap, err := newSnapshot(tx)
-			if err != nil {
-				return err
-			}
-			return f(snap)
-		})
+	err := s.readTx(func(tx *bolt.Tx) error {
+		snap, err := newSnapshot(tx)
+		if err != nil {
+			return err
+		}
+		return f(snap)
 	})
-	if errors.Is(err, bolt.ErrDatabaseNotOpen) {
-		return ErrClosed
-	}
 	if errors.Is(err, ErrCorrupt) {
 		return s.fail(err)
+	}
+	return err
+}
+
+// readTx runs f in a read-only transaction of bbolt.
+func (s *Store) readTx(f func(*bolt.Tx) error) error {
+	err := guard(func() error { return s.db.View(f) })
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		return ErrClosed
 	}
 	return err
 }
@@ -263,11 +266,9 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 // from one file, make it without an ID.
 func (s *Store) WriteTo(w io.Writer) (int64, error) {
 	var n int64
-	err := guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) (err error) {
-			n, err = tx.WriteTo(w)
-			return err
-		})
+	err := s.readTx(func(tx *bolt.Tx) (err error) {
+		n, err = tx.WriteTo(w)
+		return err
 	})
 	if err != nil {
 		return n, fmt.Errorf("copy store %s: %w", s.path, err)
