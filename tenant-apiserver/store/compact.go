@@ -3,10 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // Compact gives up the history before rev: reads below it, and cursors that
@@ -96,58 +93,5 @@ func (g *group) forget(key []byte, at pos) error {
 		g.remove(g.toCur, key)
 	}
 	g.remove(g.toLog, at.bytes())
-	return nil
-}
-
-// adopt takes over from an earlier run: an unfinished sweep, and the leases. A
-// lease that would last longer than it was granted for was written under a
-// clock that has been set back since; it starts anew.
-func (s *Store) adopt(h head) error {
-	s.keep.sweeping = h.compacted > 0 && h.swept != pos{rev: h.compacted}
-	g := &group{now: s.o.Clock.Now(), keep: s.keep}
-	err := s.update(func(tx *bolt.Tx) error {
-		if err := g.begin(tx); err != nil {
-			return err
-		}
-		if err := g.clampLeases(); err != nil {
-			return err
-		}
-		if g.head.id == "" && s.o.ID != "" {
-			g.head.id, g.dirty = s.o.ID, true
-		}
-		if first, _ := g.due.Cursor().First(); first != nil {
-			g.keep.due = 1 // look at once
-		}
-		return g.finish()
-	})
-	if err != nil && !errors.Is(err, errRollback) {
-		return err
-	}
-	s.keep = g.keep
-	return nil
-}
-
-func (g *group) clampLeases() error {
-	type clamped struct {
-		id int64
-		lease
-	}
-	var all []clamped
-	err := g.leases.ForEach(func(k, _ []byte) error {
-		id := idOf(k)
-		l, err := readLease(g.leases.Bucket, id)
-		if err == nil && l.deadline > deadline(g.now, l.ttl) {
-			all = append(all, clamped{id, l})
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, c := range all {
-		g.remove(g.due, dueKey(c.id, c.lease))
-		c.deadline = deadline(g.now, c.ttl)
-		g.setLease(c.id, c.lease)
-	}
 	return nil
 }

@@ -219,3 +219,30 @@ func (g *group) expire() {
 		g.endLease(id, l)
 	}
 }
+
+// clampLeases starts leases anew that would last longer than they were granted
+// for: the clock has been set back since.
+func (g *group) clampLeases() error {
+	type clamped struct {
+		id int64
+		lease
+	}
+	var all []clamped
+	err := g.leases.ForEach(func(k, _ []byte) error {
+		id := idOf(k)
+		l, err := readLease(g.leases.Bucket, id)
+		if err == nil && l.deadline > deadline(g.now, l.ttl) {
+			all = append(all, clamped{id, l})
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		g.remove(g.due, dueKey(c.id, c.lease))
+		c.deadline = deadline(g.now, c.ttl)
+		g.setLease(c.id, c.lease)
+	}
+	return nil
+}

@@ -99,6 +99,32 @@ func (s *Store) load() error {
 	return s.adopt(h)
 }
 
+// adopt takes over from an earlier run: an unfinished sweep, and the leases.
+func (s *Store) adopt(h head) error {
+	s.keep.sweeping = h.compacted > 0 && h.swept != pos{rev: h.compacted}
+	g := &group{now: s.o.Clock.Now(), keep: s.keep}
+	err := s.update(func(tx *bolt.Tx) error {
+		if err := g.begin(tx); err != nil {
+			return err
+		}
+		if err := g.clampLeases(); err != nil {
+			return err
+		}
+		if g.head.id == "" && s.o.ID != "" {
+			g.head.id, g.dirty = s.o.ID, true
+		}
+		if first, _ := g.due.Cursor().First(); first != nil {
+			g.keep.due = 1 // look at once
+		}
+		return g.finish()
+	})
+	if err != nil && !errors.Is(err, errRollback) {
+		return err
+	}
+	s.keep = g.keep
+	return nil
+}
+
 // checkContents reads every value of every bucket. The head comes first, since
 // it says whether the rest can be understood.
 func checkContents(tx *bolt.Tx) (head, error) {
