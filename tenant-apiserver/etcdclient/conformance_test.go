@@ -200,11 +200,6 @@ func newFailingCodec(t *testing.T) (*upstream, *failingCodec) {
 	return newUpstream(t, func(s *setup) { s.codec = f }), f
 }
 
-// elsewhere are the tests of the suite that are not about a storage.
-var elsewhere = map[string]string{
-	"RunTestOptionalWatchBookmarksWithCorrectResourceVersion": "is for the watch cache: etcd3 itself sends no bookmarks of its own accord",
-}
-
 // TestConformanceIsWhole fails when upstream's suite has a test, or a benchmark,
 // that is not run here.
 func TestConformanceIsWhole(t *testing.T) {
@@ -233,9 +228,7 @@ func TestConformanceIsWhole(t *testing.T) {
 		}
 	})
 	for name := range maps.Keys(theirs) {
-		if elsewhere[name] == "" {
-			t.Errorf("%s.%s is not run", suite, name)
-		}
+		t.Errorf("%s.%s is not run", suite, name)
 	}
 }
 

@@ -69,7 +69,7 @@ func open(path string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		path: path, o: o, db: db,
-		queue:    make(chan *call, maxGroup),
+		queue:    make(chan *call, maxQueue),
 		stopping: make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}

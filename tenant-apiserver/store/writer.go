@@ -13,6 +13,9 @@ const (
 	// maxGroup and maxGroupBytes bound one bbolt transaction.
 	maxGroup      = 4096
 	maxGroupBytes = 8 << 20
+	// maxQueue is how many requests wait in line; more wait outside, which costs
+	// an idle store nothing. Being drained, the line refills within a group.
+	maxQueue = 256
 	// logFill packs the pages of the log, which only grows at its end.
 	logFill = 0.95
 	// noSpaceRetry is how long ended leases wait for room on a full disk.
