@@ -35,6 +35,13 @@ const (
 	cniResults = "/var/lib/cni/results"
 )
 
+// emptied are directories that upstream makes at fixed places, deepest first; they
+// are removed when nothing is in them (the device plugins' is k8s.io/kubelet's
+// DevicePluginPath).
+func emptied() []string {
+	return []string{logLinks, cniResults, "/var/lib/cni", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet"}
+}
+
 // Clean ends everything that runs on the node and undoes what was changed on the
 // machine: containers (asked first), containerd, mounts, network namespaces,
 // cgroups, kernel settings, files in the run directory. With purge it also removes
@@ -64,7 +71,9 @@ func Clean(ctx context.Context, l Layout, purge bool, log *slog.Logger) error {
 		}
 		errs = append(errs, os.RemoveAll(p))
 	}
-	_ = os.Remove(filepath.Dir(l.Run())) // another node may be using it
+	for _, d := range append(emptied(), filepath.Dir(l.Run())) {
+		_ = os.Remove(d) // not empty: somebody else's
+	}
 	return errors.Join(errs...)
 }
 

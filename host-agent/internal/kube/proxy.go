@@ -55,9 +55,8 @@ func RunProxy(ctx context.Context, p Proxy) error {
 	if err := o.Complete(flags); err != nil {
 		return fmt.Errorf("prepare kube-proxy: %w", err)
 	}
-	if err := o.Validate(); err != nil {
-		return fmt.Errorf("kube-proxy configuration: %w", err)
-	}
+	// Not o.Validate: it insists on a port for metrics, which Run does not need,
+	// and the flags are the constants above.
 	if err := o.Run(ctx); err != nil {
 		return fmt.Errorf("run kube-proxy: %w", err)
 	}

@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-streaming/pkg/streaming/portforward"
+
+	"sublet.dev/host-agent/internal/kube"
+	"sublet.dev/host-agent/netpol"
+	"sublet.dev/host-agent/node"
+	"sublet.dev/host-agent/sandbox"
+	"sublet.dev/isolation/tenant"
+)
+
+const (
+	// idle and creation are the kubelet's own limits for streams
+	// (pkg/kubelet/server, streaming defaults).
+	idle     = 4 * time.Hour
+	creation = 30 * time.Second
+	// forwardPath is the kubelet's path of port-forward: /portForward/NAMESPACE/POD.
+	forwardPath = "/portForward/"
+)
+
+// facts is the answer to GET /sublet/facts.
+type facts struct {
+	Node nodeFacts `json:"node"`
+	// Sandbox is about the pod that was asked about; none without one.
+	Sandbox *sandbox.Facts `json:"sandbox,omitempty"`
+	// Fence is that around the namespace that was asked about; none without one.
+	Fence *netpol.Facts `json:"fence,omitempty"`
+}
+
+// nodeFacts is what is true of the node.
+type nodeFacts struct {
+	Name     string            `json:"name"`
+	Machine  node.Machine      `json:"machine"`
+	Versions map[string]string `json:"versions"`
+	// Sandboxes says "works", or why not.
+	Sandboxes map[tenant.Sandbox]string `json:"sandboxes"`
+}
+
+// handle answers the requests that are the agent's own.
+func (a *agent) handle(w http.ResponseWriter, r *http.Request) bool {
+	switch {
+	case r.URL.Path == "/sublet/facts" && r.Method == http.MethodGet:
+		a.serveFacts(w, r)
+	case r.URL.Path == "/sublet/images" && r.Method == http.MethodGet:
+		images, err := node.Images(r.Context(), a.layout)
+		reply(w, images, err)
+	case r.URL.Path == "/sublet/images" && r.Method == http.MethodPost:
+		images, err := node.Import(r.Context(), a.layout, r.Body)
+		if err == nil {
+			a.Logger.Info("images imported", "images", images)
+		}
+		reply(w, images, err)
+	case strings.HasPrefix(r.URL.Path, "/sublet/"):
+		http.Error(w, "the agent serves GET /sublet/facts, and GET and POST /sublet/images", http.StatusNotFound)
+	case strings.HasPrefix(r.URL.Path, forwardPath):
+		return a.serveForward(w, r)
+	default:
+		return false
+	}
+	return true
+}
+
+// reply writes v as JSON, or err: 404 for a pod that is not here, 422 otherwise,
+// which API clients do not repeat.
+func reply(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		code := http.StatusUnprocessableEntity
+		if errors.Is(err, sandbox.ErrNoPod) {
+			code = http.StatusNotFound
+		}
+		http.Error(w, err.Error(), code)
+		return
+	}
+	raw, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(raw) // the caller went away
+}
+
+func (a *agent) serveFacts(w http.ResponseWriter, r *http.Request) {
+	f := facts{Node: nodeFacts{Name: a.NodeName, Machine: a.machine, Versions: a.versions, Sandboxes: map[tenant.Sandbox]string{}}}
+	for s, err := range a.offer {
+		f.Node.Sandboxes[s] = "works"
+		if err != nil {
+			f.Node.Sandboxes[s] = err.Error()
+		}
+	}
+	namespace, pod := r.URL.Query().Get("namespace"), r.URL.Query().Get("pod")
+	if pod != "" {
+		s, err := sandbox.Inspect(r.Context(), a.runtime, namespace, pod)
+		if err != nil {
+			reply(w, nil, err)
+			return
+		}
+		f.Sandbox = &s
+	}
+	if namespace != "" {
+		fence, err := a.net.facts(r.Context(), namespace, pod)
+		if err != nil {
+			reply(w, nil, err)
+			return
+		}
+		f.Fence = &fence
+	}
+	reply(w, f, nil)
+}
+
+// serveForward serves port-forward for pods whose network is inside a gVisor
+// sandbox and leaves all others to the kubelet.
+func (a *agent) serveForward(w http.ResponseWriter, r *http.Request) bool {
+	parts := strings.Split(strings.TrimPrefix(r.URL.Path, forwardPath), "/")
+	if len(parts) < 2 {
+		return false
+	}
+	s, err := sandbox.Find(r.Context(), a.runtime, parts[0], parts[1])
+	if err != nil || s.RuntimeHandler != tenant.GVisor.Handler() {
+		return false // the kubelet says what is wrong
+	}
+	options := &portforward.V4Options{}
+	if r.Header.Get("Upgrade") == "websocket" {
+		if options, err = portforward.NewV4Options(r); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return true
+		}
+	}
+	f := sandbox.Forwarder{
+		Runsc: filepath.Join(a.layout.Bin, "runsc"), Root: filepath.Join(a.layout.RunscRoot(), "k8s.io"),
+		Run: a.layout.Run(), Sandbox: s.Id,
+	}
+	portforward.ServePortForward(w, r, f, parts[1], s.Metadata.Uid, options, idle, creation, portforward.SupportedProtocols)
+	return true
+}
+
+// versions asks the node's parts for their versions; one that does not say is
+// left out.
+func versions(ctx context.Context, l node.Layout, runtime runtimev1.RuntimeServiceClient) map[string]string {
+	v := map[string]string{"kubelet": kube.Version()}
+	if r, err := runtime.Version(ctx, &runtimev1.VersionRequest{}); err == nil {
+		v["containerd"] = r.RuntimeVersion
+	}
+	for _, name := range []string{"runc", "runsc"} {
+		out, err := exec.CommandContext(ctx, filepath.Join(l.Bin, name), "--version").Output()
+		first, _, _ := strings.Cut(string(out), "\n")
+		if fields := strings.Fields(first); err == nil && len(fields) == 3 {
+			v[name] = fields[2]
+		}
+	}
+	return v
+}
