@@ -54,7 +54,8 @@ type FenceFacts struct {
 	Counters map[string]uint64 `json:"counters"`
 }
 
-// deniedCounter is the counter of what the fence refused to a pod.
+// deniedCounter is the counter of what the fence refused to the pod that was
+// asked about.
 const deniedCounter = "denied"
 
 // NodeReader asks the agents of nodes.

@@ -103,8 +103,9 @@ func evalMetadata(f *Facts) Outcome {
 		return end
 	}
 	o.Evidence = append(o.Evidence, Evidence{What: "the fence counted the refused packets", Node: p.Node, Counter: &c})
-	if c.After <= c.Before {
-		o.Status, o.Reason = Error, fmt.Sprintf("cannot tell: the fence's counter %s stood still at %d: something else refused, or nobody listens", c.Name, c.After)
+	// At least a packet for each attempt; a fence that was made anew counts from 0.
+	if c.After < c.Before+uint64(len(p.Metadata)) {
+		o.Status, o.Reason = Error, fmt.Sprintf("cannot tell: the fence refused %d attempts and counted from %d to %d: something else refused, or nobody listens", len(p.Metadata), c.Before, c.After)
 		return o
 	}
 	o.Enforced = fmt.Sprintf("%s +%d", c.Name, c.After-c.Before)

@@ -185,6 +185,7 @@ type Probes struct {
 	Inbound, InboundControls []Attempt
 	// Kernel is what uname and dmesg say inside the canary.
 	Uname, Dmesg Fact[string]
-	// Denied is the fence's packet counter for what it refused this canary.
+	// Denied is the fence's packet counter for what it refused this canary, before
+	// and after Metadata, when it tried nothing else that is refused.
 	Denied Fact[Counter]
 }

@@ -112,39 +112,39 @@ type batch struct {
 	into    *[]Attempt
 }
 
-// probe runs every attempt of a station against the stranger and the host, and
-// the stranger's against the station.
-func probe(ctx context.Context, run Commander, s, stranger station, host []target) Probes {
+// probeFirst runs what is counted: the attempts at the metadata service, which
+// nothing else that is refused may run beside, and the controls.
+func probeFirst(ctx context.Context, run Commander, s station) Probes {
 	p := s.probes()
 	var dns []Attempt
-	tryAll(ctx, run, &p, []batch{
+	tryAll(ctx, run, []batch{
 		{s.prober.ref, s.controls(), &p.Controls},
 		{s.prober.ref, []target{s.dns()}, &dns},
-		{s.prober.ref, stranger.pods(), &p.Stranger},
-		{s.prober.ref, stranger.api(), &p.StrangerAPI},
 		{s.prober.ref, metadata(), &p.Metadata},
-		{s.prober.ref, host, &p.Host},
-		{stranger.prober.ref, append(both("the tenant's pod", s.peer.ip), both("the tenant's pod", s.prober.ip)...), &p.Inbound},
-		{stranger.prober.ref, stranger.controls(), &p.InboundControls},
 	})
-	p.addDNS(dns)
+	p.DNS = dns[0]
+	p.Controls = append(p.Controls, p.DNS)
 	return p
 }
 
-// probeAlone is probe without a stranger, who could not be had because of why.
-func probeAlone(ctx context.Context, run Commander, s station, host []target, why error) Probes {
-	p := s.probes()
-	var dns []Attempt
-	tryAll(ctx, run, &p, []batch{
-		{s.prober.ref, s.controls(), &p.Controls},
-		{s.prober.ref, []target{s.dns()}, &dns},
-		{s.prober.ref, metadata(), &p.Metadata},
-		{s.prober.ref, host, &p.Host},
-	})
-	p.addDNS(dns)
-	missing := []Attempt{{To: "another tenant", From: s.prober.ref, At: time.Now().UTC(), Reply: Unknown[Reply](why)}}
-	p.Stranger, p.StrangerAPI, p.Inbound = missing, missing, missing
-	return p
+// probeRest adds every other attempt of a station against the stranger and the
+// host, and the stranger's against the station.
+func probeRest(ctx context.Context, run Commander, p *Probes, s station, other Fact[station], host []target) {
+	batches := []batch{{s.prober.ref, host, &p.Host}}
+	if stranger, err := other.Get(); err == nil {
+		batches = append(batches,
+			batch{s.prober.ref, stranger.pods(), &p.Stranger},
+			batch{s.prober.ref, stranger.api(), &p.StrangerAPI},
+			batch{stranger.prober.ref, append(both("the tenant's pod", s.peer.ip), both("the tenant's pod", s.prober.ip)...), &p.Inbound},
+			batch{stranger.prober.ref, stranger.controls(), &p.InboundControls},
+		)
+	} else {
+		missing := []Attempt{{To: "another tenant", From: s.prober.ref, At: time.Now().UTC(), Reply: Unknown[Reply](err)}}
+		p.Stranger, p.StrangerAPI, p.Inbound = missing, missing, missing
+	}
+	tryAll(ctx, run, batches)
+	p.Uname = said(ctx, run, p.Canary, "uname")
+	p.Dmesg = said(ctx, run, p.Canary, "dmesg")
 }
 
 // probes returns what is known before anything is tried.
@@ -156,32 +156,21 @@ func (s station) probes() Probes {
 	return p
 }
 
-// addDNS makes the one attempt at DNS a control.
-func (p *Probes) addDNS(tried []Attempt) {
-	p.DNS = tried[0]
-	p.Controls = append(p.Controls, tried[0])
-}
-
-// tryAll tries everything, a few at once, while uname and dmesg run.
-func tryAll(ctx context.Context, run Commander, p *Probes, batches []batch) {
+// tryAll tries everything, a few at once.
+func tryAll(ctx context.Context, run Commander, batches []batch) {
 	var group sync.WaitGroup
 	slots := make(chan struct{}, parallelTries)
-	each := func(work func()) {
-		group.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			work()
-		})
-	}
 	for _, b := range batches {
 		attempts := make([]Attempt, len(b.targets))
 		*b.into = attempts
 		for i, t := range b.targets {
-			each(func() { attempts[i] = try(ctx, run, b.from, t) })
+			group.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				attempts[i] = try(ctx, run, b.from, t)
+			})
 		}
 	}
-	each(func() { p.Uname = said(ctx, run, p.Canary, "uname") })
-	each(func() { p.Dmesg = said(ctx, run, p.Canary, "dmesg") })
 	group.Wait()
 }
 

@@ -89,7 +89,9 @@ func stations() (here, stranger station) {
 // Every list has the addresses it is about, tried by the right canary.
 func TestProbeTriesTheRightThings(t *testing.T) {
 	here, stranger := stations()
-	p := probe(t.Context(), mute{`{"ok":true}`}, here, stranger, []target{dial("the kubelet", nodeIP, kubeletPort)})
+	run := mute{`{"ok":true}`}
+	p := probeFirst(t.Context(), run, here)
+	probeRest(t.Context(), run, &p, here, Known(stranger), []target{dial("the kubelet", nodeIP, kubeletPort)})
 	for name, c := range map[string]struct {
 		got  []Attempt
 		from string
@@ -120,10 +122,12 @@ func TestProbeTriesTheRightThings(t *testing.T) {
 }
 
 // Without a stranger the rest is tried, and what needs one is inconclusive.
-func TestProbeAlone(t *testing.T) {
+func TestProbeWithoutAStranger(t *testing.T) {
 	here, _ := stations()
 	f := good()
-	p := probeAlone(t.Context(), mute{`{"ok":false,"error":"x"}`}, here, nil, errTest)
+	run := mute{`{"ok":false,"error":"x"}`}
+	p := probeFirst(t.Context(), run, here)
+	probeRest(t.Context(), run, &p, here, Unknown[station](errTest), nil)
 	f.Probes = Known(p)
 	for _, c := range probeChecks() {
 		if o := c.Eval(f); o.Status != Error {

@@ -17,20 +17,16 @@ import (
 const kubeletPort = "10250"
 
 // probe lets a tenant's canaries and the stranger's try, and reads the fence's
-// counter around it.
+// counter around what it must have counted.
 func (a *audit) probe(ctx context.Context, here station, other Fact[station]) Fact[Probes] {
 	host, err := a.collector.hostTargets(ctx)
 	if err != nil {
 		return Unknown[Probes](err)
 	}
 	before := a.denials(ctx, here.prober)
-	var p Probes
-	if stranger, err := other.Get(); err == nil {
-		p = probe(ctx, a.commander, here, stranger, host)
-	} else {
-		p = probeAlone(ctx, a.commander, here, host, err)
-	}
+	p := probeFirst(ctx, a.commander, here)
 	p.Denied = counted(before, a.denials(ctx, here.prober))
+	probeRest(ctx, a.commander, &p, here, other, host)
 	return Known(p)
 }
 
@@ -74,7 +70,7 @@ func (c collector) hostTargets(ctx context.Context) ([]target, error) {
 
 // denials reads how many packets of a canary the fence refused so far.
 func (a *audit) denials(ctx context.Context, c canary) Fact[Counter] {
-	facts, err := a.nodes.Facts(ctx, c.node, c.ref.Namespace, "")
+	facts, err := a.nodes.Facts(ctx, c.node, c.ref.Namespace, c.ref.Name)
 	if err != nil {
 		return Unknown[Counter](err)
 	}
