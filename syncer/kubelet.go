@@ -40,7 +40,7 @@ var logParams = []string{"follow", "previous", "timestamps", "sinceSeconds", "si
 func (s *Syncer) serveLog(w http.ResponseWriter, r *http.Request) {
 	pair, err := s.pair(r)
 	if err != nil {
-		refuse(w, err)
+		s.refuse(w, r, err)
 		return
 	}
 	query, asked := url.Values{"container": {r.PathValue("container")}}, r.URL.Query()
@@ -49,7 +49,7 @@ func (s *Syncer) serveLog(w http.ResponseWriter, r *http.Request) {
 			query.Set(p, asked.Get(p))
 		}
 	}
-	s.streams.log(w, r, pair, query)
+	s.streams.log(w, r, pair, query, s.refuse)
 }
 
 // streamParams maps a kubelet's switches to those of the host's API.
@@ -58,7 +58,7 @@ var streamParams = map[string]string{"input": "stdin", "output": "stdout", "erro
 func (s *Syncer) serveStream(w http.ResponseWriter, r *http.Request, subresource string) {
 	pair, err := s.pair(r)
 	if err != nil {
-		refuse(w, err)
+		s.refuse(w, r, err)
 		return
 	}
 	query, asked := url.Values{}, r.URL.Query()
@@ -75,7 +75,7 @@ func (s *Syncer) serveStream(w http.ResponseWriter, r *http.Request, subresource
 	if subresource == "exec" {
 		query["command"] = asked["command"]
 	}
-	s.streams.upgrade(w, r, pair, subresource, query)
+	s.streams.upgrade(w, r, pair, subresource, query, s.refuse)
 }
 
 // podPair is a pod on both sides, proven to belong together.
@@ -124,11 +124,12 @@ func (s *Syncer) hostPodOf(ctx context.Context, name tenant.Name, tenantPod *cor
 }
 
 // refuse answers like a kubelet: with a line of text. Errors of the host's API are
-// not shown, for they name its objects.
-func refuse(w http.ResponseWriter, err error) {
+// for the provider's log, for they name its objects.
+func (s *Syncer) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if apierrors.IsNotFound(err) {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
 	}
+	s.logger.Warn("a pod cannot be reached for its tenant", "path", r.URL.Path, "error", err)
 	http.Error(w, "the pod's containers cannot be reached now", http.StatusServiceUnavailable)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"path"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -56,14 +57,15 @@ func newStreams(hostWrite *rest.Config) (*streams, error) {
 
 // location is a subresource of a host pod.
 func (s *streams) location(pair podPair, subresource string, query url.Values) *url.URL {
-	u := s.host.JoinPath("api/v1/namespaces", pair.hostPod.Namespace, "pods", pair.hostPod.Name, subresource)
+	u := *s.host
+	u.Path = path.Join("/", u.Path, "api/v1/namespaces", pair.hostPod.Namespace, "pods", pair.hostPod.Name, subresource)
 	u.RawQuery = query.Encode()
-	return u
+	return &u
 }
 
 // log passes a log on. An error of the host becomes a kubelet's: a line of text,
 // with the tenant's names.
-func (s *streams) log(w http.ResponseWriter, r *http.Request, pair podPair, query url.Values) {
+func (s *streams) log(w http.ResponseWriter, r *http.Request, pair podPair, query url.Values, refuse refusal) {
 	location := s.location(pair, "log", query)
 	(&httputil.ReverseProxy{
 		Transport:     s.plain,
@@ -72,7 +74,7 @@ func (s *streams) log(w http.ResponseWriter, r *http.Request, pair podPair, quer
 			p.Out.URL, p.Out.Host, p.Out.Header = location, location.Host, http.Header{"Accept": {"*/*"}}
 		},
 		ModifyResponse: func(answer *http.Response) error { return pair.revealError(answer) },
-		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, err error) { refuse(w, err) },
+		ErrorHandler:   refuse,
 	}).ServeHTTP(w, r)
 }
 
@@ -106,7 +108,7 @@ var streamHeaders = []string{
 }
 
 // upgrade passes a stream (SPDY or WebSocket) on.
-func (s *streams) upgrade(w http.ResponseWriter, r *http.Request, pair podPair, subresource string, query url.Values) {
+func (s *streams) upgrade(w http.ResponseWriter, r *http.Request, pair podPair, subresource string, query url.Values, refuse refusal) {
 	request := r.Clone(r.Context())
 	request.Header = http.Header{}
 	for _, h := range streamHeaders {
@@ -114,15 +116,14 @@ func (s *streams) upgrade(w http.ResponseWriter, r *http.Request, pair podPair, 
 			request.Header[h] = values
 		}
 	}
-	responder := plainErrors{}
-	handler := proxy.NewUpgradeAwareHandler(s.location(pair, subresource, query), s.plain, false, true, responder)
+	handler := proxy.NewUpgradeAwareHandler(s.location(pair, subresource, query), s.plain, false, true, refuse)
 	handler.UpgradeTransport = s.upgrading
 	handler.UseLocationHost = true
 	handler.ServeHTTP(w, request)
 }
 
-// plainErrors answers a stream that did not come about.
-type plainErrors struct{}
+// refusal answers a request that cannot be passed on.
+type refusal func(w http.ResponseWriter, r *http.Request, err error)
 
 // Error implements proxy.ErrorResponder.
-func (plainErrors) Error(w http.ResponseWriter, _ *http.Request, err error) { refuse(w, err) }
+func (f refusal) Error(w http.ResponseWriter, r *http.Request, err error) { f(w, r, err) }

@@ -145,7 +145,7 @@ var decisions = map[string]fields{
 	"ContainerRestartRule":            all(copied, "Action", "ExitCodes"),
 	"ContainerRestartRuleOnExitCodes": all(copied, "Operator", "Values"),
 	"VolumeMount": with(all(copied, "Name", "ReadOnly", "RecursiveReadOnly", "MountPath", "SubPath", "SubPathExpr"), fields{
-		"MountPropagation": refuse("mounts are not shared with the node: remove the field", "None"),
+		"MountPropagation": refuse("mounts are not shared with the node: remove the field", "None", "HostToContainer"),
 		"BindMountOptions": refuse(whyHost),
 	}),
 	"Probe": all(copied, "ProbeHandler", "InitialDelaySeconds", "TimeoutSeconds", "PeriodSeconds", "SuccessThreshold",

@@ -1,0 +1,423 @@
+package syncer
+
+import (
+	"context"
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/util/retry"
+	"k8s.io/utils/clock"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"sublet.dev/isolation/baseline"
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer"
+	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/server"
+)
+
+const (
+	cell     = "cell-0"
+	hostNode = "worker-1.example.org"
+	// hostNodeIP is where the fake kubelet listens.
+	hostNodeIP = "127.0.0.1"
+	// patience bounds how long a test waits for a state that must come.
+	patience = 60 * time.Second
+)
+
+// acme is the tenant of the tests.
+var acme = tenant.Tenant{
+	ID: "7c0e8f0a-3f55-4a0e-9d0c-1a2b3c4d5e6f", Name: "acme", Sandbox: tenant.GVisor,
+	HostNamespace: tenant.HostNamespace("acme", "7c0e8f0a-3f55-4a0e-9d0c-1a2b3c4d5e6f"),
+	ServiceCIDR:   netip.MustParsePrefix("10.96.4.0/22"),
+}
+
+// world is what the tests share: both control planes and a running syncer.
+type world struct {
+	host, tenant *kubernetes.Clientset // administrators
+	tenantConfig *rest.Config
+	clock        *shiftedClock
+	restart      func() // stops the syncer and runs another
+	stops        []func()
+}
+
+var w world
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := w.run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func (w *world) run(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "sublet-syncer-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	defer func() {
+		for i := len(w.stops) - 1; i >= 0; i-- {
+			w.stops[i]()
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := w.start(ctx, dir); err != nil {
+		return 1, fmt.Errorf("start: %w", err)
+	}
+	return m.Run(), nil
+}
+
+func (w *world) start(ctx context.Context, dir string) error {
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	}
+	kubelet := &late{}
+	host, hostAddr, hostCA, err := w.serve(ctx, server.Config{
+		Name: "host", StorePath: filepath.Join(dir, "host", "host.db"), GoldenDir: filepath.Join(dir, "golden"),
+		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"), Logger: log,
+		Host: &server.HostConfig{PodCIDR: netip.MustParsePrefix("10.244.0.0/16")},
+	})
+	if err != nil {
+		return fmt.Errorf("host: %w", err)
+	}
+	own, tenantAddr, tenantCA, err := w.serve(ctx, server.Config{
+		Name: "acme", StorePath: filepath.Join(dir, "acme", "store.db"), GoldenDir: filepath.Join(dir, "golden"),
+		ServiceCIDR: acme.ServiceCIDR, Advertise: netip.MustParseAddrPort("203.0.113.7:7001"), Kubelet: kubelet, Logger: log,
+	})
+	if err != nil {
+		return fmt.Errorf("tenant: %w", err)
+	}
+	if w.host, err = kubernetes.NewForConfig(quick(host.Loopback())); err != nil {
+		return err
+	}
+	if w.tenantConfig, err = as(tenantCA, tenantAddr, "admin", "system:masters"); err != nil {
+		return err
+	}
+	if w.tenant, err = kubernetes.NewForConfig(quick(w.tenantConfig)); err != nil {
+		return err
+	}
+	if err := apply(ctx, host.Loopback(), append(append(baseline.Host(), baseline.Cell(cell)...), baseline.Tenant(acme, cell)...)); err != nil {
+		return err
+	}
+	port, err := w.serveKubelet(hostCA)
+	if err != nil {
+		return fmt.Errorf("kubelet: %w", err)
+	}
+	if err := w.addNode(ctx, port); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	read, err := as(hostCA, hostAddr, tenant.CellUser(cell))
+	if err != nil {
+		return err
+	}
+	write := rest.CopyConfig(read)
+	write.Impersonate.UserName = acme.ID.WriteUser()
+	w.clock = &shiftedClock{}
+	return w.runSyncer(syncer.Config{Tenant: acme, TenantAPI: own.Loopback(), HostRead: read, HostWrite: write, Logger: log, Clock: w.clock}, kubelet)
+}
+
+// serve starts a control plane with a listener.
+func (w *world) serve(ctx context.Context, c server.Config) (*server.Server, string, *pki.Authority, error) {
+	dir := filepath.Dir(c.StorePath)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, "", nil, err
+	}
+	ca, err := pki.LoadOrCreate(filepath.Join(dir, "pki"), c.Name)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	c.PKI = ca
+	s, err := server.Start(ctx, c)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, "", nil, err
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(context.Background(), l) }()
+	w.stops = append(w.stops, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := s.Stop(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "stop", c.Name, err)
+		}
+		<-served
+	})
+	return s, l.Addr().String(), ca, nil
+}
+
+// serveKubelet serves a fake kubelet of the host's node.
+func (w *world) serveKubelet(ca *pki.Authority) (port int32, err error) {
+	cert, err := ca.IssueServing(nil, []netip.Addr{netip.MustParseAddr(hostNodeIP)}, time.Hour)
+	if err != nil {
+		return 0, err
+	}
+	l, err := tls.Listen("tcp", hostNodeIP+":0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		return 0, err
+	}
+	kubelet := &http.Server{Handler: fakeKubelet()}
+	ended := make(chan error, 1)
+	go func() { ended <- kubelet.Serve(l) }()
+	w.stops = append(w.stops, func() { kubelet.Close(); <-ended })
+	return int32(l.Addr().(*net.TCPAddr).Port), nil
+}
+
+// as is a client configuration with a certificate of an authority.
+func as(ca *pki.Authority, addr, user string, groups ...string) (*rest.Config, error) {
+	cert, key, err := ca.IssueClient(user, groups, time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	return &rest.Config{Host: "https://" + addr, TLSClientConfig: rest.TLSClientConfig{CAData: ca.CAPEM(), CertData: cert, KeyData: key}}, nil
+}
+
+func quick(c *rest.Config) *rest.Config {
+	c = rest.CopyConfig(c)
+	c.QPS = -1
+	return c
+}
+
+// apply creates objects of any kind.
+func apply(ctx context.Context, c *rest.Config, objects []baseline.Object) error {
+	client, err := dynamic.NewForConfig(quick(c))
+	if err != nil {
+		return err
+	}
+	clients, err := kubernetes.NewForConfig(quick(c))
+	if err != nil {
+		return err
+	}
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(clients.Discovery()))
+	for _, o := range objects {
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+		if err != nil {
+			return err
+		}
+		u := &unstructured.Unstructured{Object: content}
+		mapping, err := mapper.RESTMapping(u.GroupVersionKind().GroupKind(), u.GroupVersionKind().Version)
+		if err != nil {
+			return err
+		}
+		_, err = client.Resource(mapping.Resource).Namespace(o.GetNamespace()).Create(ctx, u, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("%s %s: %w", u.GetKind(), u.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// addNode adds a host node that is ready, and keeps it so.
+func (w *world) addNode(ctx context.Context, kubeletPort int32) error {
+	amounts := corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse("64"), corev1.ResourceMemory: resource.MustParse("64Gi"),
+		corev1.ResourcePods: resource.MustParse("200"), corev1.ResourceEphemeralStorage: resource.MustParse("64Gi"),
+	}
+	node, err := w.host.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name: hostNode,
+		Labels: map[string]string{
+			corev1.LabelHostname: hostNode, corev1.LabelOSStable: "linux", corev1.LabelArchStable: "amd64",
+			acme.Sandbox.NodeLabel(): "true", "rack": "secret",
+		},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	status := corev1.NodeStatus{
+		Capacity: amounts, Allocatable: amounts,
+		Addresses:       []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: hostNodeIP}},
+		Conditions:      []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}},
+		DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: kubeletPort}},
+		NodeInfo:        corev1.NodeSystemInfo{KubeletVersion: "v1.37.1", OperatingSystem: "linux", Architecture: "amd64"},
+	}
+	err = retry.RetryOnConflict(retry.DefaultRetry, func() error { // the node controllers write it too
+		now, err := w.host.CoreV1().Nodes().Get(ctx, hostNode, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		now.Status = status
+		_, err = w.host.CoreV1().Nodes().UpdateStatus(ctx, now, metav1.UpdateOptions{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return w.beat(ctx, node)
+}
+
+// beat renews the node's lease, as its kubelet would.
+func (w *world) beat(ctx context.Context, node *corev1.Node) error {
+	leases := w.host.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	holder, seconds := node.Name, int32(40)
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: node.Name}}
+	renew := func() error {
+		now := metav1.NowMicro()
+		lease.Spec = coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now}
+		if lease.UID == "" {
+			created, err := leases.Create(ctx, lease, metav1.CreateOptions{})
+			if err == nil {
+				lease = created
+			}
+			return err
+		}
+		updated, err := leases.Update(context.Background(), lease, metav1.UpdateOptions{})
+		if err == nil {
+			lease = updated
+		}
+		return err
+	}
+	if _, err := w.host.CoreV1().Namespaces().Get(ctx, corev1.NamespaceNodeLease, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: corev1.NamespaceNodeLease}}
+		if _, err := w.host.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+	}
+	if err := renew(); err != nil {
+		return err
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(5 * time.Second)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-ticker.C:
+				_ = renew() // the next one tries again
+			}
+		}
+	}()
+	w.stops = append(w.stops, func() { close(stop); <-ended })
+	return nil
+}
+
+// runSyncer runs the syncer, and lets tests replace it.
+func (w *world) runSyncer(c syncer.Config, kubelet *late) error {
+	var stop func()
+	begin := func() error {
+		s, err := syncer.New(c)
+		if err != nil {
+			return err
+		}
+		handler := s.Kubelet()
+		kubelet.handler.Store(&handler)
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		stop = func() {
+			cancel()
+			if err := <-ended; err != nil {
+				fmt.Fprintln(os.Stderr, "syncer:", err)
+			}
+		}
+		return nil
+	}
+	w.restart = func() {
+		stop()
+		if err := begin(); err != nil {
+			panic(err)
+		}
+	}
+	w.stops = append(w.stops, func() { stop() })
+	return begin()
+}
+
+// late is a handler that is put in place after its server was started.
+type late struct{ handler atomic.Pointer[http.Handler] }
+
+func (l *late) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if h := l.handler.Load(); h != nil {
+		(*h).ServeHTTP(rw, r)
+		return
+	}
+	http.Error(rw, "not yet", http.StatusServiceUnavailable)
+}
+
+// shiftedClock is the real clock, put forward by a test.
+type shiftedClock struct {
+	clock.RealClock
+	mu    sync.Mutex
+	shift time.Duration
+}
+
+func (c *shiftedClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.shift)
+}
+
+func (c *shiftedClock) forward(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shift += d
+}
+
+// namespace makes a namespace of the tenant, ready for pods, that is removed after
+// the test, host pods first.
+func namespace(t *testing.T) string {
+	t.Helper()
+	ns, err := w.tenant.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "default service account", func() (bool, any) {
+		_, err := w.tenant.CoreV1().ServiceAccounts(ns.Name).Get(t.Context(), "default", metav1.GetOptions{})
+		return err == nil, err
+	})
+	return ns.Name
+}
+
+// wait waits until is says yes; otherwise it fails with what is said last.
+func wait(t *testing.T, what string, is func() (bool, any)) {
+	t.Helper()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(patience)
+	for {
+		ok, last := is()
+		if ok {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatalf("%s did not come: %+v", what, last)
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		}
+	}
+}
