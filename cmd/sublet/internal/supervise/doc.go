@@ -10,8 +10,8 @@
 //	 X (kill -9)                          | lives on
 //	up' -- Run(server) --- record, pidfd -+ adopted, watched, restarted when it dies
 //
-// [Run] first looks for a live holder of the slot. One with the same build is
-// adopted; one with another build is asked to end and replaced. A holder is
+// [Run] first looks for a live holder of the slot. One with the same build
+// and arguments is adopted; another is asked to end and replaced. A holder is
 // identified by process id, start time and boot, and is signalled through a
 // pidfd, so a process id that was given to another process is never signalled.
 // When two supervisors race, the slower child fails to claim the slot, exits, and

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,8 +28,9 @@ const maxLog = 64 << 20
 // Spec describes a process to keep running.
 type Spec struct {
 	Slot  Slot
-	Build string   // of the program to run; a holder of another build is replaced
+	Build string   // of the program to run
 	Argv  []string // Argv[0] is the path of the program
+	// A holder of the slot with another build or other arguments is replaced.
 	Env   []string // nil: this process's
 	Log   string   // path of the file that gets its output, appended
 	Grace time.Duration
@@ -86,8 +88,8 @@ func runOnce(ctx context.Context, s Spec) (how string, err error) {
 	if err != nil {
 		return err.Error(), nil
 	}
-	if p != nil && holder.Build != s.Build {
-		s.Logger.Info("replacing a process of another build", "process", s.Slot.Name, "pid", p.PID)
+	if p != nil && (holder.Build != s.Build || !slices.Equal(holder.Command, s.Argv)) {
+		s.Logger.Info("replacing a process of another build or with other flags", "process", s.Slot.Name, "pid", p.PID)
 		if err := errors.Join(p.Stop(s.Grace), p.Close()); err != nil {
 			return err.Error(), nil
 		}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"sublet.dev/cmd/sublet/internal/supervise"
+	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer"
+	"sublet.dev/tenant-apiserver/cell"
+)
+
+// cellDrain is what requests to a cell get to end at shutdown.
+const cellDrain = 2 * time.Second
+
+func newCell(a *app) *cobra.Command {
+	var name string
+	var logs logFlags
+	cmd := &cobra.Command{
+		Use: "cell", Short: "Host tenants' control planes (started by the server)", Hidden: true,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := needRoot(cmd); err != nil {
+				return err
+			}
+			log, err := logs.logger(a.err)
+			if err != nil {
+				return err
+			}
+			a.log = log.With("process", name)
+			return a.runProcess(cmd.Context(), name, func(ctx context.Context) error { return a.cell(ctx, name) })
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "cell-0", "the cell's name")
+	logs.add(cmd)
+	return cmd
+}
+
+// runProcess claims the process's slot for as long as work runs. The data
+// directory must exist.
+func (a *app) runProcess(ctx context.Context, name string, work func(context.Context) error) error {
+	build, err := supervise.Build()
+	if err != nil {
+		return err
+	}
+	claim, err := supervise.Take(a.dir.slot(name), build)
+	var held *supervise.HeldError
+	if errors.As(err, &held) {
+		return &exitError{exitConflict, fmt.Errorf("another sublet %s uses this data directory: %w", name, held)}
+	}
+	if err != nil {
+		return err
+	}
+	err = work(ctx)
+	return errors.Join(err, claim.Release())
+}
+
+// cell hosts tenants until ctx ends.
+func (a *app) cell(ctx context.Context, name string) error {
+	host, err := clientcmd.BuildConfigFromFlags("", a.dir.cellConfig(name))
+	if err != nil {
+		return fmt.Errorf("read the cell's kubeconfig, which `sublet server` writes: %w", err)
+	}
+	c, err := cell.New(cell.Config{
+		Name: name, Dir: a.dir.tenant, GoldenDir: a.dir.golden(), SocketDir: a.dir.tenantSockets(),
+		Companion:   func(t tenant.Tenant, api *rest.Config) (cell.Companion, error) { return newSyncer(host, t, api, a.log) },
+		ValidatePod: validatePod,
+		Logger:      a.log,
+	})
+	if err != nil {
+		return err
+	}
+	l, err := listenUnix(a.dir.cellSocket(name))
+	if err != nil {
+		return err
+	}
+	control := &http.Server{Handler: c.Handler(), ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: time.Minute}
+	served := make(chan error, 1)
+	go func() { served <- control.Serve(l) }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() {
+		err := <-served
+		if !errors.Is(err, http.ErrServerClosed) {
+			cancel() // nobody could speak to this cell any more
+		}
+		failed <- err
+	}()
+	a.log.Info("cell is ready", "socket", a.dir.cellSocket(name))
+	err = c.Run(ctx)
+	drain, stop := context.WithTimeout(context.WithoutCancel(ctx), cellDrain)
+	defer stop()
+	_ = control.Shutdown(drain) // long polls may outlast it; they end with the process
+	if serveErr := <-failed; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve the cell's API: %w", serveErr))
+	}
+	return err
+}
+
+// newSyncer makes a tenant's syncer: it reads the host as the cell, and writes as
+// the tenant.
+func newSyncer(host *rest.Config, t tenant.Tenant, api *rest.Config, log *slog.Logger) (*syncer.Syncer, error) {
+	write := rest.CopyConfig(host)
+	write.Impersonate = rest.ImpersonationConfig{UserName: t.ID.WriteUser()}
+	return syncer.New(syncer.Config{Tenant: t, TenantAPI: api, HostRead: rest.CopyConfig(host), HostWrite: write, Logger: log})
+}
+
+// validatePod is the admission of a tenant's pods beside upstream's.
+func validatePod(t tenant.Tenant, tenantPod *corev1.Pod) error {
+	return policy.Err(policy.CheckPod(tenantPod, policy.LevelFor(t.Sandbox)))
+}
+
+// listenUnix makes a unix socket that only root can open, in place of one that a
+// killed process left.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the old socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return l, nil
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+const (
+	defaultDataDir = "/var/lib/sublet"
+	envDataDir     = "SUBLET_DATA_DIR"
+)
+
+// app is what all commands share.
+type app struct {
+	streams
+	dir dataDir
+	log *slog.Logger // of the commands that run for long
+}
+
+// run parses the arguments, runs the command and returns the exit code.
+func run(ctx context.Context, args []string, s streams) int {
+	a := &app{streams: s}
+	root := newRoot(a)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil && err.Error() != "" {
+		fmt.Fprintf(s.err, "sublet: %v\n", err)
+		if codeOf(ctx, err) == exitUsage {
+			fmt.Fprintln(s.err, "Run `sublet help` or `sublet COMMAND --help` for usage.")
+		}
+	}
+	return codeOf(ctx, err)
+}
+
+// newRoot returns the command with all subcommands.
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sublet",
+		Short: "A Kubernetes cluster for each tenant, on machines that many tenants share",
+		Long: `Sublet gives every tenant a Kubernetes cluster of their own on machines that many
+tenants share. Start a machine with "sublet up"; then, in another shell:
+
+  sublet create acme --wait                 a tenant
+  sublet connect acme -- kubectl get nodes  its cluster
+  sublet kubeconfig acme > acme.kubeconfig  for the tenant`,
+		SilenceErrors: true, SilenceUsage: true,
+		Args:              noCommand,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: a.prepare,
+	}
+	root.PersistentFlags().String("data-dir", "", "where Sublet keeps its state (default $"+envDataDir+", or "+defaultDataDir+")")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageErrorf("%w: see `%s --help`", err, cmd.CommandPath())
+	})
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.AddGroup(&cobra.Group{ID: groupTenants, Title: "Tenants:"}, &cobra.Group{ID: groupMachine, Title: "This machine:"})
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(groupTenants, newCreate(a), newList(a), newDescribe(a), newKubeconfig(a), newConnect(a), newDelete(a))
+	add(groupMachine, newUp(a), newDown(a), newServer(a), newAgent(a), newImage(a))
+	root.AddCommand(newCell(a), newVersion(a), newExitCodes())
+	return root
+}
+
+const (
+	groupTenants = "tenants"
+	groupMachine = "machine"
+)
+
+// noCommand refuses arguments that are no command, with suggestions.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Sprintf("unknown command %q", args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		err += ": did you mean `sublet " + strings.Join(near, "` or `sublet ") + "`?"
+	}
+	return usageErrorf("%s", err)
+}
+
+// prepare resolves the data directory before any command runs.
+func (a *app) prepare(cmd *cobra.Command, _ []string) error {
+	dir, err := cmd.Flags().GetString("data-dir")
+	if err != nil {
+		return err
+	}
+	if dir == "" {
+		dir = os.Getenv(envDataDir)
+	}
+	if dir == "" {
+		dir = defaultDataDir
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	if abs == "/" {
+		return usageErrorf("the data directory cannot be /")
+	}
+	a.dir = dataDir(abs)
+	return nil
+}
+
+// oneName accepts exactly one argument: a tenant's name.
+func oneName(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return usageErrorf("the tenant's name is missing: %s", cmd.UseLine())
+	case len(args) > 1:
+		return usageErrorf("one name was expected, not %q: %s", args, cmd.UseLine())
+	}
+	return nil
+}
+
+// noArgs accepts no arguments.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageErrorf("unexpected argument %q: %s", args[0], cmd.UseLine())
+	}
+	return nil
+}
+
+// needRoot is the error of commands that only root can do.
+func needRoot(cmd *cobra.Command) error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%s must be run as root, because it manages containers and networks: run `sudo %s`", cmd.CommandPath(), cmd.CommandPath())
+	}
+	return nil
+}
+
+var errInterrupted = errors.New("interrupted")
