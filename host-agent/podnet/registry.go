@@ -32,13 +32,17 @@ type Endpoint struct {
 // validID is what a container id may be: it becomes a file's name.
 var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
+// validInterface is what an interface may be called: nothing that means more than a
+// name where rules are written.
+var validInterface = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,14}$`)
+
 func (e Endpoint) validate() error {
 	switch {
 	case !validID.MatchString(e.ContainerID):
 		return fmt.Errorf("invalid container id %q", e.ContainerID)
 	case e.Namespace == "" || e.Pod == "":
 		return errors.New("namespace or pod name is missing")
-	case e.Interface == "" || len(e.Interface) > 15 || strings.ContainsAny(e.Interface, "/ \"\n"):
+	case !validInterface.MatchString(e.Interface):
 		return fmt.Errorf("invalid interface name %q", e.Interface)
 	case len(e.Addresses) == 0:
 		return errors.New("it has no address")

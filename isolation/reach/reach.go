@@ -33,6 +33,7 @@ type Rule string
 
 // The rules, in the order in which they are asked.
 const (
+	Itself       Rule = "itself"      // never leaves the pod
 	Forged       Rule = "forged"      // the source address is not the sender's
 	Host         Rule = "host"        // the node speaks to its own pods
 	OwnPod       Rule = "own-pod"     // between pods of one tenant
@@ -85,6 +86,9 @@ type Flow struct {
 // May says whether a flow is allowed. Where the proxy may lead to several places,
 // it is allowed only if all of them are.
 func (w World) May(f Flow) Decision {
+	if f.Sender.IsValid() && f.To.Addr() == f.Sender {
+		return Decision{true, Itself}
+	}
 	if f.Sender.IsValid() && f.Source != f.Sender {
 		return Decision{false, Forged}
 	}

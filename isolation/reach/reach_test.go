@@ -43,7 +43,8 @@ func TestMay(t *testing.T) {
 	}{
 		{"10.244.0.2", "", "10.244.0.3:80", reach.TCP, true, reach.OwnPod},
 		{"10.244.0.2", "", "10.244.0.3:80", "SCTP", true, reach.OwnPod},
-		{"10.244.0.2", "", "10.244.0.2:80", reach.TCP, true, reach.OwnPod},
+		{"10.244.0.2", "", "10.244.0.2:80", reach.TCP, true, reach.Itself},
+		{"10.244.0.6", "", "10.244.0.6:80", reach.TCP, true, reach.Itself},
 		{"10.244.0.2", "", "10.96.4.20:80", reach.TCP, true, reach.OwnPod},
 		{"10.244.0.2", "", "10.96.4.1:443", reach.TCP, true, reach.OwnAPI},
 		{"10.244.0.2", "", "192.0.2.1:7001", reach.TCP, true, reach.OwnAPI},

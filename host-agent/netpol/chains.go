@@ -1,0 +1,80 @@
+package netpol
+
+import (
+	"fmt"
+	"net/netip"
+
+	"sublet.dev/host-agent/nft"
+	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/tenant"
+)
+
+// prefix begins the name of everything that is one tenant's.
+func prefix(f policy.Fence) string { return "t_" + f.Tenant.Short() + "_" }
+
+func chainName(t Tenant, direction string) string { return prefix(t.Fence) + direction }
+
+func dnsAddress(f policy.Fence) netip.Addr { return tenant.DNSAddress(f.Services) }
+
+// tenant makes a tenant's set of pods and its three chains: out of its pods, into
+// them, and from them to this node. Each verdict has a counter.
+func (r *renderer) tenant(t Tenant) {
+	p := prefix(t.Fence)
+	own := nft.Set{Name: p + "pods", Type: "ipv4_addr"}
+	for _, a := range t.addresses() {
+		own.Elements = append(own.Elements, a.String())
+	}
+	own = set(own.Name, own.Type, own.Elements)
+	r.table.Sets = append(r.table.Sets, own)
+	r.table.Chains = append(r.table.Chains,
+		nft.Chain{Name: p + "out", Rules: r.out(t)},
+		nft.Chain{Name: p + "in", Rules: []string{
+			fmt.Sprintf("ip saddr @%spods %s accept", p, r.count(t, "in_own")),
+			r.count(t, "in_stranger") + " drop",
+		}},
+		nft.Chain{Name: p + "node", Rules: r.node(t)},
+	)
+}
+
+// count makes a counter of a tenant and returns the statement that counts.
+func (r *renderer) count(t Tenant, what string) string {
+	name := prefix(t.Fence) + what
+	r.table.Counters = append(r.table.Counters, name)
+	return fmt.Sprintf("counter name %q", name)
+}
+
+// out is the sender's side of the boundary: return goes on to the receiver's.
+func (r *renderer) out(t Tenant) []string {
+	rules := []string{fmt.Sprintf("ip daddr @%spods %s return", prefix(t.Fence), r.count(t, "own"))}
+	for _, at := range t.Fence.DNS {
+		for _, proto := range []string{"udp", "tcp"} {
+			rules = append(rules, fmt.Sprintf("ip daddr %s %s dport %d %s return", at.Addr(), proto, at.Port(), r.count(t, "dns")))
+		}
+	}
+	for _, at := range t.Fence.API {
+		rules = append(rules, fmt.Sprintf("ip daddr %s tcp dport %d %s return", at.Addr(), at.Port(), r.count(t, "api")))
+	}
+	for _, deny := range []struct{ set, counter string }{
+		{"blocked", "blocked"}, {"nodes", "node"}, {"pods", "foreign_pod"}, {"services", "service"}, {"private", "private"},
+	} {
+		rules = append(rules, fmt.Sprintf("ip daddr @%s %s goto refuse", deny.set, r.count(t, deny.counter)))
+	}
+	if t.Fence.Internet {
+		rules = append(rules, "meta nfproto ipv4 meta l4proto { icmp, tcp, udp } "+r.count(t, "internet")+" return")
+	}
+	return append(rules, r.count(t, "default")+" goto refuse")
+}
+
+// node is the way to this node: the tenant's DNS and its API, if they are here.
+func (r *renderer) node(t Tenant) []string {
+	var rules []string
+	for _, at := range t.Fence.DNS {
+		for _, proto := range []string{"udp", "tcp"} {
+			rules = append(rules, fmt.Sprintf("ip daddr %s %s dport %d %s accept", at.Addr(), proto, at.Port(), r.count(t, "dns")))
+		}
+	}
+	return append(rules,
+		"iifname . ip daddr . tcp dport @api "+r.count(t, "api")+" accept",
+		r.count(t, "node")+" goto refuse",
+	)
+}

@@ -1,0 +1,28 @@
+// Package netpol is the fence on a node: it renders package policy's description
+// of who may reach whom to one nftables table and keeps the kernel's equal to it.
+//
+// The flow: the tenants, nodes and pods elsewhere come from the host API, the
+// node's own endpoints from podnet's registry -> [Render] makes the whole table of
+// them, a pure function -> the kernel's table is replaced in one transaction ->
+// connections of addresses that are no pod's any more are forgotten.
+//
+//	enforcer.go   when to render, and what the CNI plugin may be told
+//	watch.go      the host API's side
+//	state.go      what a table is rendered from
+//	render.go     the table
+//	chains.go     one tenant's part of it
+//	conntrack.go  forgetting connections
+//	facts.go      what is meant and what the kernel has, for audits
+//
+// A packet of a pod passes, in this order: source (prerouting, raw: an address
+// that is not the interface's is dropped, before the kernel remembers anything),
+// dns (prerouting, nat: the tenant's DNS address leads to this node's server),
+// then to_node (input) or tenant boundary (forward: the sender's chain, then the
+// receiver's). Dispatch is by interface, so that no packet can choose its tenant.
+// Addresses of Services are translated before the boundary, so it judges where a
+// packet really goes.
+//
+// Whoever is not known is dropped. The rules stay when the agent ends or dies; it
+// renders nothing until it knows the tenants again. Packets of the node itself
+// (probes, the front door) are not filtered.
+package netpol

@@ -1,0 +1,251 @@
+package netpol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"sublet.dev/host-agent/nft"
+	"sublet.dev/host-agent/podnet"
+	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/tenant"
+)
+
+var (
+	// ErrNotReady is returned while the host API has not yet told the tenants and
+	// this node's pod range.
+	ErrNotReady = errors.New("the tenants are not known yet: the host API has not answered")
+	// ErrUnknownTenant is returned for the host namespace of a tenant that is not
+	// known, or has no fence yet.
+	ErrUnknownTenant = errors.New("the tenant of this namespace is not known")
+)
+
+// repair is how often the kernel's table is compared with what it should be.
+const repair = 30 * time.Second
+
+// Registry is the node's endpoints; podnet's is one.
+type Registry interface {
+	List() []podnet.Endpoint
+	At(netip.Addr) (podnet.Endpoint, bool)
+}
+
+// Config is what an Enforcer needs. All fields are required.
+type Config struct {
+	// NodeName is this node's name in the host API.
+	NodeName string
+	// NodeIP is the node's address, DNSPort where the node's DNS listens on it.
+	NodeIP  netip.Addr
+	DNSPort uint16
+	// Pods and Services are the ranges of the whole host.
+	Pods, Services netip.Prefix
+	Registry       Registry
+	// Host reads virtualclusters, nodes and pods.
+	Host   *rest.Config
+	Logger *slog.Logger
+}
+
+// Enforcer keeps the node's fence. It is podnet's Fence. All methods are safe for
+// concurrent use.
+type Enforcer struct {
+	Config
+	changed chan struct{} // one signal is enough: all is rendered anew
+
+	mu      sync.Mutex // guards what follows, and the kernel's table
+	kernel  *nft.Kernel
+	world   world
+	applied nft.Table             // what the kernel was told last
+	fenced  map[netip.Addr]string // the addresses in it, with whose they are
+}
+
+// New returns an Enforcer for the caller's network namespace. It changes nothing
+// before [Enforcer.Run] or [Enforcer.Sync].
+func New(c Config) (*Enforcer, error) {
+	kernel, err := nft.Open(TableName)
+	if err != nil {
+		return nil, err
+	}
+	return &Enforcer{Config: c, kernel: kernel, changed: make(chan struct{}, 1)}, nil
+}
+
+// Run watches the host API and keeps the kernel's table true until ctx ends; then
+// it returns nil and leaves the table as it is. Failures are logged and repaired.
+func (e *Enforcer) Run(ctx context.Context) error {
+	stop, err := e.watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	ticker := time.NewTicker(repair)
+	defer ticker.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.changed:
+			err = e.Sync(ctx)
+		case <-ticker.C:
+			err = e.repair(ctx)
+		}
+		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotReady) {
+			e.Logger.Error("the fence is not up to date", "err", err)
+		}
+	}
+}
+
+// signal makes Run render anew, soon.
+func (e *Enforcer) signal() {
+	select {
+	case e.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Admits returns nil when pods of a host namespace can be fenced: those of a known
+// tenant, and those of namespaces that are no tenant's. It returns [ErrNotReady] or
+// [ErrUnknownTenant] otherwise.
+func (e *Enforcer) Admits(namespace string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.world.ready() {
+		return ErrNotReady
+	}
+	if _, ok := e.world.fences[namespace]; !ok && tenant.IsHostNamespace(namespace) {
+		return fmt.Errorf("namespace %s: %w", namespace, ErrUnknownTenant)
+	}
+	return nil
+}
+
+// Sync returns nil once the kernel has the rules for all endpoints of the registry
+// and none for others, and no connection of an address that lost its pod. Before
+// the tenants are known it changes nothing and returns [ErrNotReady].
+func (e *Enforcer) Sync(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.world.ready() {
+		return ErrNotReady
+	}
+	state := e.state()
+	table := Render(state)
+	if !reflect.DeepEqual(table, e.applied) {
+		if err := e.kernel.Apply(ctx, table); err != nil {
+			return err
+		}
+		e.applied = table
+	}
+	now := state.owners()
+	if err := e.forget(state.NodePods, now); err != nil {
+		return err
+	}
+	e.fenced = now
+	return nil
+}
+
+// forget forgets the connections of addresses that changed hands since the last
+// time; the first time, of all addresses of this node's range without endpoint.
+func (e *Enforcer) forget(nodePods []netip.Prefix, now map[netip.Addr]string) error {
+	if e.fenced == nil {
+		return forgetConnections(func(a netip.Addr) bool {
+			_, known := now[a]
+			return !known && slices.ContainsFunc(nodePods, func(p netip.Prefix) bool { return p.Contains(a) })
+		})
+	}
+	lost := map[netip.Addr]bool{}
+	for a, owner := range e.fenced {
+		if now[a] != owner {
+			lost[a] = true
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	return forgetConnections(func(a netip.Addr) bool { return lost[a] })
+}
+
+// repair renders anew what somebody else changed in the kernel, and says so.
+func (e *Enforcer) repair(ctx context.Context) error {
+	e.mu.Lock()
+	if e.applied.Name != "" {
+		read, err := e.kernel.Read(ctx)
+		if err != nil || !slices.Equal(read.Lines(), e.applied.Lines()) {
+			e.Logger.Warn("the fence in the kernel is not what was put there: putting it back", "err", err)
+			e.applied = nft.Table{}
+		}
+	}
+	e.mu.Unlock()
+	return e.Sync(ctx)
+}
+
+// state is what to render now; the caller must hold mu.
+func (e *Enforcer) state() State {
+	s := State{
+		Cluster: policy.Cluster{
+			PodCIDRs: []netip.Prefix{e.Pods}, ServiceCIDRs: []netip.Prefix{e.Services},
+			Nodes: e.world.nodeAddresses(e.NodeIP), Blocked: policy.Blocked(), Private: policy.Private(),
+		},
+		NodePods: e.world.nodePods,
+		DNS:      e.dns(),
+	}
+	tenants := map[string]*Tenant{}
+	for _, endpoint := range e.Registry.List() {
+		fence, known := e.world.fences[endpoint.Namespace]
+		switch {
+		case known && tenants[endpoint.Namespace] == nil:
+			tenants[endpoint.Namespace] = &Tenant{Fence: fence, Endpoints: []podnet.Endpoint{endpoint}, Remote: e.world.remotePods(endpoint.Namespace)}
+		case known:
+			t := tenants[endpoint.Namespace]
+			t.Endpoints = append(t.Endpoints, endpoint)
+		case tenant.IsHostNamespace(endpoint.Namespace):
+			s.Orphans = append(s.Orphans, endpoint)
+		default:
+			s.System = append(s.System, endpoint)
+		}
+	}
+	for _, t := range tenants {
+		s.Tenants = append(s.Tenants, *t)
+	}
+	slices.SortFunc(s.Tenants, func(a, b Tenant) int { return compare(a.Fence.Tenant, b.Fence.Tenant) })
+	return s
+}
+
+func compare(a, b tenant.ID) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func (e *Enforcer) dns() netip.AddrPort { return netip.AddrPortFrom(e.NodeIP, e.DNSPort) }
+
+// FenceAt returns the fence of the tenant whose pod on this node has an address.
+func (e *Enforcer) FenceAt(a netip.Addr) (policy.Fence, bool) {
+	endpoint, ok := e.Registry.At(a)
+	if !ok {
+		return policy.Fence{}, false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	fence, ok := e.world.fences[endpoint.Namespace]
+	return fence, ok
+}
+
+// Cleanup removes the fence's table from the caller's network namespace. It returns
+// nil when there is none. Pods must be gone: without the table nothing is fenced.
+func Cleanup(ctx context.Context) error {
+	kernel, err := nft.Open(TableName)
+	if err != nil {
+		return err
+	}
+	return kernel.Delete(ctx)
+}

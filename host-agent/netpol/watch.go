@@ -1,0 +1,198 @@
+package netpol
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/tenant"
+)
+
+// world is what the host API says. The zero world knows nothing.
+type world struct {
+	synced   bool
+	fences   map[string]policy.Fence // by host namespace
+	nodePods []netip.Prefix          // this node's
+	nodes    []netip.Addr
+	remote   map[string][]netip.Addr // tenants' pods on other nodes, by host namespace
+}
+
+func (w world) ready() bool { return w.synced && len(w.nodePods) > 0 }
+
+// nodeAddresses returns the nodes' addresses, own among them, as ranges.
+func (w world) nodeAddresses(own netip.Addr) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range append(slices.Clone(w.nodes), own) {
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return out
+}
+
+func (w world) remotePods(namespace string) []netip.Addr { return w.remote[namespace] }
+
+// watch follows the host API until ctx ends. stop waits for what it started.
+func (e *Enforcer) watch(ctx context.Context) (stop func(), err error) {
+	typed, err := kubernetes.NewForConfig(e.Host)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the host API: %w", err)
+	}
+	untyped, err := dynamic.NewForConfig(e.Host)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the host API: %w", err)
+	}
+	nodes := informers.NewSharedInformerFactory(typed, 0)
+	pods := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.LabelSelector = tenant.LabelTenant
+		o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", e.NodeName).String()
+	}), informers.WithTransform(address))
+	tenants := dynamicinformer.NewDynamicSharedInformerFactory(untyped, 0)
+	s := sources{
+		tenants: tenants.ForResource(v1alpha1.GroupVersion.WithResource("virtualclusters")).Informer(),
+		nodes:   nodes.Core().V1().Nodes().Informer(),
+		pods:    pods.Core().V1().Pods().Informer(),
+	}
+	for _, i := range s.all() {
+		if _, err := i.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
+			AddFunc: func(any, bool) { e.learn(s) }, UpdateFunc: func(_, _ any) { e.learn(s) }, DeleteFunc: func(any) { e.learn(s) },
+		}); err != nil {
+			return nil, fmt.Errorf("watch the host API: %w", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	nodes.StartWithContext(ctx)
+	pods.StartWithContext(ctx)
+	tenants.Start(ctx.Done())
+	synced := make(chan struct{})
+	go func() { // a host without tenants makes no event
+		defer close(synced)
+		if cache.WaitForCacheSync(ctx.Done(), s.tenants.HasSynced, s.nodes.HasSynced, s.pods.HasSynced) {
+			e.learn(s)
+		}
+	}()
+	return func() {
+		cancel()
+		<-synced
+		nodes.Shutdown()
+		pods.Shutdown()
+		tenants.Shutdown()
+	}, nil
+}
+
+// address keeps of a pod what the fence needs.
+func address(o any) (any, error) {
+	pod, ok := o.(*corev1.Pod)
+	if !ok {
+		return o, nil
+	}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion},
+		Spec:       corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork},
+		Status:     corev1.PodStatus{Phase: pod.Status.Phase, PodIPs: pod.Status.PodIPs},
+	}, nil
+}
+
+// sources are the informers behind a world.
+type sources struct {
+	tenants, nodes, pods cache.SharedIndexInformer
+}
+
+func (s sources) all() []cache.SharedIndexInformer {
+	return []cache.SharedIndexInformer{s.tenants, s.nodes, s.pods}
+}
+
+// learn makes a new world of what the informers have.
+func (e *Enforcer) learn(s sources) {
+	w := world{synced: true, fences: map[string]policy.Fence{}, remote: map[string][]netip.Addr{}}
+	for _, i := range s.all() {
+		w.synced = w.synced && i.HasSynced()
+	}
+	for _, o := range s.tenants.GetStore().List() {
+		if f, ok := e.fence(o); ok {
+			w.fences[f.Namespace] = f
+		}
+	}
+	for _, o := range s.nodes.GetStore().List() {
+		if n, ok := o.(*corev1.Node); ok {
+			w.addNode(n, n.Name == e.NodeName)
+		}
+	}
+	for _, o := range s.pods.GetStore().List() {
+		if p, ok := o.(*corev1.Pod); ok {
+			w.addPod(p)
+		}
+	}
+	e.mu.Lock()
+	if e.world.ready() && !w.ready() {
+		w.nodePods, w.synced = e.world.nodePods, true // what was once known stays
+	}
+	e.world = w
+	e.mu.Unlock()
+	e.signal()
+}
+
+// fence returns the fence that a VirtualCluster describes; false while its status
+// is not complete.
+func (e *Enforcer) fence(o any) (policy.Fence, bool) {
+	u, ok := o.(*unstructured.Unstructured)
+	if !ok {
+		return policy.Fence{}, false
+	}
+	var vc v1alpha1.VirtualCluster
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &vc); err != nil {
+		e.Logger.Error("a tenant can't be read and stays without fence: its pods will not start", "tenant", u.GetName(), "err", err)
+		return policy.Fence{}, false
+	}
+	f, err := policy.FenceFor(&vc, e.dns())
+	if err != nil {
+		e.Logger.Debug("a tenant has no fence yet", "tenant", vc.Name, "err", err)
+		return policy.Fence{}, false
+	}
+	if f.Namespace != tenant.HostNamespace(vc.Name, f.Tenant) {
+		e.Logger.Error("a tenant names a host namespace that is not its own and stays without fence", "tenant", vc.Name, "namespace", f.Namespace)
+		return policy.Fence{}, false
+	}
+	return f, true
+}
+
+func (w *world) addNode(n *corev1.Node, own bool) {
+	for _, a := range n.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil { // others are names
+			w.nodes = append(w.nodes, ip)
+		}
+	}
+	if !own {
+		return
+	}
+	for _, cidr := range n.Spec.PodCIDRs {
+		if p, err := netip.ParsePrefix(cidr); err == nil { // the API validates them
+			w.nodePods = append(w.nodePods, p)
+		}
+	}
+}
+
+// addPod notes the addresses of a tenant's pod on another node while it has them.
+func (w *world) addPod(p *corev1.Pod) {
+	ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	if ended || p.Spec.NodeName == "" || p.Spec.HostNetwork {
+		return
+	}
+	for _, podIP := range p.Status.PodIPs {
+		if ip, err := netip.ParseAddr(podIP.IP); err == nil { // the API validates them
+			w.remote[p.Namespace] = append(w.remote[p.Namespace], ip)
+		}
+	}
+}
