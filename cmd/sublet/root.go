@@ -69,7 +69,7 @@ tenants share. Start a machine with "sublet up"; then, in another shell:
 			root.AddCommand(c)
 		}
 	}
-	add(groupTenants, newCreate(a), newList(a), newDescribe(a), newKubeconfig(a), newConnect(a), newDelete(a))
+	add(groupTenants, newCreate(a), newList(a), newDescribe(a), newKubeconfig(a), newConnect(a), newDelete(a), newAudit(a))
 	add(groupMachine, newUp(a), newDown(a), newServer(a), newAgent(a), newImage(a))
 	root.AddCommand(newCell(a), newVersion(a), newExitCodes())
 	return root
