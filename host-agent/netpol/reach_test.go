@@ -31,7 +31,7 @@ const (
 )
 
 // elsewhere are addresses of the world.
-var elsewhere = []string{internet, otherNode, "169.254.169.254", "100.100.100.200", "168.63.129.16", "192.168.50.1", "172.20.1.1", remoteA, remoteB}
+var elsewhere = []string{internet, otherNode, "169.254.169.254", "100.100.100.200", "168.63.129.16", "192.168.50.1", "172.20.1.1", "10.99.0.1", remoteA, remoteB}
 
 func addr(s string) netip.Addr   { return netip.MustParseAddr(s) }
 func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
@@ -47,9 +47,12 @@ func fenceOf(id, slice, api string) policy.Fence {
 		DNS: []netip.AddrPort{at(nodeIP + ":10053")}, API: []netip.AddrPort{at(api)}, Internet: true}
 }
 
+// testCluster has pods and services outside of the private ranges, so that the
+// rules about them are not covered by those about these.
 func testCluster() policy.Cluster {
+	private := slices.DeleteFunc(policy.Private(), func(p netip.Prefix) bool { return p.Contains(addr(podA1)) })
 	return policy.Cluster{PodCIDRs: cidrs("10.244.0.0/16"), ServiceCIDRs: cidrs("10.96.0.0/12"),
-		Nodes: cidrs(nodeIP+"/32", otherNode+"/32"), Blocked: policy.Blocked(), Private: policy.Private()}
+		Nodes: cidrs(nodeIP+"/32", otherNode+"/32"), Blocked: policy.Blocked(), Private: private}
 }
 
 // testWorld is what reach is asked about; testServices are in it as kube-proxy
@@ -277,7 +280,7 @@ func TestPacketsArriveAsReachSays(t *testing.T) {
 		}
 	}
 	for _, rule := range []reach.Rule{reach.Itself, reach.Forged, reach.Host, reach.OwnPod, reach.OwnDNS, reach.OwnAPI, reach.Blocked, reach.Node, reach.ForeignPod,
-		reach.PrivateRange, reach.Internet, reach.Default, reach.Stranger, reach.System} {
+		reach.Service, reach.PrivateRange, reach.Internet, reach.Default, reach.Stranger, reach.System} {
 		if rules[rule] == 0 {
 			t.Errorf("no packet was decided by %s: it is not tested", rule)
 		}
