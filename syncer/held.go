@@ -29,18 +29,21 @@ const (
 // component is the source of our own events in the tenant.
 const component = "sublet"
 
-// reason is why a pod is not on the host.
-type reason struct{ reason, message string }
+// reason is why the pod with that UID is not on the host.
+type reason struct {
+	uid             types.UID
+	reason, message string
+}
 
 // held remembers why pods are not on the host. It is a memory of the last try, not
 // a state: after a restart the next try fills it again.
 type held struct {
 	mu       sync.Mutex
-	reasons  map[types.UID]reason // guarded by mu
-	recorder record.EventRecorder // guarded by mu; nil until Run
+	reasons  map[tenant.Name]reason // guarded by mu; at most one a pod
+	recorder record.EventRecorder   // guarded by mu; nil until Run
 }
 
-func newHeld() *held { return &held{reasons: map[types.UID]reason{}} }
+func newHeld() *held { return &held{reasons: map[tenant.Name]reason{}} }
 
 // record sends events to the tenant until stop.
 func (h *held) record(ctx context.Context, tenantAPI kubernetes.Interface) (stop func()) {
@@ -56,39 +59,38 @@ func (h *held) record(ctx context.Context, tenantAPI kubernetes.Interface) (stop
 func (h *held) put(tenantPod *corev1.Pod, r reason) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.reasons[tenantPod.UID] == r {
+	name := translate.NameOf(tenantPod)
+	if h.reasons[name] == r {
 		return false
 	}
-	h.reasons[tenantPod.UID] = r
+	h.reasons[name] = r
 	if h.recorder != nil {
 		h.recorder.Event(tenantPod, corev1.EventTypeWarning, r.reason, r.message)
 	}
 	return true
 }
 
-func (h *held) get(uid types.UID) (reason, bool) {
+func (h *held) get(tenantPod *corev1.Pod) (reason, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r, ok := h.reasons[uid]
-	return r, ok
+	r, ok := h.reasons[translate.NameOf(tenantPod)]
+	return r, ok && r.uid == tenantPod.UID
 }
 
-func (h *held) forget(uid types.UID) {
+// forget forgets the reason: the pod is on the host, or gone.
+func (h *held) forget(name tenant.Name) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.reasons, uid)
+	delete(h.reasons, name)
 }
 
 // hold tells the tenant why its pod is not on the host: an event now, a condition
 // by the PodStatus pass.
 func (s *Syncer) hold(tenantPod *corev1.Pod, why, message string) {
-	if s.held.put(tenantPod, reason{why, message}) {
+	if s.held.put(tenantPod, reason{tenantPod.UID, why, message}) {
 		s.engine.Add(engine.Key{Kind: kindPodStatus, Name: translate.NameOf(tenantPod)})
 	}
 }
-
-// release forgets why a pod was not on the host.
-func (s *Syncer) release(tenantPod *corev1.Pod) { s.held.forget(tenantPod.UID) }
 
 // holdFor holds a pod for an error that the user or the provider can do something
 // about: a quota, a missing RuntimeClass, a missing service account. All others

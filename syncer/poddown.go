@@ -95,7 +95,7 @@ func (p *podDown) want(ctx context.Context, tenantPod, hostPod *corev1.Pod) (eng
 			return leave, err
 		}
 	}
-	p.release(tenantPod)
+	p.held.forget(translate.NameOf(tenantPod))
 	return engine.Be(want), nil
 }
 

@@ -29,6 +29,7 @@ func (p *podUp) Kind() string { return kindPodStatus }
 func (p *podUp) Reconcile(ctx context.Context, name tenant.Name) (time.Duration, error) {
 	tenantPod, ok := fromTenant[*corev1.Pod](p.caches.tenant.pods)(name)
 	if !ok {
+		p.held.forget(name)
 		return 0, nil
 	}
 	hostPod, onHost := p.host.Cached(name)
@@ -121,7 +122,7 @@ func (p *podUp) lose(ctx context.Context, tenantPod *corev1.Pod) error {
 
 // explain tells why a pod is not on the host, if that is known.
 func (p *podUp) explain(ctx context.Context, tenantPod *corev1.Pod) error {
-	why, ok := p.held.get(tenantPod.UID)
+	why, ok := p.held.get(tenantPod)
 	if !ok || translate.Ended(tenantPod) {
 		return nil
 	}

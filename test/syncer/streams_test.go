@@ -103,7 +103,7 @@ func TestStreams(t *testing.T) {
 		}
 	})
 	t.Run("an error of the kubelet has the tenant's names", func(t *testing.T) {
-		_, err := pods.GetLogs("web", &corev1.PodLogOptions{Container: "waiting"}).DoRaw(t.Context())
+		_, err := pods.GetLogs("web", &corev1.PodLogOptions{Container: "waiting"}).Stream(t.Context())
 		if err == nil || !strings.Contains(err.Error(), `container "waiting" in pod "web" is waiting to start`) {
 			t.Errorf("%v", err)
 		}

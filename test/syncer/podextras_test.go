@@ -1,0 +1,75 @@
+package syncer
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestTokensAreReplacedInTime(t *testing.T) {
+	ns := namespace(t)
+	own := create(t, simplePod(ns, "web"))
+	hostPod := waitHostPod(t, ns, "web", own.UID)
+	name := hostName(ns, "web:tokens")
+	secret := func() map[string][]byte {
+		s, err := w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens := map[string][]byte{}
+		for k, v := range s.Data {
+			if !strings.Contains(k, ".") {
+				tokens[k] = v
+			}
+		}
+		return tokens
+	}
+	before := secret()
+	if len(before) != 1 {
+		t.Fatalf("%d tokens", len(before))
+	}
+	if data, _ := json.Marshal(hostPod.Annotations); strings.Contains(string(data), "eyJ") {
+		t.Error("a token stands in an annotation")
+	}
+	w.clock.forward(50 * time.Minute)
+	wait(t, "another token", func() (bool, any) {
+		for k, v := range secret() {
+			return string(before[k]) != string(v), nil
+		}
+		return false, nil
+	})
+	dropPod(t, own, hostPod)
+	wait(t, "end of the tokens", func() (bool, any) {
+		_, err := w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err), err
+	})
+}
+
+func TestEventsComeUp(t *testing.T) {
+	ns := namespace(t)
+	own := create(t, simplePod(ns, "web"))
+	hostPod := waitHostPod(t, ns, "web", own.UID)
+	_, err := w.host.CoreV1().Events(acme.HostNamespace).Create(t.Context(), &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Name: hostPod.Name + ".17c9a3b1d2e4f506"},
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: hostPod.Namespace, Name: hostPod.Name, UID: hostPod.UID, APIVersion: "v1"},
+		Reason:         "Failed", Type: corev1.EventTypeWarning, Message: "pod " + hostPod.Name + " failed on " + hostNode,
+		Source: corev1.EventSource{Component: "kubelet", Host: hostNode}, Count: 1,
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "event", func() (bool, any) {
+		e, err := w.tenant.CoreV1().Events(ns).Get(t.Context(), "web.17c9a3b1d2e4f506", metav1.GetOptions{})
+		return err == nil && e.Message == "pod web failed on "+acme.ID.NodeName(hostNode) && e.InvolvedObject.UID == own.UID, e
+	})
+	wait(t, "the scheduler's event", func() (bool, any) {
+		events, err := w.tenant.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{})
+		return err == nil && slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "Scheduled" }), events
+	})
+}
