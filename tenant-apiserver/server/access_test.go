@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -208,12 +209,25 @@ func TestPodsAreCheckedByTheProvider(t *testing.T) {
 	}
 }
 
+// A process holds many tenants: a panic on behalf of one costs one request.
+func TestPanicCostsARequestOnly(t *testing.T) {
+	for name, config := range map[string]*rest.Config{"client": w.a.admin(t), "loopback": w.a.server.Loopback()} {
+		k := client(t, config)
+		_, err := k.CoreV1().Pods("default").Create(t.Context(), pod("panic"), metav1.CreateOptions{})
+		if err == nil {
+			t.Errorf("%s: the pod was created", name)
+		}
+		if _, err := k.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{}); err != nil {
+			t.Errorf("%s: after the panic: %v", name, err)
+		}
+	}
+}
+
 // boundPod is a pod on a node whose addresses lead nowhere.
-func boundPod(t *testing.T) (ns string) {
+func boundPod(t *testing.T, m *member, ns string) {
 	t.Helper()
-	k := client(t, w.a.admin(t))
-	loopback := client(t, w.a.server.Loopback())
-	ns = namespace(t, k)
+	k := client(t, m.admin(t))
+	loopback := client(t, m.server.Loopback())
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "node-"}, Status: corev1.NodeStatus{
 		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "203.0.113.99"}},
 	}}
@@ -228,12 +242,12 @@ func boundPod(t *testing.T) (ns string) {
 	if err := loopback.CoreV1().Pods(ns).Bind(t.Context(), bind, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	return ns
 }
 
 func TestLogsComeFromTheKubeletHandler(t *testing.T) {
-	ns := boundPod(t)
 	k := client(t, w.a.admin(t))
+	ns := namespace(t, k)
+	boundPod(t, w.a, ns)
 	got, err := k.CoreV1().Pods(ns).GetLogs("web", &corev1.PodLogOptions{Container: "c"}).DoRaw(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -243,11 +257,17 @@ func TestLogsComeFromTheKubeletHandler(t *testing.T) {
 	}
 }
 
-func TestExecReachesTheKubeletHandler(t *testing.T) {
-	ns := boundPod(t)
-	config := w.a.admin(t)
-	url := client(t, config).CoreV1().RESTClient().Post().Namespace(ns).Resource("pods").Name("web").SubResource("exec").
+func execURL(t *testing.T, config *rest.Config, ns string) *url.URL {
+	t.Helper()
+	return client(t, config).CoreV1().RESTClient().Post().Namespace(ns).Resource("pods").Name("web").SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Command: []string{"cat", "-"}, Stdin: true, Stdout: true}, scheme.ParameterCodec).URL()
+}
+
+func TestExecReachesTheKubeletHandler(t *testing.T) {
+	config := w.a.admin(t)
+	ns := namespace(t, client(t, config))
+	boundPod(t, w.a, ns)
+	url := execURL(t, config, ns)
 	spdy, err := remotecommand.NewSPDYExecutor(config, "POST", url)
 	if err != nil {
 		t.Fatal(err)

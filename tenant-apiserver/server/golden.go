@@ -111,17 +111,13 @@ func makeGolden(ctx context.Context, work, path string) error {
 
 // bootstrapTemplate runs a template instance until its hooks are through.
 func bootstrapTemplate(ctx context.Context, c Config, st *storage) error {
-	cert, err := c.PKI.IssueServing([]string{c.Name}, nil, 0)
-	if err != nil {
-		return err
-	}
 	options := c.options(st.endpoint, false)
 	options.Template = true
 	instance, err := kube.New(ctx, options)
 	if err != nil {
 		return err
 	}
-	s := newServer(ctx, c, instance, cert)
+	s := newServer(ctx, c, instance, &servingCert{config: c})
 	go func() {
 		defer close(s.done)
 		s.err = instance.Run(s.life)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/remotecommand"
 
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/store"
@@ -206,6 +208,44 @@ func TestStopLeaksNothing(t *testing.T) {
 		return after <= before+leakTolerance, nil
 	})
 	t.Logf("goroutines before %d, after %d cycles %d", before, cycles, after)
+}
+
+// writerFunc is an io.Writer.
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestStopEndsAnExecUnderWay(t *testing.T) {
+	c := scratch(t, "exec", 55)
+	m, err := startMember(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := m.admin(t)
+	await(t, "service account", func(ctx context.Context) (bool, error) {
+		_, err := client(t, config).CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return found(err)
+	})
+	boundPod(t, m, "default")
+	e, err := remotecommand.NewWebSocketExecutor(config, "GET", execURL(t, config, "default").String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := make(chan struct{})
+	ended := make(chan error, 1)
+	stdin, keep := io.Pipe() // never written to
+	defer keep.Close()
+	out := writerFunc(func(p []byte) (int, error) { close(began); return len(p), nil })
+	go func() {
+		ended <- e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: stdin, Stdout: out})
+	}()
+	<-began
+	if err := m.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the exec ended as if nothing had happened")
+	}
 }
 
 func TestStartRefusesWhatItCannotUse(t *testing.T) {

@@ -17,9 +17,6 @@ import (
 )
 
 const (
-	// servingTTL is how long the serving certificate is valid. Clients trust
-	// the authority, so a restart renews it without anybody noticing.
-	servingTTL = 365 * 24 * time.Hour
 	// readyPoll is how often Start looks whether the server is ready.
 	readyPoll = 5 * time.Millisecond
 	// readyTimeout bounds one look by Ready.
@@ -70,9 +67,8 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 
 // run starts the control plane on the store's file and waits until it answers.
 func run(ctx context.Context, c Config) (*Server, error) {
-	names, ips := c.servingNames()
-	cert, err := c.PKI.IssueServing(names, ips, servingTTL)
-	if err != nil {
+	certs := &servingCert{config: c}
+	if _, err := certs.get(nil); err != nil {
 		return nil, err
 	}
 	st, err := openStorage(c.Name, c.StorePath, false)
@@ -87,7 +83,7 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.close())
 	}
-	s := newServer(ctx, c, instance, cert)
+	s := newServer(ctx, c, instance, certs)
 	go s.run(st)
 	if err := s.waitReady(ctx, s.defaultNamespace); err != nil {
 		return nil, errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
@@ -100,7 +96,7 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	return s, nil
 }
 
-func newServer(ctx context.Context, c Config, instance *kube.Instance, cert tls.Certificate) *Server {
+func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *servingCert) *Server {
 	s := &Server{
 		config:   c,
 		log:      c.Logger,
@@ -108,7 +104,7 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, cert tls.
 		loopback: instance.Loopback(),
 		done:     make(chan struct{}),
 		tls: &tls.Config{
-			Certificates: []tls.Certificate{cert},
+			GetCertificate: certs.get,
 			// The authenticator verifies certificates, and tokens need none.
 			ClientAuth: tls.RequestClientCert,
 			MinVersion: tls.VersionTLS12,

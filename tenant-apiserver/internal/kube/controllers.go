@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/server/healthz"
 	cacheddiscovery "k8s.io/client-go/discovery/cached/memory"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
@@ -17,14 +16,11 @@ import (
 	controllersmetrics "k8s.io/component-base/metrics/prometheus/controllers"
 	"k8s.io/controller-manager/pkg/clientbuilder"
 	"k8s.io/controller-manager/pkg/informerfactory"
-	"k8s.io/klog/v2"
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	kcmoptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
 	kcmconfig "k8s.io/kubernetes/pkg/controller/apis/config"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
-	"k8s.io/kubernetes/pkg/controller/serviceaccount"
-	tokens "k8s.io/kubernetes/pkg/serviceaccount"
 )
 
 // mapperReset is how often controllers look for new resource types, as in
@@ -57,7 +53,6 @@ var everywhere = []string{
 	names.EphemeralVolumeController,
 	names.TTLAfterFinishedController,
 	names.RootCACertificatePublisherController,
-	names.ValidatingAdmissionPolicyStatusController,
 	names.ServiceCIDRController,
 }
 
@@ -151,11 +146,13 @@ func (p *parts) newControllers(ctx context.Context) (*controllers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("controllers: %w", err)
 	}
-	token, err := p.newTokenController(ctx)
-	if err != nil {
-		return nil, err
+	for _, build := range []func(context.Context, kcm.ControllerContext) (kcm.Controller, error){p.newTokenController, p.newPolicyController} {
+		controller, err := build(ctx, c.ctx)
+		if err != nil {
+			return nil, fmt.Errorf("controllers: %w", err)
+		}
+		c.list = append(c.list, controller)
 	}
-	c.list = append(c.list, token)
 	return c, nil
 }
 
@@ -178,33 +175,6 @@ func ignored(c kcmconfig.KubeControllerManagerConfiguration) map[schema.GroupRes
 type noChecks struct{}
 
 func (noChecks) AddHealthChecker(...healthz.HealthChecker) {}
-
-// tokenController fills Secrets of type service-account-token.
-type tokenController struct {
-	*serviceaccount.TokensController
-}
-
-func (tokenController) Name() string { return names.ServiceAccountTokenController }
-
-func (t tokenController) Run(ctx context.Context) { t.TokensController.Run(ctx, 1) }
-
-func (p *parts) newTokenController(ctx context.Context) (kcm.Controller, error) {
-	generator, err := tokens.JWTTokenGenerator(tokens.LegacyIssuer, p.opts.PKI.ServiceAccountKey())
-	if err != nil {
-		return nil, fmt.Errorf("token controller: %w", err)
-	}
-	core := p.informers.Core().V1()
-	client, err := kubernetes.NewForConfig(p.generic.LoopbackClientConfig)
-	if err != nil {
-		return nil, fmt.Errorf("token controller: %w", err)
-	}
-	c, err := serviceaccount.NewTokensController(klog.FromContext(ctx), core.ServiceAccounts(), core.Secrets(), client,
-		serviceaccount.TokensControllerOptions{TokenGenerator: generator, RootCA: p.opts.PKI.CAPEM()})
-	if err != nil {
-		return nil, fmt.Errorf("token controller: %w", err)
-	}
-	return tokenController{c}, nil
-}
 
 // run runs the controllers until ctx ends and all of them have returned.
 func (c *controllers) run(ctx context.Context) {

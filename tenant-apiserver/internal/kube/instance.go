@@ -25,6 +25,8 @@ type Instance struct {
 	// ends it.
 	cancel context.CancelFunc
 	life   context.Context
+	// ran says that upstream's server has taken care of its storage.
+	ran bool
 }
 
 // runner is upstream's prepared API server.
@@ -117,6 +119,7 @@ func (i *Instance) Run(ctx context.Context) error {
 	// Controllers go before the API server they write to.
 	serverCtx, stopServer := context.WithCancel(i.life)
 	failed := make(chan error, 1)
+	i.ran = true
 	go func() { failed <- i.prepared.RunWithContext(serverCtx) }()
 	var runErr error
 	select {
@@ -179,4 +182,7 @@ func (i *Instance) Discard() {
 	}
 	i.parts.loopback.close()
 	i.parts.informers.Shutdown()
+	if i.servers != nil && !i.ran {
+		i.servers.kube.Destroy()
+	}
 }

@@ -1,0 +1,192 @@
+package kube
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/klog/v2"
+
+	"sublet.dev/tenant-apiserver/pki"
+)
+
+func TestPrepareFindsUpstreamWhereItWas(t *testing.T) {
+	if err := Prepare(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFatalEndsAGoroutineOnly(t *testing.T) {
+	if err := Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard)
+	defer klog.LogToStderr(true)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		klog.Fatal("of one tenant")
+		t.Error("Fatal returned")
+	}()
+	<-ended
+}
+
+func TestCheckHooksNoticesARenamedHook(t *testing.T) {
+	if err := checkHooks(&genericapiserver.GenericAPIServer{}, nil); err == nil || !strings.Contains(err.Error(), "review internal/kube") {
+		t.Errorf("a server without hooks: %v", err)
+	}
+}
+
+func get(t *testing.T, l *loopback, ctx context.Context) (*http.Response, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://x/path?q=1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.RoundTrip(req)
+}
+
+func TestLoopbackStreams(t *testing.T) {
+	l := newLoopback(t.Context())
+	next := make(chan string)
+	l.serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if !fromLoopback(req.Context()) || req.RequestURI != "/path?q=1" {
+			t.Errorf("request %s is not marked", req.RequestURI)
+		}
+		w.Header().Set("X-Kind", "watch")
+		w.WriteHeader(http.StatusAccepted)
+		for line := range next {
+			io.WriteString(w, line+"\n")
+			w.(http.Flusher).Flush()
+		}
+	}))
+	resp, err := get(t, l, t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusAccepted || resp.Header.Get("X-Kind") != "watch" {
+		t.Errorf("answer %d %v", resp.StatusCode, resp.Header)
+	}
+	r := bufio.NewReader(resp.Body)
+	for _, want := range []string{"one\n", "two\n"} {
+		next <- strings.TrimSpace(want)
+		if got, err := r.ReadString('\n'); err != nil || got != want {
+			t.Errorf("read %q, %v", got, err)
+		}
+	}
+	close(next)
+	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("end of answer: %v", err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	l.close()
+	if _, err := get(t, l, t.Context()); !errors.Is(err, errNotServing) {
+		t.Errorf("after close: %v", err)
+	}
+}
+
+func TestLoopbackEndsBothSides(t *testing.T) {
+	gone := make(chan struct{}, 3)
+	wait := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		<-req.Context().Done()
+		gone <- struct{}{}
+	})
+	l := newLoopback(t.Context())
+	l.serve(wait)
+	ctx, cancel := context.WithCancel(t.Context())
+	first, err := get(t, l, ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel() // the client's context
+	<-gone
+	second, err := get(t, l, t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Body.Close(); err != nil { // the client stops reading
+		t.Fatal(err)
+	}
+	<-gone
+	if _, err := get(t, l, t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.close() // the server; returns when handlers have
+	<-gone
+	if _, err := io.ReadAll(first.Body); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("body of a cancelled request: %v", err)
+	}
+}
+
+func TestLoopbackSurvivesAPanic(t *testing.T) {
+	l := newLoopback(t.Context())
+	defer l.close()
+	l.serve(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("broken") }))
+	resp, err := get(t, l, t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusInternalServerError {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	if _, err := io.ReadAll(resp.Body); err == nil || !strings.Contains(err.Error(), "panicked") {
+		t.Errorf("body: %v", err)
+	}
+}
+
+func TestOptionsNameWhatIsWrong(t *testing.T) {
+	ca, err := pki.LoadOrCreate(filepath.Join(t.TempDir(), "pki"), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := Options{PKI: ca, Endpoint: "bbolt://x", ServiceCIDR: netip.MustParsePrefix("10.96.4.0/22")}
+	if err := good.validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, spoil := range map[string]func(*Options){
+		"certificate authority": func(o *Options) { o.PKI = nil },
+		"storage endpoint":      func(o *Options) { o.Endpoint = "" },
+		"10.96.4.1/22":          func(o *Options) { o.ServiceCIDR = netip.MustParsePrefix("10.96.4.1/22") },
+		"node ports 9-8":        func(o *Options) { o.NodePorts = [2]int{9, 8} },
+		"pod range":             func(o *Options) { o.Host = &HostOptions{PodCIDR: netip.MustParsePrefix("10.244.1.1/16")} },
+	} {
+		o := good
+		spoil(&o)
+		if err := o.validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want it to name %q", err, want)
+		}
+	}
+}
+
+func TestGroupsOfCustomResources(t *testing.T) {
+	crd := func(group string, ready bool, versions ...string) *apiextensionsv1.CustomResourceDefinition {
+		c := &apiextensionsv1.CustomResourceDefinition{Spec: apiextensionsv1.CustomResourceDefinitionSpec{Group: group}}
+		for _, v := range versions {
+			c.Spec.Versions = append(c.Spec.Versions, apiextensionsv1.CustomResourceDefinitionVersion{Name: v, Served: v != "v0"})
+		}
+		if ready {
+			c.Status.Conditions = []apiextensionsv1.CustomResourceDefinitionCondition{{
+				Type: apiextensionsv1.Established, Status: apiextensionsv1.ConditionTrue,
+			}}
+		}
+		return c
+	}
+	got := groupsOf([]*apiextensionsv1.CustomResourceDefinition{
+		crd("a.example", true, "v0", "v1beta1", "v1"), crd("a.example", true, "v2alpha1", "v1"), crd("b.example", false, "v1"),
+	})
+	if len(got) != 1 || strings.Join(got["a.example"], " ") != "v1 v1beta1 v2alpha1" {
+		t.Errorf("groups %v", got)
+	}
+}
