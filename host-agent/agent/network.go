@@ -45,7 +45,7 @@ func newNetwork(a *agent) (*network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the agent's kubeconfig: %w", err)
 	}
-	registry, err := podnet.OpenRegistry(a.registryDir())
+	registry, err := podnet.OpenRegistry(a.layout.Endpoints())
 	if err != nil {
 		return nil, err
 	}
@@ -131,6 +131,3 @@ func (n *network) facts(ctx context.Context, namespace, pod string) (netpol.Fact
 	defer cancel()
 	return n.fence.Facts(ctx, namespace, pod)
 }
-
-// cleanNetwork removes the fence; the pods must be gone.
-func cleanNetwork(ctx context.Context) error { return netpol.Cleanup(ctx) }

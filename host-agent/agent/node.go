@@ -96,14 +96,11 @@ func (a *agent) open(cidr string) error {
 	if err != nil {
 		return fmt.Errorf("the node has the pod range %q: %w", cidr, err)
 	}
-	return node.WriteNetwork(a.layout, pods, a.cniSocket(), a.registryDir())
+	return node.WriteNetwork(a.layout, pods, a.cniSocket(), a.layout.Endpoints())
 }
 
 // cniSocket is where the CNI plugin finds this agent.
 func (a *agent) cniSocket() string { return filepath.Join(a.layout.Run(), "cni.sock") }
-
-// registryDir holds the endpoints that the fence stands around.
-func (a *agent) registryDir() string { return filepath.Join(a.layout.Agent(), "podnet") }
 
 // label corrects the labels that say which sandboxes the node offers.
 func (a *agent) label(ctx context.Context, client kubernetes.Interface, n *corev1.Node) error {

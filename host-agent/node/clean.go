@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,11 +36,26 @@ const (
 	cniResults = "/var/lib/cni/results"
 )
 
+// devicePlugins is the kubelet's socket for device plugins, which no option moves
+// (k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1, KubeletSocket).
+const devicePlugins = "/var/lib/kubelet/device-plugins/kubelet.sock"
+
 // emptied are directories that upstream makes at fixed places, deepest first; they
-// are removed when nothing is in them (the device plugins' is k8s.io/kubelet's
-// DevicePluginPath).
+// are removed when nothing is in them.
 func emptied() []string {
-	return []string{logLinks, cniResults, "/var/lib/cni", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet"}
+	return []string{logLinks, cniResults, "/var/lib/cni", filepath.Dir(devicePlugins), "/var/lib/kubelet"}
+}
+
+// removeDead removes a socket that nobody listens on.
+func removeDead(socket string) {
+	conn, err := net.Dial("unix", socket)
+	if err == nil {
+		_ = conn.Close()
+		return
+	}
+	if errors.Is(err, unix.ECONNREFUSED) {
+		_ = os.Remove(socket) // left is no harm
+	}
 }
 
 // Clean ends everything that runs on the node and undoes what was changed on the
@@ -60,7 +76,7 @@ func Clean(ctx context.Context, l Layout, purge bool, log *slog.Logger) error {
 	errs = append(errs, unmountBelow(l.Run()), unmountBelow(l.Agent()))
 	errs = append(errs, groups.remove(limit, l.Cgroup()), restoreKernel(l), removeLinks(l))
 	// No pod is left, so no address is in use.
-	paths := []string{l.Run(), l.IPAM(), recordFile(l)}
+	paths := []string{l.Run(), l.IPAM(), l.Endpoints(), recordFile(l)}
 	if purge {
 		paths = append(paths, l.Agent(), l.Log("containerd"))
 	}
@@ -71,6 +87,7 @@ func Clean(ctx context.Context, l Layout, purge bool, log *slog.Logger) error {
 		}
 		errs = append(errs, os.RemoveAll(p))
 	}
+	removeDead(devicePlugins)
 	for _, d := range append(emptied(), filepath.Dir(l.Run())) {
 		_ = os.Remove(d) // not empty: somebody else's
 	}

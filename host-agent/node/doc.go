@@ -3,6 +3,7 @@
 // writes what the kubelet needs.
 //
 //	layout.go      where everything lies
+//	dirs.go        its directories and mounts
 //	machine.go     what the machine can do, and whether that is enough
 //	sysctl.go      kernel settings, recorded before they are changed
 //	cgroup.go      the cgroup that holds everything of this node

@@ -34,6 +34,9 @@ func (l Layout) Agent() string { return filepath.Join(l.Data, "agent") }
 // KubeletRoot is the kubelet's root directory: pods' volumes are mounted below.
 func (l Layout) KubeletRoot() string { return filepath.Join(l.Agent(), "kubelet") }
 
+// Endpoints holds the registry of the pods' network endpoints (host-agent/podnet).
+func (l Layout) Endpoints() string { return filepath.Join(l.Agent(), "podnet") }
+
 // PodLogs holds the pods' logs.
 func (l Layout) PodLogs() string { return filepath.Join(l.Agent(), "podlogs") }
 
@@ -43,10 +46,10 @@ func (l Layout) Containerd() string { return filepath.Join(l.Agent(), "container
 // Socket is containerd's socket.
 func (l Layout) Socket() string { return filepath.Join(l.Run(), "containerd.sock") }
 
-// RunscRoot and RuncRoot hold the runtimes' state; containerd adds its namespace.
+// RunscRoot holds the state of gVisor's containers; containerd adds its namespace.
 func (l Layout) RunscRoot() string { return filepath.Join(l.Run(), "runsc") }
 
-// RuncRoot: see [Layout.RunscRoot].
+// RuncRoot holds the state of runc's containers; containerd adds its namespace.
 func (l Layout) RuncRoot() string { return filepath.Join(l.Run(), "runc") }
 
 // CNIConf is the directory of the pod network's configuration; empty until the

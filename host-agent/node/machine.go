@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -155,20 +154,4 @@ func DefaultIP() (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, errors.New("this machine has no IPv4 address but loopback: give one with --node-ip")
-}
-
-// prepareDirs makes the directories of a node.
-func prepareDirs(l Layout) error {
-	for _, d := range []string{l.Run(), l.KubeletRoot(), l.PodLogs(), l.Containerd(), l.CNIConf(), l.CNIBin(), l.IPAM(), filepath.Join(l.Data, "log"), filepath.Join(l.Data, "run")} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return fmt.Errorf("make a directory of the node: %w", err)
-		}
-	}
-	// Pods in user namespaces and sandboxes pass through these two.
-	for _, d := range []string{"/run/sublet", l.Run()} {
-		if err := os.Chmod(d, 0o711); err != nil {
-			return fmt.Errorf("open the run directory for passing through: %w", err)
-		}
-	}
-	return nil
 }

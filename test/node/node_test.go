@@ -15,6 +15,9 @@ import (
 	"sublet.dev/isolation/tenant"
 )
 
+// hostPorts are ports of the node that lead to the pods.
+var hostPorts = map[tenant.Sandbox]int32{tenant.GVisor: 18081, tenant.RuncUserNS: 18082}
+
 // namespace is where the tests' pods are.
 const namespace = "default"
 
@@ -30,8 +33,11 @@ func pod(s tenant.Sandbox) *corev1.Pod {
 			}},
 			Containers: []corev1.Container{{
 				Name: "canary", Image: node.CanaryImage, ImagePullPolicy: corev1.PullNever, Args: []string{"serve", ":8080"},
+				Ports:          []corev1.ContainerPort{{ContainerPort: 8080, HostPort: hostPorts[s]}},
+				VolumeMounts:   []corev1.VolumeMount{{Name: "shared", MountPath: "/shared", MountPropagation: ptr.To(corev1.MountPropagationHostToContainer)}},
 				ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Port: serves}}},
 			}},
+			Volumes: []corev1.Volume{{Name: "shared", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}}},
 		},
 	}
 	if s == tenant.RuncUserNS {
@@ -89,7 +95,8 @@ func TestNode(t *testing.T) {
 		return true, ""
 	})
 	h.stopAgent(syscall.SIGKILL)
-	t.Run("purging leaves nothing", func(t *testing.T) { testPurge(h.in(t)) })
+	h.must(syscall.Kill(h.containerd(), syscall.SIGKILL))
+	t.Run("purging leaves nothing, whatever was killed", func(t *testing.T) { testPurge(h.in(t)) })
 }
 
 func testSandboxes(h *host) {

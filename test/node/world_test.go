@@ -179,6 +179,7 @@ func testImport(h *host) {
 	}
 	p := pod(tenant.GVisor)
 	p.Name = "imported"
+	p.Spec.Containers[0].Ports = nil
 	p.Spec.Containers[0].Image, p.Spec.Containers[0].Args = "example.org/imported:2", nil
 	h.run(p)
 	list := h.mustKubectl("get", "--raw", "/api/v1/nodes/"+nodeName+"/proxy/sublet/images")
@@ -275,7 +276,7 @@ func testDown(h *host) {
 	}
 }
 
-// testPurge removes a node whose agent was killed.
+// testPurge removes a node whose agent and containerd were killed.
 func testPurge(h *host) {
 	h.down(true)
 	left := h.traces()
