@@ -15,6 +15,10 @@ K8S_LDFLAGS := -X k8s.io/component-base/version.gitVersion=$(K8S_VERSION) \
 LDFLAGS     := -s -w $(K8S_LDFLAGS) -X main.version=$(VERSION)
 export K8S_VERSION K8S_LDFLAGS
 
+# The same for everything that is compiled, so that nothing is compiled twice.
+export CGO_ENABLED := 0
+export GOFLAGS     := -trimpath -buildvcs=false
+
 include deploy/deps/deps.mk
 
 .PHONY: help
@@ -24,12 +28,12 @@ help: ## this list
 .PHONY: build
 build: ## bin/sublet
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sublet ./cmd/sublet
+	go build -ldflags '$(LDFLAGS)' -o bin/sublet ./cmd/sublet
 
 .PHONY: images
 images: ## the container images of examples/ as bin/images/*.tar
 	@mkdir -p bin/images
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/images/app ./examples/quickstart/app
+	go build -ldflags '-s -w' -o bin/images/app ./examples/quickstart/app
 	go run ./test/images/mkimage -o bin/images/quickstart.tar -ref sublet.dev/quickstart:1 -user 65534:65534 \
 		-env PATH=/bin bin/images/app bin/images/app=/bin/tar
 
