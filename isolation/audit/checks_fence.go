@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -51,13 +52,32 @@ func evalFence(f *Facts) Outcome {
 	return bad.verdict(cols)
 }
 
-// differences lists what a fence lacks and what it has too much.
+// place is the number of a rule in its chain, as lines have it.
+var place = regexp.MustCompile(`(chain \S+ rule) \d+ `)
+
+// differences lists what a fence lacks and what it has too much. A rule that only
+// moved because of another one is not told of, unless nothing else differs.
 func differences(s FenceState) []string {
+	anywhere := func(lines []string) []string {
+		out := make([]string, len(lines))
+		for i, line := range lines {
+			out[i] = place.ReplaceAllString(line, "$1 ")
+		}
+		return out
+	}
+	out := compare(anywhere(s.Rendered), anywhere(s.Enforced))
+	if len(out) == 0 {
+		return compare(s.Rendered, s.Enforced)
+	}
+	return out
+}
+
+func compare(rendered, enforced []string) []string {
 	var out []string
-	for _, line := range without(s.Rendered, s.Enforced) {
+	for _, line := range without(rendered, enforced) {
 		out = append(out, fmt.Sprintf("lacks %q", line))
 	}
-	for _, line := range without(s.Enforced, s.Rendered) {
+	for _, line := range without(enforced, rendered) {
 		out = append(out, fmt.Sprintf("has, and should not have, %q", line))
 	}
 	return out

@@ -304,6 +304,12 @@ var failing = map[string][]change{
 		{"a rule is missing", onFence(func(s *FenceState) { s.Enforced = s.Enforced[:1] }), `lacks "drop a"`},
 		{"a rule too much", onFence(func(s *FenceState) { s.Enforced = append(s.Enforced, "accept all") }), "accept all"},
 		{"the same rule twice", onFence(func(s *FenceState) { s.Enforced = append(s.Enforced, "drop a") }), "drop a"},
+		{"another order", onFence(func(s *FenceState) {
+			*s = FenceState{Rendered: []string{"chain c rule 000 drop a", "chain c rule 001 accept"}, Enforced: []string{"chain c rule 000 accept", "chain c rule 001 drop a"}}
+		}), "rule 001 accept"},
+		{"a rule before the others", onFence(func(s *FenceState) {
+			*s = FenceState{Rendered: []string{"chain c rule 000 drop a"}, Enforced: []string{"chain c rule 000 accept", "chain c rule 001 drop a"}}
+		}), `has, and should not have, "chain c rule accept"`},
 		{"no fence at all", onFence(func(s *FenceState) { *s = FenceState{} }), "no fence"},
 	},
 	"SUB-HOST-002": {

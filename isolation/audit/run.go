@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -134,11 +135,13 @@ func newRun() string {
 	return hex.EncodeToString(b[:])
 }
 
-// choose returns the tenants called names, or all, without those of audits.
+// choose returns the tenants called names, or all that are not being deleted,
+// without those of audits.
 func choose(all []v1alpha1.VirtualCluster, names []string) ([]v1alpha1.VirtualCluster, error) {
 	var out []v1alpha1.VirtualCluster
 	for _, vc := range all {
-		if vc.Labels[LabelAudit] == "" && (len(names) == 0 || slices.Contains(names, vc.Name)) {
+		asked := len(names) == 0 && vc.DeletionTimestamp == nil || slices.Contains(names, vc.Name)
+		if vc.Labels[LabelAudit] == "" && asked {
 			out = append(out, vc)
 		}
 	}
@@ -163,23 +166,22 @@ func (a *audit) progress(format string, args ...any) {
 	a.config.Progress(fmt.Sprintf(format, args...))
 }
 
-// subjects audits the tenants, a few at once, and then the host.
+// subjects audits the tenants, a few at once, and then the host. Everything is
+// read before anything is started: the agents write their fence anew for a new
+// pod, and would mend what the audit is there to find.
 func (a *audit) subjects(ctx context.Context, tenants []v1alpha1.VirtualCluster) []Subject {
 	facts := make([]*Facts, len(tenants))
-	a.withStranger(ctx, tenants, func(other Fact[station]) {
-		var group sync.WaitGroup
-		slots := make(chan struct{}, parallelTenants)
-		for i, vc := range tenants {
-			slots <- struct{}{}
-			group.Go(func() {
-				defer func() { <-slots }()
-				facts[i] = a.facts(ctx, vc.Name, other)
-			})
-		}
-		group.Wait()
-	})
+	each(len(tenants), func(i int) { facts[i] = a.read(ctx, tenants[i].Name) })
+	if a.config.Probing && len(tenants) > 0 {
+		a.withStranger(ctx, tenants[0].Spec.Sandbox, func(other Fact[station]) {
+			each(len(tenants), func(i int) { a.try(ctx, facts[i], other) })
+		})
+	}
 	var out []Subject
 	for i, vc := range tenants {
+		if _, err := facts[i].Tenant.Get(); apierrors.IsNotFound(err) {
+			continue // it was deleted meanwhile
+		}
 		results := a.settled(ctx, TenantChecks(), facts[i], func() *Facts { return a.collector.tenant(ctx, vc.Name) })
 		s := Subject{Kind: SubjectTenant, Name: vc.Name, UID: string(vc.UID), Namespace: vc.Status.Namespace, Sandbox: vc.Spec.Sandbox, Results: results}
 		s.Coverage, s.Verdict = cover(results)
@@ -189,6 +191,20 @@ func (a *audit) subjects(ctx context.Context, tenants []v1alpha1.VirtualCluster)
 	host.Results = a.settled(ctx, HostChecks(), a.hostFacts(ctx), func() *Facts { return a.collector.hostFacts(ctx) })
 	host.Coverage, host.Verdict = cover(host.Results)
 	return append(out, host)
+}
+
+// each calls work for 0 to n-1, a few at once, and waits.
+func each(n int, work func(i int)) {
+	var group sync.WaitGroup
+	slots := make(chan struct{}, parallelTenants)
+	for i := range n {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			work(i)
+		})
+	}
+	group.Wait()
 }
 
 // settled evaluates checks, and evaluates those of the objects again over fresh
@@ -216,11 +232,7 @@ func (a *audit) settled(ctx context.Context, checks []Check, facts *Facts, again
 
 // withStranger runs work with the run's own tenant in place, and removes all
 // canaries afterwards, come what may.
-func (a *audit) withStranger(ctx context.Context, tenants []v1alpha1.VirtualCluster, work func(Fact[station])) {
-	if !a.config.Probing || len(tenants) == 0 {
-		work(Fact[station]{})
-		return
-	}
+func (a *audit) withStranger(ctx context.Context, sandbox string, work func(Fact[station])) {
 	if err := a.canaries.remove(ctx, false); err != nil {
 		a.problem("remove what an earlier audit left: %v", err)
 	}
@@ -232,7 +244,7 @@ func (a *audit) withStranger(ctx context.Context, tenants []v1alpha1.VirtualClus
 			a.problem("remove the canaries of run %s (label %s=%s): %v", a.run, LabelAudit, a.run, err)
 		}
 	}()
-	work(a.stranger(ctx, tenants[0].Spec.Sandbox))
+	work(a.stranger(ctx, sandbox))
 }
 
 // stranger places the canaries of the run's own tenant.
@@ -260,26 +272,36 @@ func (a *audit) place(ctx context.Context, vc v1alpha1.VirtualCluster) Fact[stat
 	return Found(a.canaries.place(ctx, vc))
 }
 
-// facts finds out everything about a tenant.
-func (a *audit) facts(ctx context.Context, name string, other Fact[station]) *Facts {
-	a.progress("auditing tenant %s", name)
+// read finds out about a tenant what can be found out without trying.
+func (a *audit) read(ctx context.Context, name string) *Facts {
+	a.progress("reading tenant %s", name)
 	f := a.collector.tenant(ctx, name)
 	vc, err := f.Tenant.Get()
 	if err != nil {
 		return f
 	}
-	var here Fact[station]
-	if a.config.Probing {
-		f.Admissions = Known(a.canaries.admissions(ctx, vc))
-		here = a.place(ctx, vc)
-		if s, err := here.Get(); err == nil {
-			f.Probes = a.probe(ctx, s, other)
-		} else {
-			f.Probes = Unknown[Probes](err)
-		}
-	}
-	a.sandboxes(ctx, f, here)
 	f.Fences = a.fences(ctx, vc.Status.Namespace)
-	a.canaries.drop(ctx, vc)
+	f.Sandboxes = a.sandboxes(ctx, f.Pods)
 	return f
+}
+
+// try adds what the canaries find.
+func (a *audit) try(ctx context.Context, f *Facts, other Fact[station]) {
+	vc, err := f.Tenant.Get()
+	if err != nil {
+		return
+	}
+	a.progress("trying from tenant %s", vc.Name)
+	f.Admissions = Known(a.canaries.admissions(ctx, vc))
+	here := a.place(ctx, vc)
+	defer a.canaries.drop(ctx, vc)
+	if boxes, err := f.Sandboxes.Get(); err == nil {
+		f.Sandboxes = Known(append(boxes, a.canarySandbox(ctx, here)))
+	}
+	s, err := here.Get()
+	if err != nil {
+		f.Probes = Unknown[Probes](err)
+		return
+	}
+	f.Probes = a.probe(ctx, s, other)
 }

@@ -97,13 +97,11 @@ func counted(before, after Fact[Counter]) Fact[Counter] {
 	return Known(c)
 }
 
-// sandboxes reads from the nodes what runs around the tenant's pods and its
-// canary.
-func (a *audit) sandboxes(ctx context.Context, f *Facts, here Fact[station]) {
-	pods, err := f.Pods.Get()
+// sandboxes reads from the nodes what runs around the pods that run.
+func (a *audit) sandboxes(ctx context.Context, hostPods Fact[[]corev1.Pod]) Fact[[]Sandbox] {
+	pods, err := hostPods.Get()
 	if err != nil {
-		f.Sandboxes = Unknown[[]Sandbox](err)
-		return
+		return Unknown[[]Sandbox](err)
 	}
 	boxes := []Sandbox{}
 	for i := range pods {
@@ -117,10 +115,7 @@ func (a *audit) sandboxes(ctx context.Context, f *Facts, here Fact[station]) {
 		}
 		boxes = append(boxes, Sandbox{Pod: *podRef(p), Node: p.Spec.NodeName, Process: process(facts, p.UID)})
 	}
-	if a.config.Probing {
-		boxes = append(boxes, a.canarySandbox(ctx, here))
-	}
-	f.Sandboxes = Known(boxes)
+	return Known(boxes)
 }
 
 // hostFacts reads what the checks of the host need.
