@@ -62,6 +62,7 @@ type Enforcer struct {
 	kernel  *nft.Kernel
 	world   world
 	applied nft.Table             // what the kernel was told last
+	printed []string              // how nft prints it, which its versions differ in
 	fenced  map[netip.Addr]string // the addresses in it, with whose they are
 }
 
@@ -136,16 +137,33 @@ func (e *Enforcer) Sync(ctx context.Context) error {
 	state := e.state()
 	table := Render(state)
 	if !reflect.DeepEqual(table, e.applied) {
-		if err := e.kernel.Apply(ctx, table); err != nil {
+		if err := e.apply(ctx, table); err != nil {
 			return err
 		}
-		e.applied = table
 	}
 	now := state.owners()
 	if err := e.forget(state.NodePods, now); err != nil {
 		return err
 	}
 	e.fenced = now
+	return nil
+}
+
+// apply puts a table into the kernel and notes how nft prints it; the caller must
+// hold mu.
+func (e *Enforcer) apply(ctx context.Context, table nft.Table) error {
+	if err := e.kernel.Apply(ctx, table); err != nil {
+		return err
+	}
+	read, err := e.kernel.Read(ctx)
+	if err != nil {
+		return err
+	}
+	printed := read.Lines()
+	if n := len(table.Lines()); len(printed) != n {
+		return fmt.Errorf("the kernel has %d rules and elements of the fence instead of %d", len(printed), n)
+	}
+	e.applied, e.printed = table, printed
 	return nil
 }
 
@@ -175,7 +193,7 @@ func (e *Enforcer) repair(ctx context.Context) error {
 	e.mu.Lock()
 	if e.applied.Name != "" {
 		read, err := e.kernel.Read(ctx)
-		if err != nil || !slices.Equal(read.Lines(), e.applied.Lines()) {
+		if err != nil || !slices.Equal(read.Lines(), e.printed) {
 			e.Logger.Warn("the fence in the kernel is not what was put there: putting it back", "err", err)
 			e.applied = nft.Table{}
 		}

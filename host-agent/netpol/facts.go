@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"sublet.dev/host-agent/nft"
 	"sublet.dev/host-agent/podnet"
 )
 
@@ -16,7 +15,7 @@ type Facts struct {
 	Enforced []string `json:"enforced"`
 	// Counters are packets by verdict. "denied" is what the fence refused to the
 	// pod that was asked about, or to all of the tenant's pods here; "forged",
-	// "unknown" and "ipv6" are the whole node's.
+	// "unknown", "ipv6" and "stray" are the whole node's.
 	Counters map[string]uint64 `json:"counters"`
 }
 
@@ -48,12 +47,12 @@ func (e *Enforcer) Facts(ctx context.Context, namespace, pod string) (Facts, err
 	if err != nil {
 		return Facts{}, err
 	}
-	f := Facts{Rendered: part.of(e.applied), Enforced: part.of(read), Counters: map[string]uint64{"denied": 0}}
+	f := Facts{Rendered: part.of(e.printed), Enforced: part.of(read.Lines()), Counters: map[string]uint64{"denied": 0}}
 	for name, packets := range counters {
 		if what, own := strings.CutPrefix(name, part.prefix); own {
 			f.Counters[what] = packets
 		}
-		if slices.Contains([]string{counterForged, counterUnknown, counterIPv6}, name) {
+		if slices.Contains([]string{counterForged, counterUnknown, counterIPv6, counterStray}, name) {
 			f.Counters[name] = packets
 		}
 		if slices.Contains(denied, name) {
@@ -71,9 +70,9 @@ type part struct {
 	interfaces []string
 }
 
-func (p part) of(t nft.Table) []string {
+func (p part) of(table []string) []string {
 	var lines []string
-	for _, line := range t.Lines() {
+	for _, line := range table {
 		if p.concerns(line) {
 			lines = append(lines, line)
 		}

@@ -18,11 +18,12 @@ const (
 	counterForged  = "forged"  // a source address that is not the sender's
 	counterUnknown = "unknown" // a pod's address that no endpoint has
 	counterIPv6    = "ipv6"    // anything of IPv6 from a pod
+	counterStray   = "stray"   // to the node, of a connection that it does not know
 )
 
 // Render returns the whole table. Equal states give equal tables.
 func Render(s State) nft.Table {
-	r := &renderer{State: s, table: nft.Table{Name: TableName, Counters: []string{counterForged, counterUnknown, counterIPv6}}}
+	r := &renderer{State: s, table: nft.Table{Name: TableName, Counters: []string{counterForged, counterUnknown, counterIPv6, counterStray}}}
 	r.maps()
 	r.sets()
 	r.chains()
@@ -143,6 +144,9 @@ func (r *renderer) chains() {
 		}},
 		nft.Chain{Name: "pod_to_node", Rules: []string{
 			"ct state established,related accept",
+			// gVisor goes on about connections (of probes) that the node has
+			// forgotten: no attempt of the pod's.
+			`tcp flags != syn / fin,syn,rst,ack counter name "stray" drop`,
 			"iifname vmap @to_node",
 			"goto refuse",
 		}},
