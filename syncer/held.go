@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -96,10 +97,18 @@ func (s *Syncer) hold(tenantPod *corev1.Pod, why, message string) {
 // about: a quota, a missing RuntimeClass, a missing service account. All others
 // are ours to retry.
 func (s *Syncer) holdFor(name tenant.Name, err error) {
-	lasting := apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsNotFound(err)
 	tenantPod, ok := fromTenant[*corev1.Pod](s.caches.tenant.pods)(name)
-	if !lasting || !ok || tenantPod.Spec.NodeName != "" {
+	if !ok || tenantPod.Spec.NodeName != "" {
 		return
 	}
-	s.hold(tenantPod, reasonHeld, s.t.Reveal(tenantPod, nil).Text(err.Error()))
+	switch {
+	case errors.Is(err, engine.ErrForeign):
+		s.hold(tenantPod, reasonHeld, "an object of the provider is in the way: ask the provider")
+	case apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsNotFound(err):
+		message := err.Error()
+		if status := apierrors.APIStatus(nil); errors.As(err, &status) {
+			message = status.Status().Message
+		}
+		s.hold(tenantPod, reasonHeld, s.t.Reveal(tenantPod, nil).Text(message))
+	}
 }

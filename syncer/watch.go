@@ -23,7 +23,7 @@ func (s *Syncer) watch() error {
 		s.engine.Watch(c.tenant.secrets, keysOf(ofTenant[*corev1.Secret](kindSecret))),
 		s.engine.Watch(c.tenant.services, keysOf(ofTenant[*corev1.Service](kindService))),
 		s.engine.Watch(c.tenant.endpointSlices, keysOf(ofTenant[*discoveryv1.EndpointSlice](kindEndpointSlice))),
-		s.engine.Watch(c.tenantNodes, keysOf(ofTenant[*corev1.Node](kindNode, kindNodeStatus))),
+		s.engine.Watch(c.tenantNodes, keysOf(s.ofTenantNode)),
 		s.engine.Watch(c.namespaces, func(any) []engine.Key { return nil }),
 		s.engine.Watch(c.host.pods, keysOf(s.ofHostPod)),
 		s.engine.Watch(c.host.configMaps, keysOf(ofHost[*corev1.ConfigMap](s, kindConfigMap))),
@@ -116,6 +116,16 @@ func (s *Syncer) ofHostPod(hostPod *corev1.Pod) []engine.Key {
 
 func (s *Syncer) ofHostNode(hostNode *corev1.Node) []engine.Key {
 	return keys(s.view(hostNode.Name), kindNode, kindNodeStatus)
+}
+
+// ofTenantNode: a view, or what the tenant made of one. Nodes of the tenant's own
+// are left alone.
+func (s *Syncer) ofTenantNode(tenantNode *corev1.Node) []engine.Key {
+	_, isView := translate.IsNodeView(tenantNode)
+	if _, hasHost := s.caches.HostNode(tenantNode.Name); !isView && !hasHost {
+		return nil
+	}
+	return keys(translate.NameOf(tenantNode), kindNode, kindNodeStatus)
 }
 
 func (s *Syncer) view(hostNode string) tenant.Name {

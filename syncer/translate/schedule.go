@@ -127,6 +127,10 @@ func (b *podBuilder) weightedTerms(from []corev1.WeightedPodAffinityTerm) []core
 // namespaces by our mark. Which namespaces a namespaceSelector selects is decided
 // when the pod is made.
 func (b *podBuilder) podTerm(from corev1.PodAffinityTerm) corev1.PodAffinityTerm {
+	key := topologyKey(from.TopologyKey)
+	if every := from.NamespaceSelector; every != nil && len(every.MatchLabels)+len(every.MatchExpressions) == 0 {
+		return corev1.PodAffinityTerm{LabelSelector: podSelector(from.LabelSelector, nil), TopologyKey: key}
+	}
 	namespaces := slices.Clone(from.Namespaces)
 	if from.NamespaceSelector != nil {
 		if selector, err := metav1.LabelSelectorAsSelector(from.NamespaceSelector); err == nil {
@@ -135,16 +139,10 @@ func (b *podBuilder) podTerm(from corev1.PodAffinityTerm) corev1.PodAffinityTerm
 	} else if len(namespaces) == 0 {
 		namespaces = []string{b.tenantPod.Namespace}
 	}
-	if all := from.NamespaceSelector; all != nil && len(all.MatchLabels)+len(all.MatchExpressions) == 0 {
-		return corev1.PodAffinityTerm{LabelSelector: podSelector(from.LabelSelector, nil), TopologyKey: topologyKey(from.TopologyKey)}
-	}
 	if len(namespaces) == 0 {
 		namespaces = []string{""} // selects no namespace, so no pod
 	}
-	return corev1.PodAffinityTerm{
-		LabelSelector: podSelector(from.LabelSelector, namespaces),
-		TopologyKey:   topologyKey(from.TopologyKey),
-	}
+	return corev1.PodAffinityTerm{LabelSelector: podSelector(from.LabelSelector, namespaces), TopologyKey: key}
 }
 
 // podSelector maps a selector of pods in some of the tenant's namespaces (all for

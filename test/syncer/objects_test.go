@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"fmt"
 	"maps"
 	"testing"
 
@@ -205,6 +206,37 @@ func TestNodeViewIsKept(t *testing.T) {
 	if err != nil || len(list.Items) != 1 {
 		t.Errorf("%d nodes, %v", len(list.Items), err)
 	}
+
+	t.Run("it goes with the host's label", func(t *testing.T) {
+		label := func(value string) {
+			patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%s}}}`, acme.Sandbox.NodeLabel(), value)
+			if _, err := w.host.CoreV1().Nodes().Patch(t.Context(), hostNode, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		label("null")
+		wait(t, "no use of the node", func() (bool, any) {
+			n, err := nodes.Get(t.Context(), name, metav1.GetOptions{})
+			return apierrors.IsNotFound(err) || err == nil && n.Spec.Unschedulable, n // pods of other tests may hold it
+		})
+		label(`"true"`)
+		wait(t, "use of the node", is)
+	})
+	t.Run("a node of the tenant's own is left alone", func(t *testing.T) {
+		own, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "mine"}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.restart()
+		pod := create(t, simplePod(namespace(t), "web")) // the new syncer has seen all nodes when this is there
+		waitHostPod(t, pod.Namespace, "web", pod.UID)
+		if now, err := nodes.Get(t.Context(), "mine", metav1.GetOptions{}); err != nil || now.UID != own.UID {
+			t.Errorf("%v, %v", now, err)
+		}
+		if err := nodes.Delete(t.Context(), "mine", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // TestRestart changes both sides while no syncer runs.

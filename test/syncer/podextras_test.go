@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func TestTokensAreReplacedInTime(t *testing.T) {
@@ -72,4 +73,46 @@ func TestEventsComeUp(t *testing.T) {
 		events, err := w.tenant.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{})
 		return err == nil && slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "Scheduled" }), events
 	})
+}
+
+// TestHostQuotaIsToldAndRetried: the host takes no pod for a while.
+func TestHostQuotaIsToldAndRetried(t *testing.T) {
+	ns := namespace(t)
+	quotas := w.host.CoreV1().ResourceQuotas(acme.HostNamespace)
+	limit := func(pods string) {
+		patch := []byte(`{"spec":{"hard":{"pods":"` + pods + `"}}}`)
+		if _, err := quotas.Patch(t.Context(), "sublet", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit("0")
+	defer limit("250")
+	own := create(t, simplePod(ns, "web"))
+	p := waitTenantPod(t, ns, "web", "held", func(p *corev1.Pod) bool {
+		return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodScheduled && c.Reason == "HostRefused" && strings.Contains(c.Message, `"web" is forbidden: exceeded quota`)
+		})
+	})
+	if data, _ := json.Marshal(p); strings.Contains(string(data), hostName(ns, "web")) {
+		t.Error("the tenant sees the host's name")
+	}
+	limit("250")
+	waitHostPod(t, ns, "web", own.UID)
+}
+
+// TestGatedPodWaits: scheduling gates are the tenant's affair.
+func TestGatedPodWaits(t *testing.T) {
+	ns := namespace(t)
+	own := simplePod(ns, "gated")
+	own.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/wait"}}
+	own = create(t, own)
+	other := create(t, simplePod(ns, "other"))
+	waitHostPod(t, ns, "other", other.UID)
+	if _, err := w.host.CoreV1().Pods(acme.HostNamespace).Get(t.Context(), hostName(ns, "gated"), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("a gated pod is on the host: %v", err)
+	}
+	if _, err := w.tenant.CoreV1().Pods(ns).Patch(t.Context(), "gated", types.MergePatchType, []byte(`{"spec":{"schedulingGates":null}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitHostPod(t, ns, "gated", own.UID)
 }
