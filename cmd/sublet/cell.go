@@ -75,7 +75,7 @@ func (a *app) cell(ctx context.Context, name string) error {
 		return fmt.Errorf("read the cell's kubeconfig, which `sublet server` writes: %w", err)
 	}
 	c, err := cell.New(cell.Config{
-		Name: name, Dir: a.dir.tenant, GoldenDir: a.dir.golden(), SocketDir: a.dir.tenantSockets(),
+		Name: name, Dir: a.dir.tenant, GoldenDir: a.dir.golden(), Socket: a.dir.tenantSocket,
 		Companion:   func(t tenant.Tenant, api *rest.Config) (cell.Companion, error) { return newSyncer(host, t, api, a.log) },
 		ValidatePod: validatePod,
 		Logger:      a.log,

@@ -43,10 +43,7 @@ kernel under the restricted Pod Security level. The sandbox cannot be changed la
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 2*time.Minute, "how long to wait")
 	cmd.Flags().StringVar(&f.sandbox, "sandbox", string(tenant.GVisor), "what the pods run in: gvisor or runc-userns")
 	cmd.Flags().BoolVar(&f.ifNotExists, "if-not-exists", false, "succeed when the tenant exists already")
-	err := cmd.RegisterFlagCompletionFunc("sandbox", cobra.FixedCompletions([]string{string(tenant.GVisor), string(tenant.RuncUserNS)}, cobra.ShellCompDirectiveNoFileComp))
-	if err != nil {
-		panic(err) // the flag was added above
-	}
+	must(cmd.RegisterFlagCompletionFunc("sandbox", cobra.FixedCompletions([]string{string(tenant.GVisor), string(tenant.RuncUserNS)}, cobra.ShellCompDirectiveNoFileComp)))
 	output := addOutput(cmd, "text", "name", "json", "yaml")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.create(cmd.Context(), args[0], f, output)

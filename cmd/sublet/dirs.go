@@ -40,9 +40,8 @@ func (d dataDir) cellConfig(c string) string     { return d.path("server", "cell
 func (d dataDir) tenant(id tenant.ID) string     { return d.path("server", "tenants", string(id)) }
 func (d dataDir) tenantKeys(id tenant.ID) string { return cell.PKIDir(d.tenant(id)) }
 func (d dataDir) cellSocket(c string) string     { return d.path("run", c+".sock") }
-func (d dataDir) tenantSockets() string          { return d.path("run", "t") }
 func (d dataDir) tenantSocket(id tenant.ID) string {
-	return filepath.Join(d.tenantSockets(), id.Short()+".sock")
+	return d.path("run", "t", id.Short()+".sock")
 }
 
 // ready is the file in which a process says, with its process id, that it has
@@ -98,12 +97,17 @@ func (d dataDir) check() error {
 	return nil
 }
 
-// create makes the directory unless it is there, and checks it.
-func (d dataDir) create() error {
+// usable is check for those who make sockets in the directory.
+func (d dataDir) usable() error {
 	if len(d) > maxDataDir {
 		return usageErrorf("the path of the data directory, %s, is too long for sockets below it: use one of at most %d characters", d, maxDataDir)
 	}
-	err := d.check()
+	return d.check()
+}
+
+// create makes the directory unless it is there, and checks it.
+func (d dataDir) create() error {
+	err := d.usable()
 	if err != nil && !errors.Is(err, errNoDataDir) {
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -45,12 +44,4 @@ func (f *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 	klog.SetSlogLogger(logger.With("from", "kubernetes"))
 	slog.SetDefault(logger)
 	return logger, nil
-}
-
-// mustMark hides a flag that exists; a name that does not is a mistake in this
-// program.
-func mustMark(err error) {
-	if err != nil {
-		panic(fmt.Errorf("mark a flag: %w", err))
-	}
 }

@@ -34,13 +34,18 @@ func (o *outputFlag) Set(v string) error {
 func addOutput(cmd *cobra.Command, allowed ...string) *outputFlag {
 	o := &outputFlag{value: allowed[0], allowed: allowed}
 	cmd.Flags().VarP(o, "output", "o", "output format")
-	err := cmd.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	must(cmd.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return allowed, cobra.ShellCompDirectiveNoFileComp
-	})
-	if err != nil {
-		panic(err) // the flag was added above
-	}
+	}))
 	return o
+}
+
+// must is for calls that only fail by a mistake in this program, such as completion
+// for a flag that does not exist.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
 }
 
 // print writes v as JSON or YAML; ok is false for other formats.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const (
@@ -21,12 +21,17 @@ const (
 type app struct {
 	streams
 	dir dataDir
-	log *slog.Logger // of the commands that run for long
+	// kubeFlags are flags that Kubernetes' libraries define for every program that
+	// links them. They are kept from sublet's own, and given back before a command
+	// runs, because the kubelet looks for them.
+	kubeFlags *pflag.FlagSet
+	log       *slog.Logger // of the commands that run for long
 }
 
 // run parses the arguments, runs the command and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
-	a := &app{streams: s}
+	a := &app{streams: s, kubeFlags: pflag.CommandLine}
+	pflag.CommandLine = pflag.NewFlagSet("sublet", pflag.ContinueOnError)
 	root := newRoot(a)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -50,10 +55,12 @@ tenants share. Start a machine with "sublet up"; then, in another shell:
   sublet create acme --wait                 a tenant
   sublet connect acme -- kubectl get nodes  its cluster
   sublet kubeconfig acme > acme.kubeconfig  for the tenant`,
+		Version:       version,
 		SilenceErrors: true, SilenceUsage: true,
-		Args:              noCommand,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: a.prepare,
+		SuggestionsMinimumDistance: 2,
+		Args:                       noCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE:          a.prepare,
 	}
 	root.PersistentFlags().String("data-dir", "", "where Sublet keeps its state (default $"+envDataDir+", or "+defaultDataDir+")")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -69,7 +76,7 @@ tenants share. Start a machine with "sublet up"; then, in another shell:
 			root.AddCommand(c)
 		}
 	}
-	add(groupTenants, newCreate(a), newList(a), newDescribe(a), newKubeconfig(a), newConnect(a), newDelete(a), newAudit(a))
+	add(groupTenants, newCreate(a), newList(a), newDescribe(a), newKubeconfig(a), newConnect(a), newDelete(a), newAudit(a), newPolicy(a))
 	add(groupMachine, newUp(a), newDown(a), newServer(a), newAgent(a), newImage(a))
 	root.AddCommand(newCell(a), newVersion(a), newExitCodes())
 	return root
@@ -94,6 +101,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 
 // prepare resolves the data directory before any command runs.
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
+	pflag.CommandLine = a.kubeFlags
 	dir, err := cmd.Flags().GetString("data-dir")
 	if err != nil {
 		return err
@@ -141,5 +149,3 @@ func needRoot(cmd *cobra.Command) error {
 	}
 	return nil
 }
-
-var errInterrupted = errors.New("interrupted")

@@ -197,16 +197,20 @@ func (s *hostServer) startTenants(ctx context.Context, p *parts, api *server.Ser
 		p.start(ctx, name, func(ctx context.Context) error { return supervise.Run(ctx, spec) })
 		clients[name] = cell.NewClient(s.dir.cellSocket(name))
 	}
-	p.start(ctx, "front door", door.Run)
 	m, err := manager.New(manager.Config{
 		Host: api.Loopback(), Plan: manager.DefaultPlan(serviceRange, s.node.addr), Domain: s.host.domain,
 		Door: door, Public: netip.AddrPortFrom(s.node.addr, s.host.doorPort), Cells: clients,
+		Socket: s.dir.tenantSocket,
 		Files:  func(id tenant.ID) []string { return []string{s.dir.tenant(id), s.dir.tenantSocket(id)} },
 		Logger: s.log,
 	})
 	if err != nil {
 		return err
 	}
+	if err := m.Restore(ctx); err != nil {
+		return err
+	}
+	p.start(ctx, "front door", door.Run)
 	p.start(ctx, "manager", m.Run)
 	return nil
 }

@@ -69,12 +69,20 @@ given. If up itself is killed, its processes go on and the next up takes them ov
 	return cmd
 }
 
-// up starts the machine and keeps it running until ctx ends.
-func (a *app) up(ctx context.Context, f upFlags) (err error) {
-	if err := f.host.complete(); err != nil {
+// up starts the machine and keeps it running until ctx ends. A first start that
+// fails leaves no data directory.
+func (a *app) up(ctx context.Context, f upFlags) error {
+	if err := errors.Join(f.host.complete(), f.node.complete()); err != nil {
 		return err
 	}
-	fresh := errors.Is(a.dir.check(), errNoDataDir)
+	err := a.dir.usable()
+	fresh := errors.Is(err, errNoDataDir)
+	if err != nil && !fresh {
+		return err
+	}
+	if err := f.node.completeBinDir(); err != nil {
+		return err
+	}
 	if err := a.dir.create(); err != nil {
 		return err
 	}
@@ -90,13 +98,18 @@ func (a *app) up(ctx context.Context, f upFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, claim.Release()) }()
 	m := &machine{app: a, flags: f, build: build}
-	if err = m.check(); err == nil {
-		err = m.run(ctx)
+	err = m.check()
+	if err == nil {
+		if err = m.run(ctx); err != nil && fresh && !m.wasReady {
+			a.log.Info("removing what the failed start left, but for its logs", "logs", a.dir.path("log"))
+			err = errors.Join(err, a.stopAll(context.WithoutCancel(ctx), true))
+			fresh = false // the logs tell why
+		}
 	}
+	err = errors.Join(err, claim.Release())
 	if err != nil && fresh && !m.wasReady {
-		err = errors.Join(err, m.undo(ctx))
+		err = errors.Join(err, a.removeDir())
 	}
 	return err
 }
@@ -112,12 +125,6 @@ type machine struct {
 // check finds what would be in the way, before anything is started. What is
 // running already and will be taken over is not in the way.
 func (m *machine) check() error {
-	if err := m.flags.node.complete(); err != nil {
-		return err
-	}
-	if err := m.flags.node.completeBinDir(); err != nil {
-		return err
-	}
 	_, agentRuns, err := m.dir.slot("agent").Holder()
 	if err != nil {
 		return err
@@ -185,12 +192,6 @@ func (m *machine) stop(ctx context.Context, p *parts) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// undo removes what a first start that failed has left.
-func (m *machine) undo(ctx context.Context) error {
-	m.log.Info("removing what the failed start left")
-	return m.purge(context.WithoutCancel(ctx))
 }
 
 // await waits until ready returns true, ctx ends, or a process gives up.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -35,7 +34,9 @@ type Config struct {
 	Name      string
 	Dir       func(tenant.ID) string // the tenant's directory: store.db and pki/
 	GoldenDir string                 // shared with the other cells of this version
-	SocketDir string                 // for the tenants' TLS sockets; keep it short (unix(7): 107 bytes)
+	// Socket is the path of the unix socket on which a tenant's API speaks TLS; it
+	// has 107 bytes at most (unix(7)), and its directory exists.
+	Socket func(tenant.ID) string
 	// Companion makes a tenant's companion. tenantAPI is cluster-admin inside the
 	// tenant.
 	Companion func(t tenant.Tenant, tenantAPI *rest.Config) (Companion, error)
@@ -46,8 +47,8 @@ type Config struct {
 }
 
 func (c Config) validate() error {
-	if c.Name == "" || c.Dir == nil || c.SocketDir == "" || c.Companion == nil || c.ValidatePod == nil || c.Logger == nil {
-		return errors.New("cell: Config.Name, Dir, SocketDir, Companion, ValidatePod and Logger must be set")
+	if c.Name == "" || c.Dir == nil || c.Socket == nil || c.Companion == nil || c.ValidatePod == nil || c.Logger == nil {
+		return errors.New("cell: Config.Name, Dir, Socket, Companion, ValidatePod and Logger must be set")
 	}
 	return nil
 }
@@ -229,8 +230,4 @@ func (c *Cell) settled(ctx context.Context, h *hosted) (Status, error) {
 			return s, ErrStopping
 		}
 	}
-}
-
-func (c *Cell) socket(id tenant.ID) string {
-	return filepath.Join(c.config.SocketDir, id.Short()+".sock")
 }

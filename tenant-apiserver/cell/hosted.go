@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -17,7 +16,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/server"
 	"sublet.dev/tenant-apiserver/store"
@@ -52,7 +50,7 @@ func (c *Cell) newHosted(t Tenant) *hosted {
 	return &hosted{
 		cell: c, tenant: t, ctx: ctx, cancel: cancel, done: make(chan struct{}),
 		log:    c.config.Logger.With("tenant", t.Name, "tenantID", t.ID),
-		status: Status{ID: t.ID, Name: t.Name, Phase: Starting, Since: time.Now(), Socket: c.socket(t.ID)},
+		status: Status{ID: t.ID, Name: t.Name, Phase: Starting, Since: time.Now()},
 	}
 }
 
@@ -135,7 +133,7 @@ func (h *hosted) once() (err error) {
 			err = errors.Join(err, fmt.Errorf("stop the control plane: %w", stopErr))
 		}
 	}()
-	listener, err := listen(h.status.Socket)
+	listener, err := listen(h.cell.config.Socket(h.tenant.ID))
 	if err != nil {
 		return err
 	}
@@ -175,10 +173,8 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 		GoldenDir:    h.cell.config.GoldenDir,
 		PKI:          authority,
 		ServiceCIDR:  t.ServiceCIDR,
-		NodePorts:    t.NodePorts,
 		Advertise:    t.InCluster,
-		ServingNames: servingNames(t),
-		ServingIPs:   []netip.Addr{tenant.APIAddress(t.ServiceCIDR), t.InCluster.Addr()},
+		ServingNames: []string{t.ServerName},
 		Kubelet:      kubelet,
 		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p) },
 		Logger:       h.log,
@@ -187,15 +183,6 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 
 // PKIDir returns where the keys are in a tenant's directory.
 func PKIDir(dir string) string { return filepath.Join(dir, "pki") }
-
-// servingNames are the names by which clients know the tenant's API: at the front
-// door, and from pods.
-func servingNames(t Tenant) []string {
-	return []string{
-		t.ServerName, "kubernetes", "kubernetes.default", "kubernetes.default.svc",
-		"kubernetes.default.svc.cluster.local", "localhost",
-	}
-}
 
 // accompany keeps a companion running until ctx ends.
 func (h *hosted) accompany(ctx context.Context, api *server.Server, kubelet *lateHandler) {

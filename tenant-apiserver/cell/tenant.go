@@ -17,8 +17,6 @@ type Tenant struct {
 	// InCluster is where the tenant's pods reach the API behind the Service
 	// default/kubernetes.
 	InCluster netip.AddrPort `json:"inCluster"`
-	// NodePorts are the first and the last node port that the tenant may use.
-	NodePorts [2]int `json:"nodePorts"`
 }
 
 // validate returns an error that names the field which cannot be used.
@@ -70,8 +68,6 @@ type Status struct {
 	Reason  string    `json:"reason,omitempty"`  // of Failed and Degraded
 	Message string    `json:"message,omitempty"` // what happened and what to do
 	Since   time.Time `json:"since"`
-	// Socket is the path of the unix socket on which the tenant's API speaks TLS.
-	Socket string `json:"socket"`
 }
 
 // Settled says whether waiting alone will not change the phase soon.

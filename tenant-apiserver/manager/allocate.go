@@ -16,31 +16,25 @@ import (
 // Plan is what tenants get their addresses from. A tenant has one number, from 1;
 // everything else follows from it, so one comparison keeps all of them apart.
 type Plan struct {
-	Services   netip.Prefix // the host's service range (IPv4); slice 0 is the host's own
-	SliceBits  int          // prefix length of a tenant's slice
-	NodeIP     netip.Addr   // where the front door listens for tenants' pods
-	APIPorts   int          // tenant n has port APIPorts+n there
-	NodePorts  int          // tenant n's node ports begin at NodePorts+(n-1)*NodePortsN
-	NodePortsN int          // how many node ports a tenant has
+	Services  netip.Prefix // the host's service range (IPv4); slice 0 is the host's own
+	SliceBits int          // prefix length of a tenant's slice
+	NodeIP    netip.Addr   // where the front door listens for tenants' pods
+	APIPorts  int          // tenant n has port APIPorts+n there
 }
 
-// The ports of tenants: a thousand tenants fit between the two, and below the
-// range from which Linux takes the ports of outgoing connections (32768).
 const (
-	DefaultAPIPorts   = 20000
-	DefaultNodePorts  = 22000
-	DefaultNodePortsN = 10
-	DefaultSliceBits  = 22
-	// LastNodePort ends the host's node port range.
-	LastNodePort = 32767
+	// DefaultSliceBits gives a tenant 1022 addresses for its Services, and a
+	// host with a /12 1023 tenants.
+	DefaultSliceBits = 22
+	// DefaultAPIPorts is below the ports of node port Services (30000-32767) and
+	// those from which Linux takes the ports of outgoing connections (32768).
+	DefaultAPIPorts = 20000
+	lastAPIPort     = 29999
 )
 
 // DefaultPlan returns the plan for a host with that service range and address.
 func DefaultPlan(services netip.Prefix, node netip.Addr) Plan {
-	return Plan{
-		Services: services, SliceBits: DefaultSliceBits, NodeIP: node,
-		APIPorts: DefaultAPIPorts, NodePorts: DefaultNodePorts, NodePortsN: DefaultNodePortsN,
-	}
+	return Plan{Services: services, SliceBits: DefaultSliceBits, NodeIP: node, APIPorts: DefaultAPIPorts}
 }
 
 func (p Plan) validate() error {
@@ -51,20 +45,15 @@ func (p Plan) validate() error {
 		return fmt.Errorf("manager: Plan.SliceBits must be between %d and 27", p.Services.Bits()+1)
 	case !p.NodeIP.IsValid():
 		return errors.New("manager: Plan.NodeIP must be set")
-	case p.APIPorts <= 0 || p.NodePorts <= 0 || p.NodePortsN <= 0:
-		return errors.New("manager: Plan.APIPorts, NodePorts and NodePortsN must be > 0")
+	case p.APIPorts <= 0 || p.APIPorts >= lastAPIPort:
+		return fmt.Errorf("manager: Plan.APIPorts must be between 1 and %d", lastAPIPort-1)
 	}
 	return nil
 }
 
 // Tenants returns how many tenants fit.
 func (p Plan) Tenants() int {
-	n := 1<<(p.SliceBits-p.Services.Bits()) - 1
-	n = min(n, (LastNodePort+1-p.NodePorts)/p.NodePortsN)
-	if p.APIPorts < p.NodePorts {
-		n = min(n, p.NodePorts-p.APIPorts-1)
-	}
-	return n
+	return min(1<<(p.SliceBits-p.Services.Bits())-1, lastAPIPort-p.APIPorts)
 }
 
 // Slice returns the slice of tenant n.
@@ -76,19 +65,12 @@ func (p Plan) Slice(n int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4(a), p.SliceBits)
 }
 
-// number is the inverse of Slice.
-func (p Plan) number(slice netip.Prefix) (int, error) {
+// fits says whether the slice is one that this plan gives.
+func (p Plan) fits(slice netip.Prefix) error {
 	if slice.Bits() != p.SliceBits || !p.Services.Contains(slice.Addr()) {
-		return 0, fmt.Errorf("the slice %s is not of the service range %s with /%d for each tenant", slice, p.Services, p.SliceBits)
+		return fmt.Errorf("the slice %s is not of the service range %s with a /%d for each tenant", slice, p.Services, p.SliceBits)
 	}
-	first, at := p.Services.Addr().As4(), slice.Addr().As4()
-	return int((binary.BigEndian.Uint32(at[:]) - binary.BigEndian.Uint32(first[:])) >> (32 - p.SliceBits)), nil
-}
-
-// nodePorts returns the first and the last node port of tenant n.
-func (p Plan) nodePorts(n int) [2]int {
-	first := p.NodePorts + (n-1)*p.NodePortsN
-	return [2]int{first, first + p.NodePortsN - 1}
+	return nil
 }
 
 // errFull means that no number is free.
@@ -169,8 +151,7 @@ func (m *Manager) placed(vc *v1alpha1.VirtualCluster) (cell.Tenant, error) {
 	if err != nil {
 		return cell.Tenant{}, fmt.Errorf("status.serviceCIDR of %s: %w", vc.Name, err)
 	}
-	n, err := m.config.Plan.number(slice)
-	if err != nil {
+	if err := m.config.Plan.fits(slice); err != nil {
 		return cell.Tenant{}, fmt.Errorf("status.serviceCIDR of %s: %w", vc.Name, err)
 	}
 	t := cell.Tenant{Tenant: tenant.Tenant{
@@ -179,6 +160,5 @@ func (m *Manager) placed(vc *v1alpha1.VirtualCluster) (cell.Tenant, error) {
 	}}
 	t.ServerName = vc.Status.ServerName
 	t.InCluster = netip.AddrPortFrom(m.config.Plan.NodeIP, uint16(vc.Status.APIPort))
-	t.NodePorts = m.config.Plan.nodePorts(n)
 	return t, nil
 }

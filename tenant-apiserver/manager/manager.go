@@ -57,6 +57,9 @@ type Config struct {
 	Door   Door            // routes are set and removed here
 	Public netip.AddrPort  // where tenants' users reach the front door
 	Cells  map[string]Cell // by name; new tenants go to the one with the fewest
+	// Socket is the path of the unix socket on which a tenant's API speaks TLS,
+	// whether it runs already or not.
+	Socket func(tenant.ID) string
 	// Files are the paths that belong to a tenant alone, removed with it.
 	Files  func(tenant.ID) []string
 	Logger *slog.Logger
@@ -64,8 +67,8 @@ type Config struct {
 
 func (c Config) validate() error {
 	switch {
-	case c.Host == nil || c.Door == nil || len(c.Cells) == 0 || c.Files == nil || c.Logger == nil:
-		return errors.New("manager: Config.Host, Door, Cells, Files and Logger must be set")
+	case c.Host == nil || c.Door == nil || len(c.Cells) == 0 || c.Files == nil || c.Socket == nil || c.Logger == nil:
+		return errors.New("manager: Config.Host, Door, Cells, Files, Socket and Logger must be set")
 	case c.Domain == "" || !c.Public.IsValid():
 		return errors.New("manager: Config.Domain and Public must be set")
 	}
@@ -144,6 +147,35 @@ func (m *Manager) build() error {
 		}
 	}
 	return nil
+}
+
+// Restore routes the tenants that ran before this process started, so that their
+// clients wait for their cells instead of being refused. It is to be called before
+// the front door accepts. Tenants that cannot be routed are left to Run.
+func (m *Manager) Restore(ctx context.Context) error {
+	var list v1alpha1.VirtualClusterList
+	if err := m.api.List(ctx, &list); err != nil {
+		return fmt.Errorf("list the tenants: %w", err)
+	}
+	for i := range list.Items {
+		vc := &list.Items[i]
+		if vc.DeletionTimestamp != nil || vc.Status.ServerName == "" {
+			continue
+		}
+		t, err := m.placed(vc)
+		if err == nil {
+			err = m.config.Door.Set(m.route(t))
+		}
+		if err != nil {
+			m.config.Logger.Warn("a tenant is not routed yet", "tenant", vc.Name, "error", err)
+		}
+	}
+	return nil
+}
+
+// route is the front door's way to a tenant.
+func (m *Manager) route(t cell.Tenant) frontdoor.Route {
+	return frontdoor.Route{Tenant: string(t.ID), ServerName: t.ServerName, Socket: m.config.Socket(t.ID), InCluster: t.InCluster}
 }
 
 // Run reconciles until ctx ends, and returns when everything that it started has

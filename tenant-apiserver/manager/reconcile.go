@@ -16,7 +16,6 @@ import (
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/cell"
-	"sublet.dev/tenant-apiserver/frontdoor"
 )
 
 const (
@@ -122,8 +121,7 @@ func (m *Manager) hostAndRoute(ctx context.Context, vc *v1alpha1.VirtualCluster,
 		o.phase, o.reason, o.message = v1alpha1.PhaseFailed, s.Reason, s.Message
 		return o, nil
 	}
-	route := frontdoor.Route{Tenant: string(t.ID), ServerName: t.ServerName, Socket: s.Socket, InCluster: t.InCluster}
-	if err := m.config.Door.Set(route); err != nil {
+	if err := m.config.Door.Set(m.route(t)); err != nil {
 		o.reason, o.message = reasonRoute, err.Error()
 		return o, err
 	}

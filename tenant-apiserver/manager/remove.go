@@ -95,7 +95,7 @@ func (m *Manager) removePods(ctx context.Context, t tenant.Tenant) (waiting stri
 		return "", nil
 	}
 	slices.Sort(names)
-	return fmt.Sprintf("%d pods are ending: %s", len(names), shorten(strings.Join(names, ", "))), nil
+	return fmt.Sprintf("pods are ending (%d): %s", len(names), shorten(strings.Join(names, ", "))), nil
 }
 
 func shorten(s string) string {
