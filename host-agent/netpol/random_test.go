@@ -1,0 +1,80 @@
+package netpol
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"sublet.dev/host-agent/nft"
+	"sublet.dev/host-agent/podnet"
+	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/tenant"
+)
+
+// randomState is a node with up to six tenants and forty pods.
+func randomState(r *rand.Rand) State {
+	s := State{Cluster: testCluster(), NodePods: cidrs("10.244.0.0/24"), DNS: at(nodeIP + ":10053")}
+	n := 0
+	endpoints := func(most int) (out []podnet.Endpoint) {
+		for range r.IntN(most + 1) {
+			n++
+			out = append(out, podnet.Endpoint{ContainerID: fmt.Sprint("c", n), Interface: fmt.Sprintf("veth%08x", r.Uint32()),
+				Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 0, byte(n + 1)})}})
+		}
+		return out
+	}
+	for i := range r.IntN(7) {
+		f := policy.Fence{Tenant: tenant.ID(fmt.Sprint(r.Uint64())), Services: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 96, byte(4 * i), 0}), 22),
+			DNS: []netip.AddrPort{s.DNS}, API: []netip.AddrPort{netip.AddrPortFrom(addr(nodeIP), uint16(20000+i))}, Internet: r.IntN(2) == 0}
+		t := Tenant{Fence: f, Endpoints: endpoints(5)}
+		for range r.IntN(3) {
+			t.Remote = append(t.Remote, netip.AddrFrom4([4]byte{10, 244, 1, byte(r.IntN(256))}))
+		}
+		s.Tenants = append(s.Tenants, t)
+	}
+	s.System, s.Orphans = endpoints(4), endpoints(4)
+	return s
+}
+
+// From any state to any other in one kernel: what it has is what was rendered.
+func TestAnyStateAfterAnyOther(t *testing.T) {
+	l := newLab(t)
+	r := rand.New(rand.NewPCG(5, 6))
+	inside(t, l.node, func() error {
+		kernel, err := nft.Open(TableName)
+		if err != nil {
+			return err
+		}
+		for i := range 60 {
+			table := Render(randomState(r))
+			if err := kernel.Apply(t.Context(), table); err != nil {
+				return fmt.Errorf("state %d: %w", i, err)
+			}
+			read, err := kernel.Read(t.Context())
+			if err != nil {
+				return err
+			}
+			got, want := read.Lines(), table.Lines()
+			if !slices.Equal(got, want) {
+				return fmt.Errorf("state %d: the kernel has %d lines, %d were rendered:\n%v\n%v", i, len(got), len(want), only(got, want), only(want, got))
+			}
+			slices.Sort(read.Counters)
+			if !slices.Equal(read.Counters, table.Counters) {
+				return fmt.Errorf("state %d: counters are %v", i, only(read.Counters, table.Counters))
+			}
+		}
+		return nil
+	})
+}
+
+// only returns what is in a alone.
+func only(a, b []string) (out []string) {
+	for _, x := range a {
+		if !slices.Contains(b, x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
