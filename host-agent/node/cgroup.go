@@ -61,6 +61,9 @@ func (g cgroups) make(path string) error {
 			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 				return fmt.Errorf("make the node's cgroup: %w", err)
 			}
+			if g.v2 {
+				continue // CPUs are inherited
+			}
 			if err := inheritCPUs(dir); err != nil {
 				return err
 			}
@@ -94,9 +97,6 @@ func inheritCPUs(dir string) error {
 		above, err := os.ReadFile(filepath.Join(filepath.Dir(dir), name))
 		if err != nil {
 			return fmt.Errorf("read the CPUs above %s: %w", dir, err)
-		}
-		if strings.TrimSpace(string(above)) == "" {
-			continue // v2: inherited anyhow
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), above, 0); err != nil {
 			return fmt.Errorf("give CPUs to %s: %w", dir, err)

@@ -38,6 +38,8 @@ type Containerd struct {
 	machine Machine
 	log     *slog.Logger
 	groups  cgroups
+	// current is the process between Start and Run; Run owns it then.
+	current *process
 }
 
 // NewContainerd prepares the machine and writes containerd's configuration: the
@@ -84,22 +86,26 @@ func (c *Containerd) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.close(); err != nil {
-		return fmt.Errorf("forget containerd's process: %w", err)
+	if err := c.answer(ctx); err != nil {
+		return errors.Join(err, p.close())
 	}
-	return c.answer(ctx)
+	c.current = p
+	return nil
 }
 
 // Run watches containerd, which Start has started, and starts it again whenever it
 // dies; it returns nil when ctx ends, and containerd goes on.
 func (c *Containerd) Run(ctx context.Context) error {
-	for {
-		p, err := c.running(ctx)
-		if err != nil {
-			return err
+	for p := c.current; ; {
+		if p == nil {
+			var err error
+			if p, err = c.running(ctx); err != nil {
+				return err
+			}
 		}
-		err = p.wait(ctx)
+		err := p.wait(ctx)
 		_ = p.close() // nothing to be done about it, and nothing lost
+		p = nil
 		if ctx.Err() != nil {
 			return nil
 		}

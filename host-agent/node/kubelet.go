@@ -71,12 +71,8 @@ func kubeletConfig(l Layout, m Machine, f KubeletFiles) *kubeletv1.KubeletConfig
 		TLSPrivateKeyFile:  f.Key,
 		HealthzPort:        ptr.To[int32](0),
 		HealthzBindAddress: "127.0.0.1",
-		Authentication: kubeletv1.KubeletAuthentication{
-			X509:      kubeletv1.KubeletX509Authentication{ClientCAFile: f.ClientCA},
-			Webhook:   kubeletv1.KubeletWebhookAuthentication{Enabled: ptr.To(false)},
-			Anonymous: kubeletv1.KubeletAnonymousAuthentication{Enabled: ptr.To(false)},
-		},
-		Authorization: kubeletv1.KubeletAuthorization{Mode: kubeletv1.KubeletAuthorizationModeAlwaysAllow},
+		Authentication:     onlyClientsOf(f.ClientCA),
+		Authorization:      kubeletv1.KubeletAuthorization{Mode: kubeletv1.KubeletAuthorizationModeAlwaysAllow},
 
 		// Everything of this node is in one cgroup, made by the agent. cgroupfs
 		// works with and without systemd, on both versions.
@@ -96,4 +92,13 @@ func kubeletConfig(l Layout, m Machine, f KubeletFiles) *kubeletv1.KubeletConfig
 		c.ResolverConfig = ptr.To("") // none: pods then get no resolver of the host
 	}
 	return c
+}
+
+// onlyClientsOf accepts certificates of a CA and nothing else.
+func onlyClientsOf(ca string) kubeletv1.KubeletAuthentication {
+	return kubeletv1.KubeletAuthentication{
+		X509:      kubeletv1.KubeletX509Authentication{ClientCAFile: ca},
+		Webhook:   kubeletv1.KubeletWebhookAuthentication{Enabled: ptr.To(false)},
+		Anonymous: kubeletv1.KubeletAnonymousAuthentication{Enabled: ptr.To(false)},
+	}
 }
