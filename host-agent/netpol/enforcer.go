@@ -193,13 +193,20 @@ func (e *Enforcer) repair(ctx context.Context) error {
 	e.mu.Lock()
 	if e.applied.Name != "" {
 		read, err := e.kernel.Read(ctx)
-		if err != nil || !slices.Equal(read.Lines(), e.printed) {
-			e.Logger.Warn("the fence in the kernel is not what was put there: putting it back", "err", err)
+		if lines := read.Lines(); err != nil || !slices.Equal(lines, e.printed) {
+			e.Logger.Warn("the fence in the kernel is not what was put there: putting it back", "err", err,
+				"missing", missing(e.printed, lines), "foreign", missing(lines, e.printed))
 			e.applied = nft.Table{}
 		}
 	}
 	e.mu.Unlock()
 	return e.Sync(ctx)
+}
+
+// missing returns the first few lines that want has and have has not.
+func missing(want, have []string) []string {
+	all := slices.DeleteFunc(slices.Clone(want), func(line string) bool { return slices.Contains(have, line) })
+	return all[:min(len(all), 3)]
 }
 
 // state is what to render now; the caller must hold mu.

@@ -58,23 +58,13 @@ func TestAnyStateAfterAnyOther(t *testing.T) {
 			}
 			got, want := read.Lines(), table.Lines()
 			if !slices.Equal(got, want) {
-				return fmt.Errorf("state %d: the kernel has %d lines, %d were rendered:\n%v\n%v", i, len(got), len(want), only(got, want), only(want, got))
+				return fmt.Errorf("state %d: the kernel has %d lines, %d were rendered:\n%v\n%v", i, len(got), len(want), missing(got, want), missing(want, got))
 			}
 			slices.Sort(read.Counters)
 			if !slices.Equal(read.Counters, table.Counters) {
-				return fmt.Errorf("state %d: counters are %v", i, only(read.Counters, table.Counters))
+				return fmt.Errorf("state %d: counters are %v", i, missing(read.Counters, table.Counters))
 			}
 		}
 		return nil
 	})
-}
-
-// only returns what is in a alone.
-func only(a, b []string) (out []string) {
-	for _, x := range a {
-		if !slices.Contains(b, x) {
-			out = append(out, x)
-		}
-	}
-	return out
 }

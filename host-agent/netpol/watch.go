@@ -114,12 +114,14 @@ func (s sources) all() []cache.SharedIndexInformer {
 	return []cache.SharedIndexInformer{s.tenants, s.nodes, s.pods}
 }
 
-// learn makes a new world of what the informers have.
+// learn makes a new world of what the informers have, once they have everything.
 func (e *Enforcer) learn(s sources) {
-	w := world{synced: true, fences: map[string]policy.Fence{}, remote: map[string][]netip.Addr{}}
 	for _, i := range s.all() {
-		w.synced = w.synced && i.HasSynced()
+		if !i.HasSynced() {
+			return // watch calls again
+		}
 	}
+	w := world{synced: true, fences: map[string]policy.Fence{}, remote: map[string][]netip.Addr{}}
 	for _, o := range s.tenants.GetStore().List() {
 		if f, ok := e.fence(o); ok {
 			w.fences[f.Namespace] = f
@@ -136,8 +138,8 @@ func (e *Enforcer) learn(s sources) {
 		}
 	}
 	e.mu.Lock()
-	if e.world.ready() && !w.ready() {
-		w.nodePods, w.synced = e.world.nodePods, true // what was once known stays
+	if len(w.nodePods) == 0 {
+		w.nodePods = e.world.nodePods // a node's range never changes, once given
 	}
 	e.world = w
 	e.mu.Unlock()

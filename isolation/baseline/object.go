@@ -14,8 +14,8 @@ type Object interface {
 	runtime.Object
 }
 
-// LabelSandbox, on a tenant's host namespace, holds the tenant's sandbox. The
-// admission policy holds the namespace's pods to it.
+// LabelSandbox is the label of a tenant's host namespace that holds the tenant's
+// sandbox. The admission policy holds the namespace's pods to it.
 const LabelSandbox = tenant.Domain + "/sandbox"
 
 // meta is the metadata of an object of a tenant; namespace is "" for objects
