@@ -189,6 +189,7 @@ func (p *parts) extensionsConfig(config *controlplane.Config, resolver webhook.S
 	generic.RESTOptionsGetter = nil
 	// This server renders the documents of custom resources.
 	generic.SkipOpenAPIInstallation = false
+	generic.OpenAPIConfig, generic.OpenAPIV3Config = extensionsOpenAPI()
 
 	etcd := *p.run.Etcd
 	etcd.StorageConfig.Codec = apiextensionsapiserver.Codecs.LegacyCodec(apiextensionsv1beta1.SchemeGroupVersion, apiextensionsv1.SchemeGroupVersion)

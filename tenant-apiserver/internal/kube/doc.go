@@ -37,6 +37,8 @@
 // Schemes, generated OpenAPI, feature gates, metrics, klog and its Fatal. A
 // klog.Fatal ends the calling goroutine, not the process (process.go); the
 // instance it belongs to never becomes ready, or says so in its readiness.
-// Construction is serialised, because kube-openapi's builders write to the
-// definitions they share.
+// kube-openapi's builders write to the definitions they use, and a concurrent
+// write to a map ends a process: so construction is serialised and renders
+// what it shares (openapi.go), and the definitions of custom resources are
+// made unwritable (unshare.go).
 package kube

@@ -14,6 +14,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/klog/v2"
+	"k8s.io/kube-openapi/pkg/common"
 
 	"sublet.dev/tenant-apiserver/pki"
 )
@@ -40,13 +41,27 @@ func TestFatalEndsAGoroutineOnly(t *testing.T) {
 	<-ended
 }
 
+// A write to a map shared by all control planes would end the process.
+func TestDefinitionsOfCustomResourcesHaveNothingToDelete(t *testing.T) {
+	if err := Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	for _, shared := range []map[string]common.OpenAPIDefinition{definitions, definitionsV3} {
+		for name, d := range shared {
+			if d.Schema.Extensions != nil {
+				t.Errorf("%s has extensions %v", name, d.Schema.Extensions)
+			}
+		}
+	}
+}
+
 func TestCheckHooksNoticesARenamedHook(t *testing.T) {
 	if err := checkHooks(&genericapiserver.GenericAPIServer{}, nil); err == nil || !strings.Contains(err.Error(), "review internal/kube") {
 		t.Errorf("a server without hooks: %v", err)
 	}
 }
 
-func get(t *testing.T, l *loopback, ctx context.Context) (*http.Response, error) {
+func roundTrip(t *testing.T, l *loopback, ctx context.Context) (*http.Response, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://x/path?q=1", nil)
 	if err != nil {
@@ -69,7 +84,7 @@ func TestLoopbackStreams(t *testing.T) {
 			w.(http.Flusher).Flush()
 		}
 	}))
-	resp, err := get(t, l, t.Context())
+	resp, err := roundTrip(t, l, t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +106,7 @@ func TestLoopbackStreams(t *testing.T) {
 		t.Error(err)
 	}
 	l.close()
-	if _, err := get(t, l, t.Context()); !errors.Is(err, errNotServing) {
+	if _, err := roundTrip(t, l, t.Context()); !errors.Is(err, errNotServing) {
 		t.Errorf("after close: %v", err)
 	}
 }
@@ -106,13 +121,13 @@ func TestLoopbackEndsBothSides(t *testing.T) {
 	l := newLoopback(t.Context())
 	l.serve(wait)
 	ctx, cancel := context.WithCancel(t.Context())
-	first, err := get(t, l, ctx)
+	first, err := roundTrip(t, l, ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cancel() // the client's context
 	<-gone
-	second, err := get(t, l, t.Context())
+	second, err := roundTrip(t, l, t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +135,7 @@ func TestLoopbackEndsBothSides(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-gone
-	if _, err := get(t, l, t.Context()); err != nil {
+	if _, err := roundTrip(t, l, t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	l.close() // the server; returns when handlers have
@@ -134,7 +149,7 @@ func TestLoopbackSurvivesAPanic(t *testing.T) {
 	l := newLoopback(t.Context())
 	defer l.close()
 	l.serve(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("broken") }))
-	resp, err := get(t, l, t.Context())
+	resp, err := roundTrip(t, l, t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	restful "github.com/emicklei/go-restful/v3"
+	extensionsopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/mux"
@@ -36,15 +37,26 @@ type openAPI struct {
 var constructMu sync.Mutex
 
 var sharedOpenAPI = sync.OnceValue(func() *openAPI {
-	definitions := openapiutil.GetOpenAPIDefinitionsWithoutDisabledFeatures(generatedopenapi.GetOpenAPIDefinitions)
-	namer := openapinamer.NewDefinitionNamer(schemes()...)
-	o := &openAPI{
-		v2: genericapiserver.DefaultOpenAPIConfig(definitions, namer),
-		v3: genericapiserver.DefaultOpenAPIV3Config(definitions, namer),
-	}
-	o.v2.Info.Title, o.v3.Info.Title = "Kubernetes", "Kubernetes"
+	o := &openAPI{}
+	o.v2, o.v3 = openAPIConfigs(generatedopenapi.GetOpenAPIDefinitions)
 	return o
 })
+
+// extensionsOpenAPI makes the configuration of an API extensions server. It
+// renders documents whenever custom resources change, and reads definitions
+// then; so it must not have those of others, which construction writes to.
+func extensionsOpenAPI() (*common.Config, *common.OpenAPIV3Config) {
+	return openAPIConfigs(extensionsopenapi.GetOpenAPIDefinitions)
+}
+
+func openAPIConfigs(get common.GetOpenAPIDefinitions) (*common.Config, *common.OpenAPIV3Config) {
+	definitions := openapiutil.GetOpenAPIDefinitionsWithoutDisabledFeatures(get)
+	namer := openapinamer.NewDefinitionNamer(schemes()...)
+	v2 := genericapiserver.DefaultOpenAPIConfig(definitions, namer)
+	v3 := genericapiserver.DefaultOpenAPIV3Config(definitions, namer)
+	v2.Info.Title, v3.Info.Title = "Kubernetes", "Kubernetes"
+	return v2, v3
+}
 
 func (o *openAPI) configs() (*common.Config, *common.OpenAPIV3Config) { return o.v2, o.v3 }
 
@@ -56,8 +68,13 @@ func (o *openAPI) render(container *restful.Container) error {
 	m := mux.NewPathRecorderMux("openapi")
 	routes.OpenAPI{Config: o.v2}.InstallV2(container, m)
 	routes.OpenAPI{V3Config: o.v3}.InstallV3(container, m)
-	groups, err := v3Groups(m, nil)
+	// Upstream renders at the first request; that must be over before the
+	// next construction writes to the definitions.
+	groups, err := v3Groups(m)
 	if err != nil {
+		return fmt.Errorf("render OpenAPI: %w", err)
+	}
+	if err := get(m, "/openapi/v2", &buffer{}); err != nil {
 		return fmt.Errorf("render OpenAPI: %w", err)
 	}
 	o.groups, o.handler = groups, m
@@ -68,8 +85,8 @@ func (o *openAPI) render(container *restful.Container) error {
 // the API extensions server.
 func (o *openAPI) install(m *mux.PathRecorderMux, extensions http.Handler) {
 	m.Handle("/openapi/v2", o.handler)
-	m.Handle(openAPIV3, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		groups, err := v3Groups(extensions, req)
+	m.Handle(openAPIV3, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		groups, err := v3Groups(extensions)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -90,19 +107,25 @@ func (o *openAPI) install(m *mux.PathRecorderMux, extensions http.Handler) {
 	}))
 }
 
-// v3Groups reads a handler's OpenAPI v3 discovery document.
-func v3Groups(h http.Handler, req *http.Request) (map[string]handler3.OpenAPIV3DiscoveryGroupVersion, error) {
-	inner, err := http.NewRequest(http.MethodGet, openAPIV3, nil)
+// get asks a handler for a document.
+func get(h http.Handler, path string, w *buffer) error {
+	req, err := http.NewRequest(http.MethodGet, path, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if req != nil {
-		inner = inner.WithContext(req.Context())
-	}
-	w := &buffer{header: http.Header{}, status: http.StatusOK}
-	h.ServeHTTP(w, inner)
+	w.header, w.status = http.Header{}, http.StatusOK
+	h.ServeHTTP(w, req)
 	if w.status != http.StatusOK {
-		return nil, fmt.Errorf("OpenAPI discovery answers %d", w.status)
+		return fmt.Errorf("%s answers %d", path, w.status)
+	}
+	return nil
+}
+
+// v3Groups reads a handler's OpenAPI v3 discovery document.
+func v3Groups(h http.Handler) (map[string]handler3.OpenAPIV3DiscoveryGroupVersion, error) {
+	w := &buffer{}
+	if err := get(h, openAPIV3, w); err != nil {
+		return nil, err
 	}
 	discovery := handler3.OpenAPIV3Discovery{}
 	if err := json.Unmarshal(w.body.Bytes(), &discovery); err != nil {

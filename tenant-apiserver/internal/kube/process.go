@@ -54,5 +54,8 @@ func prepare() error {
 	capabilities.Setup(true, 0)
 	// The loopback clients' warnings would repeat a user's to the log.
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
+	if err := unshareDefinitions(); err != nil {
+		return err
+	}
 	return checkFragile()
 }
