@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"sublet.dev/isolation/audit"
 )
@@ -77,6 +79,8 @@ func (a *app) audit(ctx context.Context, f *auditFlags, names []string) error {
 	if err != nil {
 		return &exitError{audit.ExitInternal, err}
 	}
+	// client-go logs when a session ends because the audit was interrupted.
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	p := newProgress(a.err)
 	report, err := audit.Run(ctx, audit.Config{
 		Host: host, Tenants: names, Probing: f.probe.value == "active", FailOn: failOn, Timeout: f.timeout, Progress: p.say,

@@ -233,9 +233,7 @@ func (a *audit) settled(ctx context.Context, checks []Check, facts *Facts, again
 // withStranger runs work with the run's own tenant in place, and removes all
 // canaries afterwards, come what may.
 func (a *audit) withStranger(ctx context.Context, sandbox string, work func(Fact[station])) {
-	if err := a.canaries.remove(ctx, false); err != nil {
-		a.problem("remove what an earlier audit left: %v", err)
-	}
+	a.sweep(ctx)
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 		defer cancel()
@@ -245,6 +243,15 @@ func (a *audit) withStranger(ctx context.Context, sandbox string, work func(Fact
 		}
 	}()
 	work(a.stranger(ctx, sandbox))
+}
+
+// sweep removes what earlier audits could not.
+func (a *audit) sweep(ctx context.Context) {
+	ctx, cancel := a.share(ctx)
+	defer cancel()
+	if err := a.canaries.remove(ctx, false); err != nil {
+		a.problem("remove what an earlier audit left: %v", err)
+	}
 }
 
 // stranger places the canaries of the run's own tenant.
