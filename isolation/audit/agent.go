@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -87,9 +88,15 @@ func newHostAPI(config *rest.Config) (*hostAPI, error) {
 	return &hostAPI{config: config, core: core}, nil
 }
 
+// nodeTime is how long a node's agent may take to answer: one that is silent must
+// not use up the time of the whole audit.
+const nodeTime = 15 * time.Second
+
 // Facts implements [NodeReader] by the node's proxy subresource.
 func (h *hostAPI) Facts(ctx context.Context, node, namespace, pod string) (NodeFacts, error) {
 	var facts NodeFacts
+	ctx, cancel := context.WithTimeout(ctx, nodeTime)
+	defer cancel()
 	raw, err := h.core.RESTClient().Get().Resource("nodes").Name(node).SubResource("proxy").Suffix("sublet", "facts").
 		Param("namespace", namespace).Param("pod", pod).DoRaw(ctx)
 	if err != nil {
