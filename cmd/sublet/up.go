@@ -182,16 +182,16 @@ func (m *machine) spec(name string, argv []string, grace time.Duration) supervis
 	}
 }
 
-// stop stops the processes and, if asked to, the pods.
+// stop stops the agent, then the pods if asked to, then the server.
 func (m *machine) stop(ctx context.Context, p *parts) error {
 	var errs []error
-	for len(p.running) > 0 {
+	for len(p.running) > 1 {
 		errs = append(errs, p.stopLast())
-		if m.flags.stopPods && len(p.running) == 1 { // the agent has ended
-			errs = append(errs, agent.Down(context.WithoutCancel(ctx), agent.DownOptions{DataDir: string(m.dir), Logger: m.log}))
-		}
 	}
-	return errors.Join(errs...)
+	if m.flags.stopPods {
+		errs = append(errs, agent.Down(context.WithoutCancel(ctx), agent.DownOptions{DataDir: string(m.dir), Logger: m.log}))
+	}
+	return errors.Join(append(errs, p.stop())...)
 }
 
 // await waits until ready returns true, ctx ends, or a process gives up.

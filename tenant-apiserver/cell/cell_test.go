@@ -1,0 +1,206 @@
+package cell_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/cell"
+)
+
+// idle is a companion with nothing to do.
+type idle struct{ http.Handler }
+
+func (idle) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func (i idle) Kubelet() http.Handler       { return i.Handler }
+
+type companionFunc = func(tenant.Tenant, *rest.Config) (cell.Companion, error)
+
+func quiet(tenant.Tenant, *rest.Config) (cell.Companion, error) {
+	return idle{http.NotFoundHandler()}, nil
+}
+
+// start runs a cell that serves its API on a unix socket.
+func start(t *testing.T, companion companionFunc) (c *cell.Cell, client *cell.Client, dir string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cell")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err = cell.New(cell.Config{
+		Name: "test", Dir: func(id tenant.ID) string { return filepath.Join(dir, string(id)) }, GoldenDir: filepath.Join(dir, "golden"),
+		Socket:      func(id tenant.ID) string { return filepath.Join(dir, id.Short()+".sock") },
+		Companion:   companion,
+		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },
+		Logger:      slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "api.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := httptest.NewUnstartedServer(c.Handler())
+	_ = api.Listener.Close() // replaced by ours
+	api.Listener = l
+	api.Start()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	client = cell.NewClient(l.Addr().String())
+	t.Cleanup(func() {
+		client.Close()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		api.Close()
+		_ = os.RemoveAll(dir)
+	})
+	return c, client, dir
+}
+
+func tenantOf(id, name string) cell.Tenant {
+	return cell.Tenant{
+		Tenant: tenant.Tenant{
+			ID: tenant.ID(id), Name: name, HostNamespace: "sublet-" + name, Sandbox: tenant.GVisor,
+			ServiceCIDR: netip.MustParsePrefix("10.96.4.0/22"),
+		},
+		ServerName: name + ".test", InCluster: netip.MustParseAddrPort("192.0.2.1:20001"),
+	}
+}
+
+// await waits until the tenant's status is as wanted.
+func await(t *testing.T, client *cell.Client, id tenant.ID, want func(cell.Status) bool) cell.Status {
+	t.Helper()
+	var revision uint64
+	for {
+		s, err := client.Snapshot(t.Context(), revision)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, status := range s.Tenants {
+			if status.ID == id && want(status) {
+				return status
+			}
+		}
+		revision = s.Revision
+	}
+}
+
+func TestCell(t *testing.T) {
+	c, client, dir := start(t, quiet)
+	a := tenantOf("uid-a", "a")
+	s, err := client.Put(t.Context(), a)
+	if err != nil || s.Phase != cell.Ready {
+		t.Fatalf("Put = %+v, %v", s, err)
+	}
+	before, err := client.Snapshot(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("putting the same again changes nothing", func(t *testing.T) {
+		if s, err := client.Put(t.Context(), a); err != nil || s.Phase != cell.Ready {
+			t.Fatalf("Put = %+v, %v", s, err)
+		}
+		if now := c.Snapshot(t.Context(), 0); now.Revision != before.Revision {
+			t.Errorf("revision %d became %d", before.Revision, now.Revision)
+		}
+	})
+
+	t.Run("other values restart the tenant", func(t *testing.T) {
+		changed := a
+		changed.ServerName = "other.test"
+		if s, err := client.Put(t.Context(), changed); err != nil || s.Phase != cell.Ready {
+			t.Fatalf("Put = %+v, %v", s, err)
+		}
+		if now := c.Snapshot(t.Context(), 0); now.Revision == before.Revision {
+			t.Error("nothing happened")
+		}
+	})
+
+	t.Run("a tenant with damaged keys fails alone", func(t *testing.T) {
+		b := tenantOf("uid-b", "b")
+		if err := os.MkdirAll(filepath.Join(dir, "uid-b", "pki"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "uid-b", "pki", "ca.key"), []byte("junk"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := client.Put(t.Context(), b)
+		if err != nil || s.Phase != cell.Failed || s.Reason != cell.ReasonKeysCorrupt || !strings.Contains(s.Message, "ca.key") {
+			t.Errorf("Put = %+v, %v", s, err)
+		}
+		if s, ok := c.Get("uid-a"); !ok || s.Phase != cell.Ready {
+			t.Errorf("its neighbour is %+v", s)
+		}
+	})
+
+	t.Run("delete", func(t *testing.T) {
+		for range 2 {
+			for _, id := range []tenant.ID{"uid-a", "uid-b"} {
+				if err := client.Delete(t.Context(), id); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if s := c.Snapshot(t.Context(), 0); len(s.Tenants) != 0 {
+			t.Errorf("left: %+v", s.Tenants)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "uid-a", "store.db")); err != nil {
+			t.Errorf("the cell removed what lasts: %v", err)
+		}
+	})
+}
+
+// A companion that fails is started again, and the API goes on meanwhile.
+func TestCompanionFails(t *testing.T) {
+	var made atomic.Int32
+	_, client, _ := start(t, func(tn tenant.Tenant, api *rest.Config) (cell.Companion, error) {
+		if made.Add(1) == 1 {
+			return nil, errors.New("the first one fails")
+		}
+		return quiet(tn, api)
+	})
+	a := tenantOf("uid-a", "a")
+	s, err := client.Put(t.Context(), a)
+	if err != nil || s.Phase != cell.Degraded && s.Phase != cell.Ready {
+		t.Fatalf("Put = %+v, %v", s, err)
+	}
+	await(t, client, "uid-a", func(s cell.Status) bool { return s.Phase == cell.Ready })
+	if made.Load() != 2 {
+		t.Errorf("%d companions were made", made.Load())
+	}
+}
+
+func TestPutRefuses(t *testing.T) {
+	_, client, _ := start(t, quiet)
+	for name, change := range map[string]func(*cell.Tenant){
+		"no server name":   func(c *cell.Tenant) { c.ServerName = "" },
+		"reserved name":    func(c *cell.Tenant) { c.Name = "host" },
+		"unknown sandbox":  func(c *cell.Tenant) { c.Sandbox = "docker" },
+		"no service range": func(c *cell.Tenant) { c.ServiceCIDR = netip.Prefix{} },
+		"no address":       func(c *cell.Tenant) { c.InCluster = netip.AddrPort{} },
+	} {
+		x := tenantOf("uid-x", "x")
+		change(&x)
+		if _, err := client.Put(t.Context(), x); err == nil || !strings.Contains(err.Error(), "422") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
