@@ -200,6 +200,7 @@ func (a *agent) run(ctx context.Context, containerd *node.Containerd) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return containerd.Run(ctx) })
 	g.Go(func() error { return front.Run(ctx) })
+	g.Go(func() error { return a.forwards(ctx) })
 	g.Go(func() error { return a.net.run(ctx) })
 	g.Go(func() error { return a.watchNode(ctx) })
 	g.Go(func() error {

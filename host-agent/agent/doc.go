@@ -8,11 +8,12 @@
 //
 //	agent.go    Config, Run: the order of things
 //	node.go     the Node object: labels in, pod range out
-//	serve.go    what the front answers itself: facts, images, gVisor port-forward
+//	serve.go    what the front answers itself: facts, images
+//	forward.go  port-forward into gVisor sandboxes, for the front, too
 //	network.go  the fence, the DNS and the CNI plugin's other end
 //	down.go     Down: everything undone
 //
-// Goroutines: one each for containerd's watch, the front, the kubelet, the Node
+// Goroutines: one each for containerd's watch, the front, its forwards, the kubelet, the Node
 // object, kube-proxy, and the network's; the first that fails ends Run, which waits
 // for all but kube-proxy (it cannot be told to end; see internal/kube). Run is
 // called once in a process, since the kubelet is.

@@ -8,25 +8,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/cri-streaming/pkg/streaming/portforward"
 
 	"sublet.dev/host-agent/internal/kube"
 	"sublet.dev/host-agent/netpol"
 	"sublet.dev/host-agent/node"
 	"sublet.dev/host-agent/sandbox"
 	"sublet.dev/isolation/tenant"
-)
-
-const (
-	// idle and creation are the kubelet's own limits for streams
-	// (pkg/kubelet/server, streaming defaults).
-	idle     = 4 * time.Hour
-	creation = 30 * time.Second
-	// forwardPath is the kubelet's path of port-forward: /portForward/NAMESPACE/POD.
-	forwardPath = "/portForward/"
 )
 
 // facts is the answer to GET /sublet/facts.
@@ -117,32 +106,6 @@ func (a *agent) serveFacts(w http.ResponseWriter, r *http.Request) {
 		f.Fence = &fence
 	}
 	reply(w, f, nil)
-}
-
-// serveForward serves port-forward for pods whose network is inside a gVisor
-// sandbox and leaves all others to the kubelet.
-func (a *agent) serveForward(w http.ResponseWriter, r *http.Request) bool {
-	parts := strings.Split(strings.TrimPrefix(r.URL.Path, forwardPath), "/")
-	if len(parts) < 2 {
-		return false
-	}
-	s, err := sandbox.Find(r.Context(), a.runtime, parts[0], parts[1])
-	if err != nil || s.RuntimeHandler != tenant.GVisor.Handler() {
-		return false // the kubelet says what is wrong
-	}
-	options := &portforward.V4Options{}
-	if r.Header.Get("Upgrade") == "websocket" {
-		if options, err = portforward.NewV4Options(r); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return true
-		}
-	}
-	f := sandbox.Forwarder{
-		Runsc: filepath.Join(a.layout.Bin, "runsc"), Root: filepath.Join(a.layout.RunscRoot(), "k8s.io"),
-		Run: a.layout.Run(), Sandbox: s.Id,
-	}
-	portforward.ServePortForward(w, r, f, parts[1], s.Metadata.Uid, options, idle, creation, portforward.SupportedProtocols)
-	return true
 }
 
 // versions asks the node's parts for their versions; one that does not say is

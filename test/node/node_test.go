@@ -138,8 +138,13 @@ func testStreams(h *host) {
 		if out := h.mustKubectl("exec", string(s), "--", "/canary", "caps"); !strings.Contains(out, "CapEff: 0000000000000000") {
 			h.t.Errorf("%s: exec gave %q", s, out)
 		}
-		if out := h.forward(string(s), 8080); !strings.Contains(out, string(s)+" asked by") {
-			h.t.Errorf("%s: through port-forward came %q", s, out)
+		for name, dialer := range h.dialers(string(s)) {
+			if out, err := h.forward(dialer, 8080); err != nil || !strings.Contains(out, string(s)+" asked by") {
+				h.t.Errorf("%s: through port-forward over %s came %q: %v", s, name, out, err)
+			}
+			if out, err := h.forward(dialer, 1); err == nil {
+				h.t.Errorf("%s: a port without listener answered over %s: %q", s, name, out)
+			}
 		}
 	}
 }

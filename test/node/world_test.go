@@ -1,7 +1,6 @@
 package node_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -14,14 +13,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/spdy"
 
 	"sublet.dev/host-agent/agent"
 	"sublet.dev/host-agent/node"
@@ -120,33 +122,47 @@ func (h *host) containerd() int {
 	return r.PID
 }
 
-var forwarding = regexp.MustCompile(`Forwarding from (127\.0\.0\.1:\d+)`)
-
-// forward gets / from a pod's port through kubectl port-forward.
-func (h *host) forward(pod string, port int) string {
+// dialers are the ways of a port-forward: SPDY in a WebSocket, as kubectl does it
+// first, and SPDY alone, as it does it when the first fails.
+func (h *host) dialers(pod string) map[string]httpstream.Dialer {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(root(h.t), "bin/kubectl"), "--kubeconfig", h.admin, "port-forward", "pod/"+pod, fmt.Sprintf(":%d", port))
-	out, err := cmd.StdoutPipe()
+	config := h.admins()
+	client, err := kubernetes.NewForConfig(config)
 	h.must(err)
+	at := client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").Name(pod).SubResource("portforward").URL()
+	socket, err := portforward.NewSPDYOverWebsocketDialer(at, config)
+	h.must(err)
+	transport, upgrader, err := spdy.RoundTripperFor(config)
+	h.must(err)
+	return map[string]httpstream.Dialer{"WebSocket": socket, "SPDY": spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, at)}
+}
+
+// forward gets / from a pod's port through a dialer.
+func (h *host) forward(dialer httpstream.Dialer, port int) (string, error) {
+	h.t.Helper()
+	stop, ready := make(chan struct{}), make(chan struct{})
 	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	h.must(cmd.Start())
-	defer func() { cancel(); _ = cmd.Wait() }()
-	line, err := bufio.NewReader(out).ReadString('\n')
-	m := forwarding.FindStringSubmatch(line)
-	if m == nil {
-		h.t.Fatalf("kubectl port-forward said %q: %v: %s", line, err, stderr.String())
+	f, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, stop, ready, io.Discard, &stderr)
+	h.must(err)
+	ended := make(chan error, 1)
+	go func() { ended <- f.ForwardPorts() }()
+	defer func() { close(stop); <-ended }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		ended <- nil
+		return "", err
 	}
-	response, err := http.Get("http://" + m[1])
+	ports, err := f.GetPorts()
+	h.must(err)
+	client := &http.Client{Timeout: patience}
+	response, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d", ports[0].Local))
 	if err != nil {
-		h.t.Fatalf("get through port-forward: %v: %s", err, stderr.String())
+		return "", err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	h.must(err)
-	return string(body)
+	return string(body), err
 }
 
 // admins returns a client of the API as the host's admin, over the network.
