@@ -166,8 +166,13 @@ func (a *agent) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	a.versions = versions(ctx, a.layout, a.runtime)
-	a.offer, err = sandbox.Offers(ctx, a.runtime, func(ctx context.Context) error {
-		return sandbox.ProveRunsc(ctx, filepath.Join(a.layout.Bin, "runsc"), a.layout.Run())
+	a.offer, err = sandbox.Offers(ctx, a.runtime, sandbox.Proofs{
+		tenant.GVisor: func(ctx context.Context) error {
+			return sandbox.ProveRunsc(ctx, filepath.Join(a.layout.Bin, "runsc"), a.layout.Run())
+		},
+		tenant.RuncUserNS: func(context.Context) error {
+			return sandbox.ProveUserNamespaces(a.layout.Containerd(), a.layout.Run())
+		},
 	})
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@
 // port inside a gVisor sandbox.
 //
 //	runsc.go    gVisor's configuration, and a proof that it starts
+//	idmap.go    a proof that pods can have user ids of their own
 //	offer.go    which sandboxes the node may offer
 //	inspect.go  a pod's sandbox: CRI's word and /proc's
 //	forward.go  a connection to a port inside a gVisor sandbox

@@ -33,10 +33,13 @@ type Statuser interface {
 	Status(ctx context.Context, in *runtimev1.StatusRequest, opts ...grpc.CallOption) (*runtimev1.StatusResponse, error)
 }
 
+// Proofs are what is tried, by sandbox, before a node offers it.
+type Proofs map[tenant.Sandbox]func(context.Context) error
+
 // Offers asks the container runtime for its handlers and what they can do, and
-// proves gVisor with prove. It returns an error only when the runtime does not
-// answer.
-func Offers(ctx context.Context, runtime Statuser, prove func(context.Context) error) (Offer, error) {
+// tries the proofs; a sandbox without a proof is not offered. It returns an error
+// only when the runtime does not answer.
+func Offers(ctx context.Context, runtime Statuser, proofs Proofs) (Offer, error) {
 	s, err := runtime.Status(ctx, &runtimev1.StatusRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("ask containerd for its runtime handlers: %w", err)
@@ -48,15 +51,16 @@ func Offers(ctx context.Context, runtime Statuser, prove func(context.Context) e
 	o := Offer{}
 	for _, sb := range tenant.Sandboxes() {
 		h, known := handlers[sb.Handler()]
+		prove := proofs[sb]
 		switch {
 		case !known:
 			o[sb] = fmt.Errorf("containerd has no handler %q", sb.Handler())
-		case sb == tenant.GVisor:
-			o[sb] = prove(ctx)
-		case h.Features == nil || !h.Features.UserNamespaces:
-			o[sb] = fmt.Errorf("handler %q has no user namespaces on this kernel", sb.Handler())
+		case sb == tenant.RuncUserNS && (h.Features == nil || !h.Features.UserNamespaces):
+			o[sb] = fmt.Errorf("handler %q has no user namespaces", sb.Handler())
+		case prove == nil:
+			o[sb] = fmt.Errorf("nobody proved that %s works", sb)
 		default:
-			o[sb] = nil
+			o[sb] = prove(ctx)
 		}
 	}
 	return o, nil

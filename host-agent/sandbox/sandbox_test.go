@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -32,7 +33,7 @@ func TestOnlyWhatWorksIsOffered(t *testing.T) {
 	for _, c := range []struct {
 		what         string
 		has          handlers
-		prove        func(context.Context) error
+		prove        func(context.Context) error // gVisor's; the other's succeeds
 		gvisor, runc bool
 	}{
 		{"both", handlers{handler("runc", true), handler("runsc", true)}, works, true, true},
@@ -41,8 +42,9 @@ func TestOnlyWhatWorksIsOffered(t *testing.T) {
 		{"no user namespaces", handlers{handler("runc", false), handler("runsc", true)}, works, true, false},
 		{"features unknown", handlers{{Name: "runc"}, {Name: "runsc"}}, works, true, false},
 		{"nothing", nil, works, false, false},
+		{"no proof", handlers{handler("runc", true), handler("runsc", true)}, nil, false, true},
 	} {
-		offer, err := sandbox.Offers(t.Context(), c.has, c.prove)
+		offer, err := sandbox.Offers(t.Context(), c.has, sandbox.Proofs{tenant.GVisor: c.prove, tenant.RuncUserNS: works})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,6 +74,28 @@ func TestProveRunsc(t *testing.T) {
 	}
 	if err := sandbox.ProveRunsc(t.Context(), "/bin/true", run); err == nil {
 		t.Error("a program that is no sandbox passed for one")
+	}
+	left, err := os.ReadDir(run)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v (%v)", left, err)
+	}
+}
+
+func TestProveUserNamespaces(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	run := t.TempDir()
+	// A filesystem that can never be shown under other ids.
+	if err := sandbox.ProveUserNamespaces("/proc/self", run); err == nil {
+		t.Error("/proc passed for a place of images")
+	}
+	err := sandbox.ProveUserNamespaces(t.TempDir(), run)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		t.Skipf("this kernel cannot: %v", err)
+	}
+	if err != nil {
+		t.Error(err)
 	}
 	left, err := os.ReadDir(run)
 	if err != nil || len(left) > 0 {

@@ -17,13 +17,13 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"sublet.dev/host-agent/agent"
 	"sublet.dev/host-agent/node"
@@ -130,11 +130,11 @@ func (h *host) dialers(pod string) map[string]httpstream.Dialer {
 	client, err := kubernetes.NewForConfig(config)
 	h.must(err)
 	at := client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").Name(pod).SubResource("portforward").URL()
-	socket, err := portforward.NewSPDYOverWebsocketDialer(at, config)
+	socket, err := portforward.NewSPDYOverWebsocketDialerForStreaming(at, config)
 	h.must(err)
 	transport, upgrader, err := spdy.RoundTripperFor(config)
 	h.must(err)
-	return map[string]httpstream.Dialer{"WebSocket": socket, "SPDY": spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, at)}
+	return map[string]httpstream.Dialer{"WebSocket": socket, "SPDY": spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, at)}
 }
 
 // forward gets / from a pod's port through a dialer.
@@ -142,7 +142,7 @@ func (h *host) forward(dialer httpstream.Dialer, port int) (string, error) {
 	h.t.Helper()
 	stop, ready := make(chan struct{}), make(chan struct{})
 	var stderr bytes.Buffer
-	f, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, stop, ready, io.Discard, &stderr)
+	f, err := portforward.NewOnAddressesForStreaming(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, stop, ready, io.Discard, &stderr)
 	h.must(err)
 	ended := make(chan error, 1)
 	go func() { ended <- f.ForwardPorts() }()
