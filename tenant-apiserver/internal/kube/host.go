@@ -34,6 +34,7 @@ func nodeConfig(c *kcmconfig.KubeControllerManagerConfiguration, o Options) {
 // hostScheduler is upstream's scheduler of the host, constructed and not running.
 type hostScheduler struct {
 	*scheduler.Scheduler
+	//lint:ignore SA1019 upstream's profile.NewRecorderFactory takes this type
 	broadcaster events.EventBroadcasterAdapter
 	informers   informers.SharedInformerFactory
 	dynamic     dynamicinformer.DynamicSharedInformerFactory

@@ -28,7 +28,8 @@ type response struct {
 
 var (
 	_ http.Flusher       = (*response)(nil)
-	_ http.CloseNotifier = (*response)(nil) //nolint:staticcheck // upstream's watch handler requires it
+	//lint:ignore SA1019 upstream's watch handler requires it
+	_ http.CloseNotifier = (*response)(nil)
 )
 
 func (r *response) Header() http.Header { return r.header }
