@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 
 	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/server"
 )
 
 // ErrStopping is returned by Put once the cell is ending.
@@ -47,8 +50,8 @@ type Config struct {
 }
 
 func (c Config) validate() error {
-	if c.Name == "" || c.Dir == nil || c.Socket == nil || c.Companion == nil || c.ValidatePod == nil || c.Logger == nil {
-		return errors.New("cell: Config.Name, Dir, Socket, Companion, ValidatePod and Logger must be set")
+	if c.Name == "" || c.GoldenDir == "" || c.Dir == nil || c.Socket == nil || c.Companion == nil || c.ValidatePod == nil || c.Logger == nil {
+		return errors.New("cell: Config.Name, GoldenDir, Dir, Socket, Companion, ValidatePod and Logger must be set")
 	}
 	return nil
 }
@@ -80,9 +83,10 @@ func New(c Config) (*Cell, error) {
 	}, nil
 }
 
-// Run waits for ctx to end, stops all tenants, and returns once they have
-// stopped. It is to be called once.
+// Run warms the process up, waits for ctx to end, stops all tenants, and returns
+// once they have stopped. It is to be called once.
 func (c *Cell) Run(ctx context.Context) error {
+	c.wg.Go(c.warm)
 	<-ctx.Done()
 	c.mu.Lock()
 	c.closed = true
@@ -90,6 +94,19 @@ func (c *Cell) Run(ctx context.Context) error {
 	c.cancel()
 	c.wg.Wait()
 	return nil
+}
+
+// warm makes what the first tenant would otherwise wait for.
+func (c *Cell) warm() {
+	begun := time.Now()
+	err := server.Warm(c.ctx, c.config.GoldenDir, c.config.Logger)
+	if err != nil && c.ctx.Err() == nil {
+		c.config.Logger.Warn("the first tenant will start slowly", "error", err)
+		return
+	}
+	// Rendering OpenAPI documents takes several times the memory of what stays.
+	debug.FreeOSMemory()
+	c.config.Logger.Debug("warm", "after", time.Since(begun))
 }
 
 // Put makes the cell host the tenant so and waits until it runs or has failed;

@@ -14,9 +14,14 @@
 //
 // A tenant whose control plane does not start (a corrupt store, say) fails alone:
 // its status tells why, it is tried again from time to time, and its neighbours
-// do not notice. A companion that ends is started again while the API goes on.
+// do not notice. So does one whose store goes out of service (a disk error, say):
+// it is stopped and started again, which opens the store anew and finds out what
+// is on disk. A companion that ends is started again while the API goes on.
+//
+// A cell warms up as it starts, so that its first tenant need not wait for what
+// all tenants share. A tenant that comes before waits only for what it needs.
 //
 // Goroutines: each tenant has one that owns it (start, watch, stop, try again)
-// and waits for the two below it: the TLS listener's and the companion's.
-// [Cell.Run] waits for all of them.
+// and waits for the two below it: the TLS listener's and the companion's. One
+// more warms up and ends. [Cell.Run] waits for all of them.
 package cell

@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -102,17 +104,25 @@ func (h *hosted) run() {
 	}
 }
 
-var errEnded = errors.New("the tenant's control plane ended by itself; its log tells more")
+var errEnded = errors.New("the tenant's control plane ended by itself")
 
-// reasonOf names the cause of a failed start for a condition.
+// reasons names causes of failures for a condition, the one that says most first.
+var reasons = []struct {
+	cause  error
+	reason string
+}{
+	{store.ErrCorrupt, ReasonStoreCorrupt}, {store.ErrForeign, ReasonStoreForeign},
+	{store.ErrNewerFormat, ReasonStoreNewer}, {store.ErrInUse, ReasonStoreInUse},
+	{store.ErrNoSpace, ReasonDiskFull}, {syscall.ENOSPC, ReasonDiskFull}, {syscall.EDQUOT, ReasonDiskFull},
+	{store.ErrFailed, ReasonStoreFailed},
+	{pki.ErrCorrupt, ReasonKeysCorrupt}, {errEnded, ReasonEnded},
+}
+
+// reasonOf names the cause of a failure for a condition.
 func reasonOf(err error) string {
-	for sentinel, reason := range map[error]string{
-		store.ErrCorrupt: ReasonStoreCorrupt, store.ErrForeign: ReasonStoreForeign,
-		store.ErrNewerFormat: ReasonStoreNewer, store.ErrInUse: ReasonStoreInUse,
-		pki.ErrCorrupt: ReasonKeysCorrupt, errEnded: ReasonEnded,
-	} {
-		if errors.Is(err, sentinel) {
-			return reason
+	for _, r := range reasons {
+		if errors.Is(err, r.cause) {
+			return r.reason
 		}
 	}
 	return ReasonStartFailed
@@ -130,7 +140,7 @@ func (h *hosted) once() (err error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), stopTimeout)
 		defer cancel()
 		if stopErr := api.Stop(ctx); stopErr != nil {
-			err = errors.Join(err, fmt.Errorf("stop the control plane: %w", stopErr))
+			err = fmt.Errorf("%w: %w", cmp.Or(err, errEnded), stopErr)
 		}
 	}()
 	listener, err := listen(h.cell.config.Socket(h.tenant.ID))
@@ -150,6 +160,9 @@ func (h *hosted) once() (err error) {
 	case <-api.Done():
 		return errEnded
 	case err := <-served:
+		if err == nil { // it is ending; Stop tells why
+			return errEnded
+		}
 		return fmt.Errorf("%w: %w", errEnded, err)
 	}
 }
@@ -169,6 +182,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 	defer cancel()
 	return server.Start(ctx, server.Config{
 		Name:         t.Name,
+		ID:           string(t.ID),
 		StorePath:    filepath.Join(dir, "store.db"),
 		GoldenDir:    h.cell.config.GoldenDir,
 		PKI:          authority,

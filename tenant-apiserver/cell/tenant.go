@@ -54,6 +54,8 @@ const (
 	ReasonStoreForeign = "StoreForeign"
 	ReasonStoreNewer   = "StoreNewerFormat"
 	ReasonStoreInUse   = "StoreInUse"
+	ReasonStoreFailed  = "StoreFailed" // a disk error; the store is opened again
+	ReasonDiskFull     = "DiskFull"
 	ReasonKeysCorrupt  = "KeysCorrupt"
 	ReasonStartFailed  = "StartFailed"
 	ReasonEnded        = "ControlPlaneEnded"

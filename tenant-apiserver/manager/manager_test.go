@@ -301,6 +301,8 @@ func TestManager(t *testing.T) {
 		}
 	})
 
+	t.Run("a tenant is not given another's store", func(t *testing.T) { h.swappedStores(t, a, b) })
+
 	t.Run("a restarted cell gets its tenants again, but for the damaged one", func(t *testing.T) {
 		h.stopIt()
 		damage(t, filepath.Join(h.tenantDir(tenant.ID(b.UID)), "store.db"))

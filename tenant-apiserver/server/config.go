@@ -11,12 +11,17 @@ import (
 
 	"sublet.dev/tenant-apiserver/internal/kube"
 	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/store"
 )
 
 // Config describes a control plane.
 type Config struct {
 	// Name is "host" or the tenant's name, for logs.
 	Name string
+	// ID is the tenant's, unique in all time. It is stamped into a store that
+	// has none, and a store that has another is refused with store.ErrForeign.
+	// Empty: neither. A host needs none.
+	ID string
 	// StorePath is the bbolt file with all state. It is made when absent.
 	StorePath string
 	// GoldenDir keeps the golden store, from which a tenant's new store is
@@ -76,6 +81,17 @@ func (c Config) validate() error {
 		return errors.New("server: Config.ValidatePod is for tenants, not for the host")
 	}
 	return nil
+}
+
+// hostID is stamped into the host's store. Tenants' IDs are UUIDs, so neither
+// is ever taken for the other.
+const hostID = "host"
+
+func (c Config) storeOptions() store.Options {
+	if c.Host != nil {
+		return store.Options{ID: hostID}
+	}
+	return store.Options{ID: c.ID}
 }
 
 func (c Config) options(endpoint string, bootstrapped bool) kube.Options {

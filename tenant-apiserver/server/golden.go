@@ -16,6 +16,7 @@ import (
 
 	"sublet.dev/tenant-apiserver/internal/kube"
 	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/store"
 )
 
 // goldenPrefixes are all the keys that a golden store may have. Objects of
@@ -31,6 +32,10 @@ var goldenPrefixes = []string{
 	"/registry/rolebindings/",
 	"/registry/roles/",
 }
+
+// documentation is the service range of control planes that nobody uses
+// (RFC 5737).
+var documentation = netip.MustParsePrefix("192.0.2.0/24")
 
 // goldenMu lets one caller make the golden store; the others find it.
 var goldenMu sync.Mutex
@@ -70,7 +75,7 @@ func ensureGolden(ctx context.Context, dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	work, err := os.MkdirTemp(dir, ".making-")
+	work, err := os.MkdirTemp(dir, makingPrefix)
 	if err != nil {
 		return "", err
 	}
@@ -86,9 +91,10 @@ func makeGolden(ctx context.Context, work, path string) error {
 	}
 	c := Config{
 		Name: "template", PKI: ca, StorePath: filepath.Join(work, "store.db"),
-		ServiceCIDR: netip.MustParsePrefix("192.0.2.0/24"), // documentation range, RFC 5737
+		ServiceCIDR: documentation,
 	}
-	st, err := openStorage(c.Name, c.StorePath, true)
+	// Without an ID: each copy gets its tenant's.
+	st, err := openStorage(c.Name, c.StorePath, store.Options{NoSync: true})
 	if err != nil {
 		return err
 	}

@@ -129,7 +129,7 @@ func TestGoldenStoreHoldsNothingOfATenant(t *testing.T) {
 	if err := copyFile(paths[0], copied); err != nil {
 		t.Fatal(err)
 	}
-	st, err := openStorage("golden", copied, true)
+	st, err := openStorage("golden", copied, store.Options{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}

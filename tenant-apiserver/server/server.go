@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"sublet.dev/tenant-apiserver/internal/kube"
+	"sublet.dev/tenant-apiserver/store"
 )
 
 const (
@@ -71,7 +73,7 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	if _, err := certs.get(nil); err != nil {
 		return nil, err
 	}
-	st, err := openStorage(c.Name, c.StorePath, false)
+	st, err := openStorage(c.Name, c.StorePath, c.storeOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -85,15 +87,23 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	}
 	s := newServer(ctx, c, instance, certs)
 	go s.run(st)
-	if err := s.waitReady(ctx, s.defaultNamespace); err != nil {
-		return nil, errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
+	err = s.waitReady(ctx, s.defaultNamespace)
+	if err == nil && !bootstrapped {
+		err = st.markBootstrapped(ctx)
 	}
-	if !bootstrapped {
-		if err := st.markBootstrapped(ctx); err != nil {
-			return nil, errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
-		}
+	if err != nil {
+		return nil, s.abandon(ctx, err)
 	}
 	return s, nil
+}
+
+// abandon stops a server that did not start up, and returns why it did not.
+func (s *Server) abandon(ctx context.Context, why error) error {
+	err := s.Stop(context.WithoutCancel(ctx))
+	if errors.Is(err, ErrStopped) {
+		return err // it ended by itself, which is why
+	}
+	return errors.Join(why, err)
 }
 
 func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *servingCert) *Server {
@@ -122,15 +132,33 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *se
 // run runs the instance and closes the store after it.
 func (s *Server) run(st *storage) {
 	defer close(s.done)
+	var watch sync.WaitGroup
+	watch.Go(func() { s.stopWithStore(st.store) })
 	err := errors.Join(s.instance.Run(s.life), st.close())
-	asked := s.life.Err() != nil
+	cause := context.Cause(s.life) // nil: the instance ended by itself
 	s.stop(ErrStopped)
-	if err == nil && asked {
+	watch.Wait()
+	if errors.Is(cause, store.ErrFailed) {
+		err = cause // what else went wrong follows from it
+	} else if err == nil && cause != nil {
 		return
+	}
+	if err == nil {
+		err = errors.New("nobody asked for it")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.err = errors.Join(ErrStopped, err)
+	s.err = fmt.Errorf("%w: %w", ErrStopped, err)
+}
+
+// stopWithStore stops the server when its store goes out of service, because
+// only opening it again helps. It returns when stopping begins.
+func (s *Server) stopWithStore(st *store.Store) {
+	select {
+	case <-st.Failed():
+		s.stop(st.Err())
+	case <-s.life.Done():
+	}
 }
 
 func (s *Server) failure() error {
@@ -155,7 +183,7 @@ func (s *Server) waitReady(ctx context.Context, until func(context.Context) erro
 		select {
 		case <-tick.C:
 		case <-s.done:
-			return errors.Join(ErrStopped, s.failure())
+			return cmp.Or(s.failure(), ErrStopped)
 		case <-ctx.Done():
 			return fmt.Errorf("not ready in time: %w (%w)", err, context.Cause(ctx))
 		}

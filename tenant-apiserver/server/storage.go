@@ -26,8 +26,8 @@ type storage struct {
 	unregister func()
 }
 
-func openStorage(name, path string, throwaway bool) (*storage, error) {
-	s, err := store.Open(path, store.Options{NoSync: throwaway})
+func openStorage(name, path string, o store.Options) (*storage, error) {
+	s, err := store.Open(path, o)
 	if err != nil {
 		return nil, err
 	}

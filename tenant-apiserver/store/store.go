@@ -26,6 +26,7 @@ type Store struct {
 	closeErr error
 
 	failed atomic.Pointer[error] // the first failure of the disk or the file
+	broken chan struct{}         // closed once failed is set
 	keep   writerState           // the writer goroutine's own
 }
 
@@ -72,6 +73,7 @@ func open(path string, o Options) (*Store, error) {
 		queue:    make(chan *call, maxQueue),
 		stopping: make(chan struct{}),
 		stopped:  make(chan struct{}),
+		broken:   make(chan struct{}),
 	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -253,6 +255,7 @@ func (s *Store) readTx(f func(*bolt.Tx) error) error {
 func (s *Store) fail(cause error) error {
 	err := fmt.Errorf("%w: %s: %w", ErrFailed, s.path, cause)
 	if s.failed.CompareAndSwap(nil, &err) {
+		close(s.broken)
 		s.hub.end(err)
 	}
 	return s.Err()
@@ -265,6 +268,10 @@ func (s *Store) Err() error {
 	}
 	return nil
 }
+
+// Failed is closed when Err returns an error: from then on the store has to be
+// closed and opened again to be of use. Close does not close it.
+func (s *Store) Failed() <-chan struct{} { return s.broken }
 
 // Stats is how large a store is.
 type Stats struct {
