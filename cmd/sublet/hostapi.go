@@ -2,15 +2,18 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
 
+	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"sublet.dev/api/v1alpha1"
@@ -53,6 +56,7 @@ func (a *app) host() (client.Client, error) {
 }
 
 func newHostClient(c *rest.Config) (client.Client, error) {
+	ctrl.SetLogger(logr.Discard()) // unless it has one; it would complain on the terminal
 	scheme, err := manager.Scheme()
 	if err != nil {
 		return nil, err
@@ -67,9 +71,12 @@ func newHostClient(c *rest.Config) (client.Client, error) {
 // explain adds to an error of the host API what to do about it.
 func explain(err error) error {
 	var netErr *url.Error
+	var certErr *tls.CertificateVerificationError
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
+	case errors.As(err, &certErr):
+		return fmt.Errorf("the kubeconfig in the data directory is not for the host API that answers (%w): restart `sublet up`, which writes it anew, or give another --data-dir", certErr.Err)
 	case errors.As(err, &netErr):
 		return fmt.Errorf("the host API does not answer (%w): is `sublet up` running?", netErr.Err)
 	case apierrors.IsUnauthorized(err):
@@ -78,8 +85,7 @@ func explain(err error) error {
 	return err
 }
 
-// tenant reads a tenant. The name is checked first: a name that no tenant can
-// have is wrong usage.
+// getTenant reads a tenant.
 func getTenant(ctx context.Context, api client.Client, name string) (*v1alpha1.VirtualCluster, error) {
 	vc := &v1alpha1.VirtualCluster{}
 	err := api.Get(ctx, client.ObjectKey{Name: name}, vc)

@@ -5,8 +5,10 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
 )
 
 // logFlags are those of the commands that run for long.
@@ -42,6 +44,7 @@ func (f *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 	}
 	logger := slog.New(handler)
 	klog.SetSlogLogger(logger.With("from", "kubernetes"))
+	ctrl.SetLogger(logr.FromSlogHandler(logger.With("from", "controller-runtime").Handler()))
 	slog.SetDefault(logger)
 	return logger, nil
 }

@@ -58,6 +58,7 @@ given. If up itself is killed, its processes go on and the next up takes them ov
 				return err
 			}
 			a.log = log.With("process", "up")
+			defer survivePipes()()
 			return a.up(cmd.Context(), f)
 		},
 	}
@@ -70,16 +71,17 @@ given. If up itself is killed, its processes go on and the next up takes them ov
 }
 
 // up starts the machine and keeps it running until ctx ends. A first start that
-// fails leaves no data directory.
+// fails leaves nothing but logs, and no data directory when nothing was started.
 func (a *app) up(ctx context.Context, f upFlags) error {
 	if err := errors.Join(f.host.complete(), f.node.complete()); err != nil {
 		return err
 	}
 	err := a.dir.usable()
-	fresh := errors.Is(err, errNoDataDir)
-	if err != nil && !fresh {
+	absent := errors.Is(err, errNoDataDir)
+	if err != nil && !absent {
 		return err
 	}
+	first := absent || !a.dir.used()
 	if err := f.node.completeBinDir(); err != nil {
 		return err
 	}
@@ -99,19 +101,19 @@ func (a *app) up(ctx context.Context, f upFlags) error {
 		return err
 	}
 	m := &machine{app: a, flags: f, build: build}
-	err = m.check()
-	if err == nil {
-		if err = m.run(ctx); err != nil && fresh && !m.wasReady {
-			a.log.Info("removing what the failed start left, but for its logs", "logs", a.dir.path("log"))
-			err = errors.Join(err, a.stopAll(context.WithoutCancel(ctx), true))
-			fresh = false // the logs tell why
+	if err := m.check(); err != nil {
+		err = errors.Join(err, claim.Release())
+		if absent {
+			err = errors.Join(err, a.removeDir())
 		}
+		return err
 	}
-	err = errors.Join(err, claim.Release())
-	if err != nil && fresh && !m.wasReady {
-		err = errors.Join(err, a.removeDir())
+	err = m.run(ctx)
+	if err != nil && first && !m.wasReady {
+		a.log.Info("removing what the failed start left, but for its logs", "logs", a.dir.path("log"))
+		err = errors.Join(err, a.purge(context.WithoutCancel(ctx), "log"))
 	}
-	return err
+	return errors.Join(err, claim.Release())
 }
 
 // machine is what `sublet up` keeps running.
@@ -241,7 +243,8 @@ func (m *machine) nodeReady(ctx context.Context) bool {
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue && c.LastHeartbeatTime.After(holder.Since)
+			// The API keeps whole seconds, and the next report is minutes away.
+			return c.Status == corev1.ConditionTrue && !c.LastHeartbeatTime.Time.Before(holder.Since.Truncate(time.Second))
 		}
 	}
 	return false

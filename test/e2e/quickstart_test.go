@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/diff"
 	corev1 "k8s.io/api/core/v1"
 
 	"sublet.dev/test/machine"
@@ -161,7 +162,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	machine.Sublet(t, "delete", "gone", "--wait")
 	machine.Eventually(t, "nothing is left of the tenant", func() error {
 		if after := inventory(t); after != before {
-			return fmt.Errorf("before:\n%s\nafter:\n%s", before, after)
+			return fmt.Errorf("(-before +after)\n%s", diff.Diff("before", []byte(before), "after", []byte(after)))
 		}
 		return nil
 	})
@@ -179,10 +180,10 @@ func inventory(t *testing.T) string {
 		"resourcequotas,limitranges,clusterroles,clusterrolebindings,virtualclusters,ipaddresses,networkpolicies"
 	b.WriteString(machine.Host(t, "get", objects, "-A", "-o", "name"))
 	for _, script := range []string{
-		`find /sys/fs/cgroup -type d -path '*sublet*/kubepods*/pod*' | sed 's/.*kubepods/kubepods/' | sort`,
+		`find /sys/fs/cgroup -type d -path "*/sublet-$ID/*/pod*" | sort`,
 		`awk '{print $2}' /proc/self/mounts | grep -F "$DATA" | sort`,
 		`ip -o link show type veth | sed 's/^[0-9]*: //; s/@.*//' | sort`,
-		`ls /run/netns | grep -v '^sublet-[nw][0-9]*$'; ls "$DATA"/agent/containerd/state/netns 2>/dev/null || true`,
+		`find "/run/sublet/$ID" -path '*netns/*' -o -path '*runsc/*' -o -path '*runc/*' | sort`,
 		`nft list chains | grep -v '{' | sort`,
 		`find "$DATA"/server/tenants "$DATA"/agent/podnet "$DATA"/run -mindepth 1 | sort`,
 	} {
@@ -228,7 +229,7 @@ func TestForbiddenPods(t *testing.T) {
 func shell(script string) (string, error) {
 	cmd := machine.Command()
 	cmd.Path, cmd.Args = "/bin/bash", []string{"bash", "-c", script}
-	cmd.Env = append(os.Environ(), "DATA="+machine.DataDir())
+	cmd.Env = append(os.Environ(), "DATA="+machine.DataDir(), "ID="+machine.ID())
 	out, err := cmd.Output()
 	return string(out), err
 }

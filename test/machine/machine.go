@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"sync"
 	"testing"
 
+	"sublet.dev/host-agent/node"
 	"sublet.dev/test/wire"
 )
 
@@ -36,6 +38,10 @@ var Root = func() string {
 // DataDir returns Sublet's data directory on the machine.
 func DataDir() string { return shared.dataDir }
 
+// ID returns what tells the machine's node apart from others: its part in the names
+// of cgroups and of the folder below /run/sublet.
+func ID() string { return node.Layout{Data: shared.dataDir}.ID() }
+
 // shared is the one machine that all tests of a package share: starting it is
 // the dearest part of them.
 var shared struct {
@@ -46,6 +52,9 @@ var shared struct {
 	logFile string // what `sublet up` wrote to its standard error
 }
 
+// dataDir is short: the paths of sockets are, too.
+func dataDir() string { return filepath.Join(wire.Dir(), "d") }
+
 // Main runs a package's tests on the machine and returns their exit code; TestMain
 // must call it. Without root the tests run where they are, and skip.
 func Main(m *testing.M) int {
@@ -55,33 +64,29 @@ func Main(m *testing.M) int {
 	return wire.Main(runner{m})
 }
 
-// runner runs the tests and leaves the machine as it was before.
+// runner is the tests and what puts the machine back as it was.
 type runner struct{ m *testing.M }
 
 func (r runner) Run() int {
-	dir, err := os.MkdirTemp("", "sublet-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	shared.dataDir = filepath.Join(dir, "d")
+	shared.dataDir = dataDir()
 	code := r.m.Run()
-	if err := shutDown(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e: leave the machine as it was:", err)
-		code = 1
-	}
-	if code == 0 {
-		code = exitCode(os.RemoveAll(dir))
+	if err := stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "machine: stop sublet up:", err)
+		return 1
 	}
 	return code
 }
 
-func exitCode(err error) int {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+// Clean removes every trace as a user does, and looks after it.
+func (runner) Clean() error {
+	shared.dataDir = dataDir()
+	if _, err := os.Stat(shared.dataDir); errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing was started
 	}
-	return 0
+	if out, err := Command("down", "--purge").CombinedOutput(); err != nil {
+		return fmt.Errorf("sublet down --purge: %w: %s", err, out)
+	}
+	return traces()
 }
 
 // Running makes sure that Sublet runs on the machine, with the
@@ -146,8 +151,8 @@ func readUntil(r io.Reader, marker string) (string, error) {
 	return said.String(), nil
 }
 
-// shutDown stops Sublet as a user does and removes every trace of it.
-func shutDown() error {
+// stop ends `sublet up` as a user does; pods go on.
+func stop() error {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.up == nil {
@@ -157,13 +162,9 @@ func shutDown() error {
 		return err
 	}
 	if err := shared.up.Wait(); err != nil {
-		return fmt.Errorf("sublet up: %w\n%s", err, tail())
+		return fmt.Errorf("%w\n%s", err, tail())
 	}
-	out, err := Command("down", "--purge").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("sublet down --purge: %w: %s", err, out)
-	}
-	return traces(shared.dataDir)
+	return nil
 }
 
 // UpPID returns the process id of `sublet up`.

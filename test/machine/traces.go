@@ -10,17 +10,17 @@ import (
 )
 
 // traces returns an error that lists what is left of Sublet on the machine.
-func traces(dataDir string) error {
+func traces() error {
 	var left []string
-	if _, err := os.Stat(dataDir); err == nil {
-		left = append(left, dataDir)
+	if _, err := os.Stat(shared.dataDir); err == nil {
+		left = append(left, shared.dataDir)
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return err
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, dataDir) {
+		if strings.Contains(line, shared.dataDir) {
 			left = append(left, "mount "+line)
 		}
 	}
@@ -31,11 +31,14 @@ func traces(dataDir string) error {
 	if len(bytes.TrimSpace(tables)) > 0 {
 		left = append(left, string(tables))
 	}
-	cgroups, err := filepath.Glob("/sys/fs/cgroup/*/sublet*")
-	if err != nil {
-		return err
+	id := ID()
+	for _, pattern := range []string{"/sys/fs/cgroup/*/sublet-" + id, "/sys/fs/cgroup/sublet-" + id, "/run/sublet/" + id} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		left = append(left, found...)
 	}
-	left = append(left, cgroups...)
 	links, err := exec.Command("ip", "-o", "link", "show", "type", "veth").Output()
 	if err != nil {
 		return fmt.Errorf("ip link: %w", err)

@@ -44,11 +44,20 @@ const (
 	Port = 80
 )
 
-// role is the environment variable that tells a re-executed binary what it is.
-const role = "SUBLET_TEST_WIRE"
+// The environment variables of a re-executed binary: what it is, and the folder
+// that [Dir] returns.
+const (
+	role   = "SUBLET_TEST_WIRE"
+	folder = "SUBLET_TEST_DIR"
+)
 
 // Tests is what [testing.M] is: something that runs tests and returns an exit code.
 type Tests interface{ Run() int }
+
+// Cleaner is for Tests that leave more behind than the namespaces' end takes away.
+// Clean is called in the node namespace, in a process of its own, when the tests'
+// process has ended, however it did.
+type Cleaner interface{ Clean() error }
 
 // Main runs a package's tests inside a node namespace of their own and returns
 // their exit code. It must be called from TestMain, by root.
@@ -56,6 +65,11 @@ func Main(m Tests) int {
 	switch os.Getenv(role) {
 	case "node":
 		return m.Run()
+	case "clean":
+		if c, ok := m.(Cleaner); ok {
+			return code(c.Clean())
+		}
+		return 0
 	case "world":
 		return code(Serve())
 	}
@@ -76,6 +90,10 @@ func code(err error) int {
 	return 1
 }
 
+// Dir returns an empty folder with a short path that is the machine's, and is
+// removed with it.
+func Dir() string { return os.Getenv(folder) }
+
 // run lays the wire, starts the world and runs this binary again on the node.
 func run(ctx context.Context) (err error) {
 	id := strconv.Itoa(os.Getpid())
@@ -85,6 +103,7 @@ func run(ctx context.Context) (err error) {
 		return fmt.Errorf("lay the wire: %w", err)
 	}
 	servers := inside(ctx, world, "world")
+	servers.Stdout = nil
 	ready, err := servers.StdoutPipe()
 	if err != nil {
 		return err
@@ -99,9 +118,18 @@ func run(ctx context.Context) (err error) {
 	if _, err := io.ReadFull(ready, make([]byte, len(readyLine))); err != nil {
 		return fmt.Errorf("the world's servers did not start: %w", err)
 	}
-	tests := inside(ctx, node, "node")
-	tests.Stdin, tests.Stdout = os.Stdin, os.Stdout
-	return tests.Run()
+	dir, err := os.MkdirTemp("", "sublet-wire-")
+	if err != nil {
+		return err
+	}
+	if err := os.Setenv(folder, dir); err != nil {
+		return err
+	}
+	testsErr := inside(ctx, node, "node").Run()
+	if err := inside(context.WithoutCancel(ctx), node, "clean").Run(); err != nil {
+		return errors.Join(testsErr, fmt.Errorf("clean up after the tests, in %s: %w", dir, err))
+	}
+	return errors.Join(testsErr, os.RemoveAll(dir))
 }
 
 // inside returns this very command, to be run in a network namespace. nsenter is
@@ -112,7 +140,7 @@ func inside(ctx context.Context, namespace, as string) *exec.Cmd {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute
 	cmd.Env = append(os.Environ(), role+"="+as)
-	cmd.Stderr = os.Stderr
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd
 }
 

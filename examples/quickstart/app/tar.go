@@ -18,7 +18,7 @@ func tarTool(_ context.Context, args []string) error {
 	if len(args) < 2 || args[1] != "-" {
 		return fmt.Errorf("usage: tar cf - PATH | tar xmf - [-C DIR]")
 	}
-	switch args[0] {
+	switch strings.TrimPrefix(args[0], "-") {
 	case "cf":
 		if len(args) != 3 {
 			return fmt.Errorf("usage: tar cf - PATH")

@@ -27,7 +27,7 @@ type response struct {
 }
 
 var (
-	_ http.Flusher       = (*response)(nil)
+	_ http.Flusher = (*response)(nil)
 	//lint:ignore SA1019 upstream's watch handler requires it
 	_ http.CloseNotifier = (*response)(nil)
 )
