@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,11 +11,17 @@ import (
 	"sublet.dev/api/v1alpha1"
 )
 
-// completeNames completes the first argument with the names of the tenants.
-func (a *app) completeNames(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+// completeName completes the first argument with the names of the tenants.
+func (a *app) completeName(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveDefault
+		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	return a.completeNames(cmd, args, toComplete)
+}
+
+// completeNames completes any argument with the names of the tenants that are not
+// given yet.
+func (a *app) completeNames(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 	if err := a.prepare(cmd, nil); err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -30,7 +37,7 @@ func (a *app) completeNames(cmd *cobra.Command, args []string, toComplete string
 	}
 	var names []string
 	for _, vc := range list.Items {
-		if strings.HasPrefix(vc.Name, toComplete) {
+		if strings.HasPrefix(vc.Name, toComplete) && !slices.Contains(args, vc.Name) {
 			names = append(names, vc.Name)
 		}
 	}

@@ -24,8 +24,13 @@ func newConnect(a *app) *cobra.Command {
 		Long: `Run a command, or a shell, whose KUBECONFIG is a new kubeconfig of the tenant's
 administrator. The kubeconfig is removed when the command ends. The exit code is the
 command's.`,
-		Example:           "  sublet connect acme -- kubectl get pods -A\n  sublet connect acme",
-		ValidArgsFunction: a.completeNames,
+		Example: "  sublet connect acme -- kubectl get pods -A\n  sublet connect acme",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveDefault // a command and its files
+			}
+			return a.completeName(cmd, args, toComplete)
+		},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if n := cmd.ArgsLenAtDash(); n >= 0 {
 				return oneName(cmd, args[:n])
@@ -44,19 +49,19 @@ command's.`,
 			if shell == "" {
 				shell = "/bin/sh"
 			}
-			fmt.Fprintf(a.err, "This shell's kubectl is connected to tenant %s. Leave it with `exit`.\n", args[0])
 			command = []string{shell}
 		}
-		return a.connect(cmd.Context(), args[0], ttl, command)
+		return a.connect(cmd.Context(), args[0], ttl, command, len(args) == 1)
 	}
 	return cmd
 }
 
-// connect runs a command with a kubeconfig that lives as long as it.
-func (a *app) connect(ctx context.Context, name string, ttl time.Duration, command []string) (err error) {
+// connect runs a command with a kubeconfig that lives as long as it. A shell is
+// introduced to its user.
+func (a *app) connect(ctx context.Context, name string, ttl time.Duration, command []string, shell bool) (err error) {
 	path, err := exec.LookPath(command[0])
 	if err != nil {
-		return &exitError{127, fmt.Errorf("%s: no such command", command[0])} // 127: as shells have it
+		return &exitError{127, fmt.Errorf("%s: no such command: see $PATH and, for a shell, $SHELL", command[0])} // 127: as shells have it
 	}
 	data, err := a.kubeconfig(ctx, name, ttl)
 	if err != nil {
@@ -71,6 +76,9 @@ func (a *app) connect(ctx context.Context, name string, ttl time.Duration, comma
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write the kubeconfig: %w", err)
 	}
+	if shell {
+		fmt.Fprintf(a.err, "This shell's kubectl is connected to tenant %s. Leave it with `exit`.\n", name)
+	}
 	cmd := exec.Command(path, command[1:]...)
 	cmd.Args[0] = command[0]
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+f.Name(), "SUBLET_TENANT="+name)
@@ -83,6 +91,9 @@ func (a *app) connect(ctx context.Context, name string, ttl time.Duration, comma
 func runForwarding(cmd *exec.Cmd) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", cmd.Path, err)

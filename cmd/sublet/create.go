@@ -44,7 +44,7 @@ kernel under the restricted Pod Security level. The sandbox cannot be changed la
 	cmd.Flags().StringVar(&f.sandbox, "sandbox", string(tenant.GVisor), "what the pods run in: gvisor or runc-userns")
 	cmd.Flags().BoolVar(&f.ifNotExists, "if-not-exists", false, "succeed when the tenant exists already")
 	must(cmd.RegisterFlagCompletionFunc("sandbox", cobra.FixedCompletions([]string{string(tenant.GVisor), string(tenant.RuncUserNS)}, cobra.ShellCompDirectiveNoFileComp)))
-	output := addOutput(cmd, "text", "name", "json", "yaml")
+	output := addOutput(cmd, "text", "table", "json", "yaml", "name")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.create(cmd.Context(), args[0], f, output)
 	}
@@ -52,11 +52,11 @@ kernel under the restricted Pod Security level. The sandbox cannot be changed la
 }
 
 func (a *app) create(ctx context.Context, name string, f createFlags, output *outputFlag) error {
-	if err := checkName(name); err != nil {
-		return err
-	}
 	if err := tenant.Sandbox(f.sandbox).Validate(); err != nil {
 		return &exitError{exitUsage, err}
+	}
+	if err := checkTimeout(f.timeout); err != nil {
+		return err
 	}
 	api, err := a.host()
 	if err != nil {
@@ -82,12 +82,11 @@ func (a *app) create(ctx context.Context, name string, f createFlags, output *ou
 		said += " and is ready"
 	}
 	vc.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("VirtualCluster"))
-	if ok, err := output.print(a.out, vc); ok {
+	if ok, err := output.print(a.out, bare(vc)); ok {
 		return err
 	}
-	if output.value == "name" {
-		_, err = fmt.Fprintln(a.out, "virtualcluster.sublet.dev/"+name)
-		return err
+	if output.value != "text" {
+		return a.printList([]v1alpha1.VirtualCluster{*vc}, output.value == "name")
 	}
 	_, err = fmt.Fprintf(a.out, "tenant %s %s\n", name, said)
 	return err
@@ -142,6 +141,14 @@ func (a *app) waitReady(ctx context.Context, api client.Client, vc *v1alpha1.Vir
 		return nil, &exitError{exitTimeout, fmt.Errorf("tenant %q is not ready after %s (%s): it goes on starting; `sublet describe %s` tells more", name, timeout, state, name)}
 	}
 	return vc, err
+}
+
+// checkTimeout refuses a --timeout that has passed before it began.
+func checkTimeout(d time.Duration) error {
+	if d <= 0 {
+		return usageErrorf("--timeout %s is not possible: give a duration above 0, such as 2m", d)
+	}
+	return nil
 }
 
 // poll calls done until it returns true or an error, timeout has passed, or ctx

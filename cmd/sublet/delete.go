@@ -27,7 +27,7 @@ func newDelete(a *app) *cobra.Command {
 		Short: "Delete a tenant and everything it has",
 		Long: `Delete a tenant: its API, its pods, its data, and all that stands for it on the host.
 There is no way back.`,
-		Args: oneName, ValidArgsFunction: a.completeNames,
+		Args: oneName, ValidArgsFunction: a.completeName,
 	}
 	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until nothing is left of it")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait")
@@ -37,6 +37,9 @@ There is no way back.`,
 }
 
 func (a *app) delete(ctx context.Context, name string, f deleteFlags) error {
+	if err := checkTimeout(f.timeout); err != nil {
+		return err
+	}
 	api, err := a.host()
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ const maxEvents = 10
 func newDescribe(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "describe NAME", Short: "Show a tenant: where it is, how it is, what happened",
-		Args: oneName, ValidArgsFunction: a.completeNames,
+		Args: oneName, ValidArgsFunction: a.completeName,
 	}
 	output := addOutput(cmd, "table", "json", "yaml", "name")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -34,12 +34,11 @@ func newDescribe(a *app) *cobra.Command {
 			return err
 		}
 		vc.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("VirtualCluster"))
-		if ok, err := output.print(a.out, vc); ok {
+		if ok, err := output.print(a.out, bare(vc)); ok {
 			return err
 		}
 		if output.value == "name" {
-			_, err := fmt.Fprintln(a.out, "virtualcluster.sublet.dev/"+vc.Name)
-			return err
+			return a.printList([]v1alpha1.VirtualCluster{*vc}, true)
 		}
 		return a.describe(cmd.Context(), api, vc)
 	}

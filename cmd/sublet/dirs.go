@@ -97,6 +97,13 @@ func (d dataDir) check() error {
 	return nil
 }
 
+// used says whether a machine was once started with the directory: a start that
+// failed leaves only logs.
+func (d dataDir) used() bool {
+	_, err := os.Stat(d.hostStore())
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // usable is check for those who make sockets in the directory.
 func (d dataDir) usable() error {
 	if len(d) > maxDataDir {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -42,6 +43,7 @@ tables and files.`,
 				return err
 			}
 			a.log = log.With("process", "down")
+			defer survivePipes()()
 			return a.down(cmd.Context(), purge)
 		},
 	}
@@ -120,17 +122,18 @@ func (a *app) stopAll(ctx context.Context, purge bool) error {
 }
 
 // purge stops everything and removes what is in the data directory, but for what
-// says that it is one: see removeDir.
-func (a *app) purge(ctx context.Context) error {
+// says that it is one (see removeDir) and what is to be kept.
+func (a *app) purge(ctx context.Context, keep ...string) error {
 	if err := a.stopAll(ctx, true); err != nil {
 		return err
 	}
 	if err := noMounts(string(a.dir)); err != nil {
 		return err
 	}
+	keep = append(keep, "lock", "version", "run") // held until the end
 	for _, name := range ours {
-		if name == "lock" || name == "version" || name == "run" {
-			continue // held until the end
+		if slices.Contains(keep, name) {
+			continue
 		}
 		if err := os.RemoveAll(a.dir.path(name)); err != nil {
 			return fmt.Errorf("remove the data directory: %w", err)

@@ -74,7 +74,7 @@ func newExitCodes() *cobra.Command {
   3    the tenant does not exist
   4    a --timeout ended before what was waited for had happened
   5    conflict: the tenant exists already, or another process holds the data directory
-  130  interrupted (SIGINT, SIGTERM); up, server, agent and cell end with 0 then
+  130  interrupted (SIGINT, SIGTERM, SIGHUP); up, server, agent and cell end with 0 then
 
 sublet connect NAME -- COMMAND ends with the exit code of the command.
 sublet audit has exit codes of its own: see sublet audit --help.`,

@@ -104,6 +104,8 @@ func (n nodes) images(ctx context.Context, node string, body io.Reader) ([]nodeI
 	if err != nil {
 		if text := strings.TrimSpace(string(data)); text != "" {
 			err = errors.New(text) // the agent's own words
+		} else {
+			err = explain(err)
 		}
 		return nil, fmt.Errorf("node %s: %w", node, err)
 	}

@@ -35,7 +35,7 @@ at that tenant's API only, wherever the front door's port can be reached. It can
 revoked: give it a short --ttl. The tenant's keys are read from the data directory, so
 this works on the machine of the server.`,
 		Example: "  sublet kubeconfig acme --ttl 8h > acme.kubeconfig",
-		Args:    oneName, ValidArgsFunction: a.completeNames,
+		Args:    oneName, ValidArgsFunction: a.completeName,
 	}
 	cmd.Flags().DurationVar(&ttl, "ttl", ttl, "how long it is valid, at most "+maxTTL.String())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

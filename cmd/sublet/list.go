@@ -28,30 +28,38 @@ func newList(a *app) *cobra.Command {
 		list.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("VirtualClusterList"))
 		for i := range list.Items {
 			list.Items[i].SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("VirtualCluster"))
+			bare(&list.Items[i])
 		}
 		if ok, err := output.print(a.out, &list); ok {
 			return err
 		}
-		return a.printList(&list, output.value == "name")
+		if len(list.Items) == 0 && output.value != "name" {
+			_, err := fmt.Fprintln(a.err, "There are no tenants: create one with `sublet create NAME --wait`.")
+			return err
+		}
+		return a.printList(list.Items, output.value == "name")
 	}
 	return cmd
 }
 
-func (a *app) printList(list *v1alpha1.VirtualClusterList, namesOnly bool) error {
+// bare drops from a tenant what kubectl does not print either.
+func bare(vc *v1alpha1.VirtualCluster) *v1alpha1.VirtualCluster {
+	vc.ManagedFields = nil
+	return vc
+}
+
+// printList prints tenants as a table, or only their names.
+func (a *app) printList(tenants []v1alpha1.VirtualCluster, namesOnly bool) error {
 	if namesOnly {
-		for _, vc := range list.Items {
+		for _, vc := range tenants {
 			if _, err := fmt.Fprintln(a.out, "virtualcluster.sublet.dev/"+vc.Name); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	if len(list.Items) == 0 {
-		_, err := fmt.Fprintln(a.err, "There are no tenants: create one with `sublet create NAME --wait`.")
-		return err
-	}
 	rows := [][]string{{"NAME", "STATUS", "SANDBOX", "ENDPOINT", "SERVER NAME", "AGE"}}
-	for _, vc := range list.Items {
+	for _, vc := range tenants {
 		rows = append(rows, []string{vc.Name, phase(&vc), vc.Spec.Sandbox, vc.Status.Endpoint, vc.Status.ServerName, age(vc.CreationTimestamp.Time)})
 	}
 	return table(a.out, rows)

@@ -36,10 +36,25 @@ func Main() int {
 		podnet.PluginMain()
 		return exitOK
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)
+		ends = append(ends, syscall.SIGHUP) // its terminal was closed
+		// One closed terminal is told by the kernel and by the shell.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop) // a second SIGINT or SIGTERM ends the process at once
 	return run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+}
+
+// survivePipes keeps a command going when who read its output has ended, so that
+// it still stops what it started: writing is an error then, not its end. Its
+// children are not concerned.
+func survivePipes() (restore func()) {
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	return func() { signal.Stop(broken) }
 }
 
 // streams are a command's input and outputs.

@@ -13,12 +13,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"sublet.dev/host-agent/netpol"
+	"sublet.dev/host-agent/node"
 	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/policy/calico"
 )
-
-// nodeDNSPort is where each node's agent answers DNS.
-const nodeDNSPort = 10053
 
 // targets are what a fence can be rendered to.
 var targets = []string{"nftables", "calico"}
@@ -41,7 +39,7 @@ func newPolicy(a *app) *cobra.Command {
 		Long: `Render a tenant's network fence: for nftables, what the agents of this host load (without
 the pods' interfaces, which only their nodes know); for calico, the objects that say the
 same on a cluster with Calico, ready for kubectl apply.`,
-		Args: oneName, ValidArgsFunction: a.completeNames,
+		Args: oneName, ValidArgsFunction: a.completeName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains(targets, target) {
 				return usageErrorf("--target %q is not possible: use nftables or calico", target)
@@ -102,7 +100,7 @@ func clusterOf(ctx context.Context, api client.Client) (policy.Cluster, []netip.
 				continue
 			}
 			c.Nodes = append(c.Nodes, netip.PrefixFrom(ip, ip.BitLen()))
-			dns = append(dns, netip.AddrPortFrom(ip, nodeDNSPort))
+			dns = append(dns, netip.AddrPortFrom(ip, node.DNSPort))
 		}
 	}
 	return c, dns, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -35,6 +36,9 @@ func run(ctx context.Context, args []string, s streams) int {
 	root := newRoot(a)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if codeOf(ctx, err) == exitInterrupted && errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("interrupted: what was asked for already goes on (%w)", err)
+	}
 	if err != nil && err.Error() != "" {
 		fmt.Fprintf(s.err, "sublet: %v\n", err)
 		if codeOf(ctx, err) == exitUsage {
@@ -79,7 +83,47 @@ tenants share. Start a machine with "sublet up"; then, in another shell:
 	add(groupTenants, newCreate(a), newList(a), newDescribe(a), newKubeconfig(a), newConnect(a), newDelete(a), newAudit(a), newPolicy(a))
 	add(groupMachine, newUp(a), newDown(a), newServer(a), newAgent(a), newImage(a))
 	root.AddCommand(newCell(a), newVersion(a), newExitCodes())
+	root.SetHelpCommand(newHelp())
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args = noCommand
+			c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 	return root
+}
+
+// newHelp is cobra's help command, but for topics that there are not: those are
+// wrong usage.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Help about a command or a topic",
+		PersistentPreRun: func(*cobra.Command, []string) {}, // needs no data directory
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []string
+			for _, c := range about.Commands() {
+				if !c.Hidden && strings.HasPrefix(c.Name(), toComplete) {
+					names = append(names, c.Name()+"\t"+c.Short)
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return usageErrorf("%w", err)
+			}
+			if len(rest) > 0 {
+				return noCommand(about, rest)
+			}
+			return about.Help()
+		},
+	}
 }
 
 const (
@@ -94,7 +138,8 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	}
 	err := fmt.Sprintf("unknown command %q", args[0])
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		err += ": did you mean `sublet " + strings.Join(near, "` or `sublet ") + "`?"
+		path := cmd.CommandPath() + " "
+		err += ": did you mean `" + path + strings.Join(near, "` or `"+path) + "`?"
 	}
 	return usageErrorf("%s", err)
 }
@@ -123,7 +168,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
-// oneName accepts exactly one argument: a tenant's name.
+// oneName accepts exactly one argument: a name that a tenant can have.
 func oneName(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
@@ -131,7 +176,7 @@ func oneName(cmd *cobra.Command, args []string) error {
 	case len(args) > 1:
 		return usageErrorf("one name was expected, not %q: %s", args, cmd.UseLine())
 	}
-	return nil
+	return checkName(args[0])
 }
 
 // noArgs accepts no arguments.

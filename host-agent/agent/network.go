@@ -18,16 +18,12 @@ import (
 
 	"sublet.dev/host-agent/dns"
 	"sublet.dev/host-agent/netpol"
+	"sublet.dev/host-agent/node"
 	"sublet.dev/host-agent/podnet"
 )
 
-const (
-	// dnsPort is where the node's DNS listens on the node's address; the fence
-	// leads each tenant's DNS address there.
-	dnsPort = 10053
-	// resolvers lists the node's own.
-	resolvers = "/etc/resolv.conf"
-)
+// resolvers lists the node's own.
+const resolvers = "/etc/resolv.conf"
 
 // network is the node's part of the tenants' networks: the fence, the CNI plugin's
 // other end and the DNS.
@@ -50,7 +46,7 @@ func newNetwork(a *agent) (*network, error) {
 		return nil, err
 	}
 	fence, err := netpol.New(netpol.Config{
-		NodeName: a.NodeName, NodeIP: a.NodeIP, DNSPort: dnsPort, Pods: a.Pods, Services: a.Services,
+		NodeName: a.NodeName, NodeIP: a.NodeIP, DNSPort: node.DNSPort, Pods: a.Pods, Services: a.Services,
 		Registry: registry, Host: host, Logger: a.Logger,
 	})
 	if err != nil {
@@ -90,7 +86,7 @@ func (n *network) resolve(ctx context.Context) error {
 		return nil // ctx has ended
 	}
 	server, err := dns.Listen(ctx, dns.Config{
-		Listen: netip.AddrPortFrom(n.agent.NodeIP, dnsPort), ClientAt: n.clientAt,
+		Listen: netip.AddrPortFrom(n.agent.NodeIP, node.DNSPort), ClientAt: n.clientAt,
 		Services: services.Lister(), Slices: slices.Lister(), Upstreams: upstreams, Logger: n.agent.Logger,
 	})
 	if err != nil {

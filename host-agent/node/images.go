@@ -52,7 +52,7 @@ func Import(ctx context.Context, l Layout, tar io.Reader) ([]Image, error) {
 	ctx = namespaces.WithNamespace(ctx, criNamespace)
 	imported, err := client.Import(ctx, tar, containerd.WithImportPlatform(platforms.Only(platforms.DefaultSpec())))
 	if err != nil {
-		return nil, fmt.Errorf("read the image: %w", err)
+		return nil, fmt.Errorf("read the image: %w; give a whole tar archive, not compressed, that `docker save NAME:TAG` wrote or that holds an OCI layout", err)
 	}
 	if len(imported) == 0 {
 		return nil, fmt.Errorf("read the image: it has no name; save it by name and tag, for instance with `docker save NAME:TAG`")

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -96,16 +97,24 @@ func cpus() int {
 	return set.Count()
 }
 
+// DNSPort is where the node's DNS listens on the node's address; the fence leads
+// each tenant's DNS address there.
+const DNSPort = 10053
+
 // Check returns an error that says what to do when this machine cannot be a node
-// now: not root, binaries missing, or the port taken. A node that runs already
-// takes the port, so Check is for starting only.
+// now: not root, binaries missing, or a port taken. A node that runs already takes
+// the ports, so Check is for starting only.
 func Check(l Layout, ip netip.Addr) error {
 	if os.Geteuid() != 0 {
 		return errors.New("a node must be run as root: containers need namespaces, cgroups and mounts")
 	}
 	for _, b := range binaries() {
-		if _, err := os.Stat(l.bin(b)); err != nil {
+		file, err := os.Stat(l.bin(b))
+		if err != nil {
 			return fmt.Errorf("%s is missing in %s: run `make deps`, or say with --bin-dir where the node's binaries are", b, l.Bin)
+		}
+		if !file.Mode().IsRegular() || file.Mode()&0o100 == 0 && filepath.Ext(b) != ".tar" {
+			return fmt.Errorf("%s in %s is not a program that can be run: run `make deps`, or say with --bin-dir where the node's binaries are", b, l.Bin)
 		}
 	}
 	for _, tool := range []string{"nft", "conntrack", "mount", "nsenter"} {
@@ -113,24 +122,41 @@ func Check(l Layout, ip netip.Addr) error {
 			return fmt.Errorf("the command %s is missing: run `make deps`, or install the packages of deploy/deps/versions.sh", tool)
 		}
 	}
-	for _, at := range []netip.Addr{ip, netip.AddrFrom4([4]byte{127, 0, 0, 1})} {
-		if err := free(netip.AddrPortFrom(at, KubeletPort)); err != nil {
+	for _, at := range []netip.AddrPort{
+		netip.AddrPortFrom(ip, KubeletPort), netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), KubeletPort),
+		netip.AddrPortFrom(ip, DNSPort),
+	} {
+		if err := free(at); err != nil {
 			return err
 		}
 	}
-	return nil
+	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, DNSPort)))
+	if err != nil {
+		return explainListen(err, netip.AddrPortFrom(ip, DNSPort))
+	}
+	return udp.Close()
 }
 
 // free says whether an address can be listened on.
 func free(at netip.AddrPort) error {
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
-	if errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("%s is taken: another kubelet, or another node's agent, runs on this machine; stop it first", at)
-	}
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", at, err)
+		return explainListen(err, at)
 	}
 	return l.Close()
+}
+
+// explainListen says what to do when an address cannot be listened on.
+func explainListen(err error, at netip.AddrPort) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE) && at.Port() == DNSPort:
+		return fmt.Errorf("%s, where the node's DNS listens, is taken by another program, or another node's agent runs on this machine; stop it first", at)
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%s is taken: another kubelet, or another node's agent, runs on this machine; stop it first", at)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%s is not an address of this machine: give one with --node-ip", at.Addr())
+	}
+	return fmt.Errorf("listen on %s: %w", at, err)
 }
 
 // DefaultIP returns the address that this machine uses towards the internet, or

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -140,7 +141,7 @@ func start(ctx context.Context, s Spec) (how string, err error) {
 		return err.Error(), errors.Join(p.Stop(s.Grace), cmd.Wait())
 	}
 	_ = cmd.Wait() // its result is in ProcessState
-	return describe(cmd.ProcessState, lastLine(s.Log, before)), nil
+	return describe(cmd.ProcessState, lastWords(s.Log, before, filepath.Base(s.Argv[0])+": ")), nil
 }
 
 func describe(state *os.ProcessState, last string) string {
@@ -163,9 +164,10 @@ func openLog(path string) (*os.File, error) {
 	return f, nil
 }
 
-// lastLine returns the last line of the log from offset on, shortened, or "" when
+// lastWords returns the last line of the log from offset on that begins with
+// prefix, as a program's errors do, or else the last line, shortened, or "" when
 // there is none: it is only for a message.
-func lastLine(path string, offset int64) string {
+func lastWords(path string, offset int64, prefix string) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
@@ -180,6 +182,11 @@ func lastLine(path string, offset int64) string {
 	n, _ := f.ReadAt(b, end-int64(len(b))) // a short read shortens the message
 	lines := strings.Split(strings.TrimSpace(string(b[:n])), "\n")
 	last := lines[len(lines)-1]
+	for _, l := range lines {
+		if strings.HasPrefix(l, prefix) {
+			last = l
+		}
+	}
 	if len(last) > 1000 {
 		last = last[:1000] + "…"
 	}
