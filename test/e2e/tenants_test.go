@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -129,8 +131,9 @@ func imageFile(t *testing.T, name string) string {
 	return path
 }
 
-// TestMissingHandler takes the sandbox away from the only node: pods wait and say
-// why, and run in nothing else.
+// TestMissingHandler takes the sandbox away from the only node: a pod waits and says
+// why, and runs in nothing else; it runs when the agent says that the sandbox is
+// there.
 func TestMissingHandler(t *testing.T) {
 	bare(t, "patient")
 	node := strings.TrimSpace(machine.Host(t, "get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"))
@@ -138,8 +141,17 @@ func TestMissingHandler(t *testing.T) {
 	if !strings.Contains(class, "sublet.dev/sandbox-gvisor") {
 		t.Fatalf("the RuntimeClass asks for no sandbox: %s", class)
 	}
+	agent := machine.PidOf(t, machine.AgentPID) // it would say at once that the sandbox is there
+	if err := syscall.Kill(agent, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	goOn := sync.OnceFunc(func() {
+		if err := syscall.Kill(agent, syscall.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(goOn)
 	machine.Host(t, "label", "node", node, "sublet.dev/sandbox-gvisor-")
-	t.Cleanup(func() { machine.Host(t, "label", "--overwrite", "node", node, "sublet.dev/sandbox-gvisor=true") })
 	machine.Kubectl(t, "patient", "run", "p", "--image=sublet.dev/quickstart:1", "--labels=case=p", "--", "counter")
 	machine.Eventually(t, "the pod says why it waits", func() error {
 		p := pods(t, "patient", "case=p")[0]
@@ -150,6 +162,6 @@ func TestMissingHandler(t *testing.T) {
 		}
 		return fmt.Errorf("%+v", p.Status)
 	})
-	machine.Host(t, "label", "--overwrite", "node", node, "sublet.dev/sandbox-gvisor=true")
+	goOn()
 	machine.Kubectl(t, "patient", "wait", "--for=condition=Ready", "pod/p", "--timeout=180s")
 }
