@@ -7,6 +7,8 @@
 // connections of addresses that are no pod's any more are forgotten.
 //
 //	enforcer.go   when to render, and what the CNI plugin may be told
+//	repair.go     putting back what somebody else changed
+//	kernel.go     what the kernel has
 //	watch.go      the host API's side
 //	state.go      what a table is rendered from
 //	render.go     the table
@@ -23,6 +25,8 @@
 // packet really goes.
 //
 // Whoever is not known is dropped. The rules stay when the agent ends or dies; it
-// renders nothing until it knows the tenants again. Packets of the node itself
+// renders nothing until it knows the tenants again. A table that somebody changes
+// by hand is put back within seconds, and the connections of the node's pods are
+// judged anew; while it can't be read, no pod starts. Packets of the node itself
 // (probes, the front door) are not filtered.
 package netpol

@@ -28,9 +28,6 @@ var (
 	ErrUnknownTenant = errors.New("the tenant of this namespace is not known")
 )
 
-// repair is how often the kernel's table is compared with what it should be.
-const repair = 30 * time.Second
-
 // Registry is the node's endpoints; podnet's is one.
 type Registry interface {
 	List() []podnet.Endpoint
@@ -58,12 +55,13 @@ type Enforcer struct {
 	Config
 	changed chan struct{} // one signal is enough: all is rendered anew
 
-	mu      sync.Mutex // guards what follows, and the kernel's table
-	kernel  *nft.Kernel
-	world   world
-	applied nft.Table             // what the kernel was told last
-	printed []string              // how nft prints it, which its versions differ in
-	fenced  map[netip.Addr]string // the addresses in it, with whose they are
+	mu         sync.Mutex // guards what follows, and the kernel's table
+	kernel     *nft.Kernel
+	world      world
+	applied    nft.Table             // what the kernel was told last; zero when that is in doubt
+	printed    []string              // how nft prints it, which its versions differ in
+	generation uint32                // of the kernel's rules, when they were printed so
+	fenced     map[netip.Addr]string // the addresses in it, with whose they are
 }
 
 // New returns an Enforcer for the caller's network namespace. It changes nothing
@@ -76,30 +74,19 @@ func New(c Config) (*Enforcer, error) {
 	return &Enforcer{Config: c, kernel: kernel, changed: make(chan struct{}, 1)}, nil
 }
 
-// Run watches the host API and keeps the kernel's table true until ctx ends; then
-// it returns nil and leaves the table as it is. Failures are logged and repaired.
+// Run watches the host API and keeps the kernel's table true until ctx ends,
+// whoever changes it; then it returns nil and leaves the table as it is. Failures
+// are logged and repaired.
 func (e *Enforcer) Run(ctx context.Context) error {
 	stop, err := e.watch(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	ticker := time.NewTicker(repair)
+	ticker := time.NewTicker(repairEvery)
 	defer ticker.Stop()
-	for {
-		var err error
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-e.changed:
-			err = e.Sync(ctx)
-		case <-ticker.C:
-			err = e.repair(ctx)
-		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotReady) {
-			e.Logger.Error("the fence is not up to date", "err", err)
-		}
-	}
+	e.keep(ctx, ticker.C)
+	return nil
 }
 
 // signal makes Run render anew, soon.
@@ -126,14 +113,17 @@ func (e *Enforcer) Admits(namespace string) error {
 }
 
 // Sync returns nil once the kernel has the rules for all endpoints of the registry
-// and none for others, and no connection of an address that lost its pod. Before
-// the tenants are known it changes nothing and returns [ErrNotReady].
+// and none for others, and no connection of an address that lost its pod. What
+// somebody else changed in the table meanwhile is put back, and the connections of
+// all the node's pods are forgotten: those that the rules allow go on as new ones.
+// Before the tenants are known it changes nothing and returns [ErrNotReady].
 func (e *Enforcer) Sync(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.world.ready() {
 		return ErrNotReady
 	}
+	e.inspect(ctx)
 	state := e.state()
 	table := Render(state)
 	if !reflect.DeepEqual(table, e.applied) {
@@ -152,18 +142,22 @@ func (e *Enforcer) Sync(ctx context.Context) error {
 // apply puts a table into the kernel and notes how nft prints it; the caller must
 // hold mu.
 func (e *Enforcer) apply(ctx context.Context, table nft.Table) error {
+	e.applied = nft.Table{} // in doubt until it is read back
 	if err := e.kernel.Apply(ctx, table); err != nil {
 		return err
 	}
-	read, err := e.kernel.Read(ctx)
+	now, err := generation()
 	if err != nil {
 		return err
 	}
-	printed := read.Lines()
+	printed, err := readLines(ctx, e.kernel)
+	if err != nil {
+		return err
+	}
 	if n := len(table.Lines()); len(printed) != n {
 		return fmt.Errorf("the kernel has %d rules and elements of the fence instead of %d", len(printed), n)
 	}
-	e.applied, e.printed = table, printed
+	e.applied, e.printed, e.generation = table, printed, now
 	return nil
 }
 
@@ -186,27 +180,6 @@ func (e *Enforcer) forget(nodePods []netip.Prefix, now map[netip.Addr]string) er
 		return nil
 	}
 	return forgetConnections(func(a netip.Addr) bool { return lost[a] })
-}
-
-// repair renders anew what somebody else changed in the kernel, and says so.
-func (e *Enforcer) repair(ctx context.Context) error {
-	e.mu.Lock()
-	if e.applied.Name != "" {
-		read, err := e.kernel.Read(ctx)
-		if lines := read.Lines(); err != nil || !slices.Equal(lines, e.printed) {
-			e.Logger.Warn("the fence in the kernel is not what was put there: putting it back", "err", err,
-				"missing", missing(e.printed, lines), "foreign", missing(lines, e.printed))
-			e.applied = nft.Table{}
-		}
-	}
-	e.mu.Unlock()
-	return e.Sync(ctx)
-}
-
-// missing returns the first few lines that want has and have has not.
-func missing(want, have []string) []string {
-	all := slices.DeleteFunc(slices.Clone(want), func(line string) bool { return slices.Contains(have, line) })
-	return all[:min(len(all), 3)]
 }
 
 // state is what to render now; the caller must hold mu.

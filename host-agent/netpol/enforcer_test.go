@@ -227,11 +227,11 @@ func TestRepairAndFacts(t *testing.T) {
 		t.Error("the facts do not tell that a chain was emptied")
 	}
 	l.expect([]reach.Flow{metadata}, true)
-	inside(t, l.node, func() error { return e.repair(t.Context()) })
+	inside(t, l.node, func() error { return e.Sync(t.Context()) })
 	l.expect([]reach.Flow{metadata}, false)
 
 	l.nft("delete table inet sublet\n")
-	inside(t, l.node, func() error { return e.repair(t.Context()) })
+	inside(t, l.node, func() error { return e.Sync(t.Context()) })
 	l.expect([]reach.Flow{metadata}, false)
 	inside(t, l.node, func() error { return first(Cleanup(t.Context()), Cleanup(t.Context())) })
 	l.expect([]reach.Flow{metadata}, true)

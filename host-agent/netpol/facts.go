@@ -39,7 +39,7 @@ func (e *Enforcer) Facts(ctx context.Context, namespace, pod string) (Facts, err
 			denied = append(denied, deniedCounter(endpoint))
 		}
 	}
-	read, err := e.kernel.Read(ctx)
+	lines, err := readLines(ctx, e.kernel)
 	if err != nil {
 		return Facts{}, err
 	}
@@ -47,7 +47,7 @@ func (e *Enforcer) Facts(ctx context.Context, namespace, pod string) (Facts, err
 	if err != nil {
 		return Facts{}, err
 	}
-	f := Facts{Rendered: part.of(e.printed), Enforced: part.of(read.Lines()), Counters: map[string]uint64{"denied": 0}}
+	f := Facts{Rendered: part.of(e.printed), Enforced: part.of(lines), Counters: map[string]uint64{"denied": 0}}
 	for name, packets := range counters {
 		if what, own := strings.CutPrefix(name, part.prefix); own {
 			f.Counters[what] = packets
