@@ -54,6 +54,11 @@ func (e *Enforcer) watch(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client of the host API: %w", err)
 	}
+	return e.follow(ctx, typed, untyped)
+}
+
+// follow is watch with clients of the host API.
+func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyped dynamic.Interface) (stop func(), err error) {
 	nodes := informers.NewSharedInformerFactory(typed, 0)
 	pods := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.LabelSelector = tenant.LabelTenant

@@ -1,0 +1,220 @@
+package netpol
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/host-agent/podnet"
+	"sublet.dev/isolation/tenant"
+)
+
+var tenantsResource = v1alpha1.GroupVersion.WithResource("virtualclusters")
+
+// host is a host API in memory, with an Enforcer that follows it on node "here".
+// It filters by label but not by field: what is asked for is looked at instead.
+type host struct {
+	t       *testing.T
+	e       *Enforcer
+	typed   *fake.Clientset
+	untyped *dynamicfake.FakeDynamicClient
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	registry, err := podnet.OpenRegistry(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{t: t, typed: fake.NewClientset(),
+		untyped: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{tenantsResource: "VirtualClusterList"}),
+		e: &Enforcer{changed: make(chan struct{}, 1), Config: Config{NodeName: "here", NodeIP: addr(nodeIP), DNSPort: 10053, Registry: registry, Logger: slog.New(slog.DiscardHandler),
+			Pods: cidrs("10.244.0.0/16")[0], Services: cidrs("10.96.0.0/12")[0]}}}
+	stop, err := h.e.follow(t.Context(), h.typed, h.untyped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return h
+}
+
+// node makes a node with an address and a range of pods.
+func (h *host) node(name, ip, pods string) {
+	h.t.Helper()
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDRs: []string{pods}},
+		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: ip}, {Type: corev1.NodeHostName, Address: name}}}}
+	if _, err := h.typed.CoreV1().Nodes().Create(h.t.Context(), n, metav1.CreateOptions{}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// tenant makes a tenant and returns its host namespace.
+func (h *host) tenant(name, slice string) string {
+	h.t.Helper()
+	id := tenant.ID(name + "-uid")
+	vc := v1alpha1.VirtualCluster{TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "VirtualCluster"},
+		ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(id)},
+		Status:     v1alpha1.VirtualClusterStatus{Namespace: tenant.HostNamespace(name, id), ServiceCIDR: slice, APIAddress: nodeIP, APIPort: 7001}}
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&vc)
+	if err == nil {
+		_, err = h.untyped.Resource(tenantsResource).Create(h.t.Context(), &unstructured.Unstructured{Object: object}, metav1.CreateOptions{})
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return vc.Status.Namespace
+}
+
+// pod makes or changes a tenant's pod; node "" is one that has no node yet.
+func (h *host) pod(namespace, name, node string, phase corev1.PodPhase, ips ...string) *corev1.Pod {
+	h.t.Helper()
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{tenant.LabelTenant: "x"}},
+		Spec: corev1.PodSpec{NodeName: node}, Status: corev1.PodStatus{Phase: phase}}
+	for _, ip := range ips {
+		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: ip})
+	}
+	pods := h.typed.CoreV1().Pods(namespace)
+	_, err := pods.Update(h.t.Context(), p, metav1.UpdateOptions{})
+	if err != nil {
+		_, err = pods.Create(h.t.Context(), p, metav1.CreateOptions{})
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return p
+}
+
+// until waits for a world that is as wanted.
+func (h *host) until(what string, wanted func(world) bool) {
+	h.t.Helper()
+	for {
+		h.e.mu.Lock()
+		w := h.e.world
+		h.e.mu.Unlock()
+		if wanted(w) {
+			return
+		}
+		select {
+		case <-h.e.changed: // what Run renders at
+		case <-h.t.Context().Done():
+			h.t.Fatalf("not learned: %s; known is %+v", what, w)
+		}
+	}
+}
+
+// remote waits until these are a namespace's pods elsewhere.
+func (h *host) remote(namespace string, ips ...string) {
+	h.t.Helper()
+	h.until(fmt.Sprintf("pods %v of %s", ips, namespace), func(w world) bool {
+		var have []string
+		for _, a := range w.remotePods(namespace) {
+			have = append(have, a.String())
+		}
+		slices.Sort(have)
+		return slices.Equal(have, ips)
+	})
+}
+
+// Pods of a tenant on other nodes come, get an address, end, and go; with each the
+// fence on this node is rendered anew.
+func TestLearnsPodsOnOtherNodes(t *testing.T) {
+	h := newHost(t)
+	h.node("here", nodeIP, "10.244.0.0/24")
+	h.node("there", otherNode, "10.244.1.0/24")
+	a, b := h.tenant("a", "10.96.4.0/22"), h.tenant("b", "10.96.8.0/22")
+	h.until("nodes and tenants", func(w world) bool {
+		return w.ready() && len(w.nodes) == 2 && len(w.fences) == 2 && slices.Equal(w.nodePods, cidrs("10.244.0.0/24"))
+	})
+	h.pod(a, "one", "", corev1.PodPending)
+	h.pod(a, "two", "there", corev1.PodRunning, "10.244.1.2", "fd00::2")
+	h.pod(b, "three", "there", corev1.PodRunning, "10.244.1.3")
+	h.remote(a, "10.244.1.2", "fd00::2")
+	h.remote(b, "10.244.1.3")
+	h.pod(a, "one", "there", corev1.PodRunning, "10.244.1.4")
+	h.remote(a, "10.244.1.2", "10.244.1.4", "fd00::2")
+	h.pod(a, "two", "there", corev1.PodSucceeded, "10.244.1.2", "fd00::2")
+	h.remote(a, "10.244.1.4")
+	if err := h.typed.CoreV1().Pods(a).Delete(t.Context(), "one", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.remote(a)
+	h.remote(b, "10.244.1.3")
+
+	// A pod of the tenant here makes its table part; its pods elsewhere are in it.
+	if err := h.e.Registry.(*podnet.Registry).Put(podnet.Endpoint{ContainerID: "c", Namespace: b, Pod: "p", Interface: "veth0", Addresses: []netip.Addr{addr(podB)}}); err != nil {
+		t.Fatal(err)
+	}
+	lines := Render(h.e.state()).Lines()
+	set := "set t_" + tenant.ID("b-uid").Short() + "_pods element "
+	for _, ip := range []string{podB, "10.244.1.3"} {
+		if !slices.Contains(lines, set+ip) {
+			t.Errorf("%s is not in the tenant's set", ip)
+		}
+	}
+
+	// A tenant that is gone has no fence, whatever pods are left.
+	if err := h.untyped.Resource(tenantsResource).Delete(t.Context(), "b", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.until("tenant b is gone", func(w world) bool { return slices.Equal(slices.Collect(maps.Keys(w.fences)), []string{a}) })
+}
+
+// Only tenants' pods on other nodes are asked for: this node's are the registry's.
+func TestAsksForPodsOnOtherNodesOnly(t *testing.T) {
+	h := newHost(t)
+	h.node("here", nodeIP, "10.244.0.0/24")
+	h.until("the node", world.ready)
+	asked := 0
+	for _, action := range h.typed.Actions() {
+		if action.GetResource().Resource != "pods" {
+			continue
+		}
+		var by clienttesting.ListRestrictions
+		switch do := action.(type) {
+		case clienttesting.ListAction:
+			by = do.GetListRestrictions()
+		case clienttesting.WatchAction:
+			by = clienttesting.ListRestrictions{Labels: do.GetWatchRestrictions().Labels, Fields: do.GetWatchRestrictions().Fields}
+		default:
+			continue
+		}
+		asked++
+		if by.Fields.String() != "spec.nodeName!=here" || by.Labels.String() != tenant.LabelTenant {
+			t.Errorf("%s pods with fields %q and labels %q", action.GetVerb(), by.Fields, by.Labels)
+		}
+	}
+	if asked == 0 {
+		t.Error("no pods were asked for")
+	}
+}
+
+// A host API that has no node of this name yet, or no tenants: nothing is ready,
+// and nothing is taken for known.
+func TestWithoutItsNodeNothingIsKnown(t *testing.T) {
+	h := newHost(t)
+	h.node("there", otherNode, "10.244.1.0/24")
+	a := h.tenant("a", "10.96.4.0/22")
+	h.until("the tenant", func(w world) bool { return len(w.fences) == 1 && len(w.nodes) == 1 })
+	if err := h.e.Admits(a); err == nil {
+		t.Error("a pod is admitted on a node whose range of pods is not known")
+	}
+	h.node("here", nodeIP, "10.244.0.0/24")
+	h.until("the node", world.ready)
+	if err := h.e.Admits(a); err != nil {
+		t.Error(err)
+	}
+}
