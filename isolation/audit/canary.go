@@ -16,10 +16,10 @@ import (
 
 const (
 	// LabelAudit, on every object that an audit makes, holds the audit's run.
-	LabelAudit = tenant.Domain + "/audit"
+	LabelAudit = tenant.LabelAudit
 	// AnnotationExpires holds the time (RFC 3339) after which any audit may
 	// remove an object that another one left.
-	AnnotationExpires = tenant.Domain + "/audit-expires"
+	AnnotationExpires = tenant.AnnotationAuditExpires
 	// ManagedByAudit is the value of [tenant.LabelManagedBy] on those objects.
 	ManagedByAudit = "audit"
 

@@ -200,22 +200,12 @@ var hostKeys = map[string][]string{
 	"Pod":       {corev1.LabelTopologyZone, corev1.LabelTopologyRegion},
 }
 
-// ourKey says whether a key is one of Sublet's own, the hash of a tenant's, or
-// among the Pod Security labels that only the provider can set on a namespace. No
-// other prefix counts, however much it looks like ours: Calico reads pcns.KEY on a
-// pod as the label KEY of its namespace.
+// ourKey says whether a key is one of Sublet's own, the hash of a tenant's, the
+// host's own on objects of the kind, or among the Pod Security labels that only the
+// provider can set on a namespace.
 func ourKey(kind, key string) bool {
-	prefix, rest, _ := strings.Cut(key, "/")
-	hashed, example, _ := strings.Cut(tenant.HostLabel(""), "/")
-	switch prefix {
-	case tenant.Domain:
-		return rest != ""
-	case hashed:
-		return len(rest) == len(example) && strings.Trim(rest, "0123456789abcdef") == ""
-	case "pod-security.kubernetes.io":
-		return kind == "Namespace"
-	}
-	return slices.Contains(hostKeys[kind], key)
+	podSecurity := kind == "Namespace" && strings.HasPrefix(key, "pod-security.kubernetes.io/")
+	return podSecurity || tenant.IsKey(key) || slices.Contains(hostKeys[kind], key)
 }
 
 // mark is one label or annotation.

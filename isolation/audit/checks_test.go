@@ -134,6 +134,7 @@ var failing = map[string][]change{
 		{"kata", addKey(nil, map[string]string{"io.katacontainers.config.hypervisor.virtio_fs_extra_args": "x"}), "io.katacontainers"},
 		{"calico", addKey(map[string]string{"pcns.sublet.dev/tenant": "x"}, nil), "pcns."},
 		{"a key that is not hashed", addKey(map[string]string{"label.sublet.dev/app": "x"}, nil), "label.sublet.dev/app"},
+		{"ours, but unknown", addKey(nil, map[string]string{"sublet.dev/x": "y"}), "sublet.dev/x"},
 		{"no domain", addKey(map[string]string{"app": "web"}, nil), `label "app"`},
 		{"a look-alike", addKey(map[string]string{"evilsublet.dev/tenant": "x"}, nil), "evilsublet.dev"},
 		{"a look-alike without slash", addKey(map[string]string{"xsublet.dev": "x"}, nil), "xsublet.dev"},

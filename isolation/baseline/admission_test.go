@@ -1,6 +1,7 @@
 package baseline_test
 
 import (
+	"fmt"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -107,6 +108,17 @@ func TestAdmissionAllowsTheSyncer(t *testing.T) {
 		if msg := b.broken(syncedPod(tn), admission.Create); msg != "" {
 			t.Errorf("%s: a plain pod is refused: %s", s, msg)
 		}
+		full := syncedPod(tn)
+		for _, key := range tenant.Keys() {
+			full.Annotations[key] = "x"
+		}
+		for i := range 2000 { // as many as fit: what they cost to check has a limit
+			full.Labels[tenant.HostLabel(fmt.Sprint(i))] = "x"
+			full.Annotations[fmt.Sprintf("%s%016x", tenant.AnnotationField, i)] = "x"
+		}
+		if msg := b.broken(full, admission.Create); msg != "" {
+			t.Errorf("%s: a pod with every key is refused: %s", s, msg)
+		}
 		running := syncedPod(tn)
 		running.Spec.NodeName, running.Labels["topology.kubernetes.io/zone"] = "n1", "z"
 		if msg := b.broken(running, admission.Update); msg != "" {
@@ -148,6 +160,13 @@ func TestAdmissionRefuses(t *testing.T) {
 		"nodeName":       func(p *corev1.Pod) { p.Spec.NodeName = "n1" },
 		"priority":       func(p *corev1.Pod) { p.Spec.PriorityClassName = "system-node-critical" },
 		"foreign label":  func(p *corev1.Pod) { p.Labels["app"] = "web" },
+		"key below":      func(p *corev1.Pod) { p.Labels["pcns.sublet.dev/tenant"] = "other" },
+		"key below ours": func(p *corev1.Pod) { p.Annotations["pcsa.sublet.dev/tenant"] = "other" },
+		"unknown key":    func(p *corev1.Pod) { p.Labels["sublet.dev/x"] = "" },
+		"key not hashed": func(p *corev1.Pod) { p.Labels["label.sublet.dev/app"] = "web" },
+		"hash too long":  func(p *corev1.Pod) { p.Labels[tenant.HostLabel("app")+"0"] = "web" },
+		"field, no hash": func(p *corev1.Pod) { p.Annotations[tenant.AnnotationField+"x"] = "" },
+		"zone annotated": func(p *corev1.Pod) { p.Annotations[corev1.LabelTopologyZone] = "z" },
 		"foreign key":    func(p *corev1.Pod) { p.Annotations["cni.projectcalico.org/ipAddrs"] = "x" },
 		"another's mark": func(p *corev1.Pod) { p.Labels[tenant.LabelTenant] = "other" },
 		"no labels":      func(p *corev1.Pod) { p.Labels = nil },

@@ -14,10 +14,6 @@ type Object interface {
 	runtime.Object
 }
 
-// LabelSandbox is the label of a tenant's host namespace that holds the tenant's
-// sandbox. The admission policy holds the namespace's pods to it.
-const LabelSandbox = tenant.Domain + "/sandbox"
-
 // meta is the metadata of an object of a tenant; namespace is "" for objects
 // without one.
 func meta(t tenant.Tenant, namespace, name string) metav1.ObjectMeta {

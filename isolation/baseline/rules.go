@@ -2,8 +2,10 @@ package baseline
 
 import (
 	"fmt"
+	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"sublet.dev/isolation/tenant"
 )
@@ -16,8 +18,8 @@ func variables() []admissionv1.Variable {
 			" + (has(object.spec.initContainers) ? object.spec.initContainers : [])"},
 		{Name: "ephemeral", Expression: "!variables.isPod || !has(object.spec.ephemeralContainers) ? [] : object.spec.ephemeralContainers"},
 		{Name: "volumes", Expression: "!variables.isPod || !has(object.spec.volumes) ? [] : object.spec.volumes"},
-		{Name: "keys", Expression: "(has(object.metadata.labels) ? object.metadata.labels.map(k, k) : [])" +
-			" + (has(object.metadata.annotations) ? object.metadata.annotations.map(k, k) : [])"},
+		{Name: "labels", Expression: "has(object.metadata.labels) ? object.metadata.labels.map(k, k) : []"},
+		{Name: "annotations", Expression: "has(object.metadata.annotations) ? object.metadata.annotations.map(k, k) : []"},
 	}
 }
 
@@ -26,6 +28,13 @@ func notPrivileged(variable string) string {
 	return fmt.Sprintf("variables.%s.all(c, !has(c.securityContext) ||"+
 		" ((!has(c.securityContext.privileged) || !c.securityContext.privileged) &&"+
 		" (!has(c.securityContext.procMount) || c.securityContext.procMount == 'Default')))", variable)
+}
+
+// onlyKeys holds of the keys in a variable that Sublet writes ([tenant.IsKey]), and
+// of those that the host's API server itself adds.
+func onlyKeys(variable string, byHost ...string) string {
+	known := "['" + strings.Join(append(tenant.Keys(), byHost...), "', '") + "']"
+	return fmt.Sprintf("variables.%s.all(k, k in %s || k.matches(r'%s'))", variable, known, tenant.HashedKeys)
 }
 
 // validations are the hard rules. Expressions on pods begin with !isPod ||, those
@@ -39,8 +48,8 @@ func validations() []admissionv1.Validation {
 	}
 	spec := "object.spec."
 	return []admissionv1.Validation{
-		pod("run in their tenant's sandbox", "has(object.spec.runtimeClassName) && '"+LabelSandbox+"' in namespaceObject.metadata.labels &&"+
-			" object.spec.runtimeClassName == 'sublet-' + namespaceObject.metadata.labels['"+LabelSandbox+"']"),
+		pod("run in their tenant's sandbox", "has(object.spec.runtimeClassName) && '"+tenant.LabelSandbox+"' in namespaceObject.metadata.labels &&"+
+			" object.spec.runtimeClassName == 'sublet-' + namespaceObject.metadata.labels['"+tenant.LabelSandbox+"']"),
 		pod("have a user namespace of their own unless their sandbox is gVisor", "object.spec.runtimeClassName == '"+tenant.GVisor.RuntimeClass()+"' ||"+
 			" (has(object.spec.hostUsers) && !object.spec.hostUsers)"),
 		pod("do not share the host's network, processes or IPC", absentOrFalse(spec+"hostNetwork")+" && "+absentOrFalse(spec+"hostPID")+" && "+absentOrFalse(spec+"hostIPC")),
@@ -52,8 +61,7 @@ func validations() []admissionv1.Validation {
 		pod("take no port of the node", "variables.containers.all(c, !has(c.ports) || c.ports.all(p, (!has(p.hostPort) || p.hostPort == 0)))"),
 		pod("are placed by the scheduler", "request.operation != 'CREATE' || !has(object.spec.nodeName) || object.spec.nodeName == ''"),
 		pod("have no rank on the host", "!has(object.spec.priorityClassName) || object.spec.priorityClassName == ''"),
-		pod("carry only keys of "+tenant.Domain, "variables.keys.all(k, k.startsWith('"+tenant.Domain+"/') || k.startsWith('label."+tenant.Domain+"/') ||"+
-			" k in ['topology.kubernetes.io/zone', 'topology.kubernetes.io/region'])"),
+		pod("carry only Sublet's own keys", onlyKeys("labels", corev1.LabelTopologyZone, corev1.LabelTopologyRegion)+" && "+onlyKeys("annotations")),
 		pod("carry their tenant's mark", "has(object.metadata.labels) && '"+tenant.LabelTenant+"' in object.metadata.labels &&"+
 			" object.metadata.labels['"+tenant.LabelTenant+"'] == namespaceObject.metadata.labels['"+tenant.LabelTenant+"']"),
 		service("stay inside the cluster", "object.spec.type == 'ClusterIP' && (!has(object.spec.externalIPs) || object.spec.externalIPs.size() == 0)"),

@@ -20,7 +20,7 @@ func Tenant(t tenant.Tenant, cell string) []Object {
 // provider's: no identity of the tenant's may write it.
 func Namespace(t tenant.Tenant) *corev1.Namespace {
 	ns := &corev1.Namespace{TypeMeta: typeMeta("v1", "Namespace"), ObjectMeta: meta(t, "", t.HostNamespace)}
-	ns.Labels[LabelSandbox] = string(t.Sandbox)
+	ns.Labels[tenant.LabelSandbox] = string(t.Sandbox)
 	ns.Labels["pod-security.kubernetes.io/enforce"] = string(policy.LevelFor(t.Sandbox))
 	ns.Labels["pod-security.kubernetes.io/enforce-version"] = "latest"
 	return ns

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -32,24 +31,18 @@ func (c *check) hostMarks(hostPod *corev1.Pod) {
 		c.refuse("host-marks", "metadata.labels", "the label %s is missing: the pod belongs to nobody", tenant.LabelTenant)
 	}
 	for key := range hostPod.Labels {
-		if !ours(key) && !addedByHost(key) {
-			c.refuse("host-marks", "metadata.labels["+key+"]", "only keys of %s may stand on the host's objects", tenant.Domain)
+		if !tenant.IsKey(key) && !addedByHost(key) {
+			c.refuse("host-marks", "metadata.labels["+key+"]", "only Sublet's own keys may stand on the host's objects")
 		}
 	}
 	for key := range hostPod.Annotations {
-		if !ours(key) {
-			c.refuse("host-marks", "metadata.annotations["+key+"]", "only keys of %s may stand on the host's objects", tenant.Domain)
+		if !tenant.IsKey(key) {
+			c.refuse("host-marks", "metadata.annotations["+key+"]", "only Sublet's own keys may stand on the host's objects")
 		}
 	}
 	if len(hostPod.OwnerReferences) > 0 {
 		c.refuse("host-marks", "metadata.ownerReferences", "a tenant's object must have no owner on the host")
 	}
-}
-
-// ours says whether a key is in our domain.
-func ours(key string) bool {
-	prefix, _, ok := strings.Cut(key, "/")
-	return ok && (prefix == tenant.Domain || strings.HasSuffix(prefix, "."+tenant.Domain))
 }
 
 // addedByHost says whether the host's API server itself puts the label on pods:

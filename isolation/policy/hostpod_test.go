@@ -17,6 +17,15 @@ func TestCheckHostPodAllowsSyncedPod(t *testing.T) {
 		if r := policy.CheckHostPod(pod, policy.LevelFor(s)); len(r) > 0 {
 			t.Errorf("%s: %v", s, r)
 		}
+		for _, key := range tenant.Keys() {
+			if pod.Annotations[key] == "" {
+				pod.Annotations[key] = "x"
+			}
+		}
+		pod.Annotations[tenant.AnnotationField+"0123456789abcdef"] = "x"
+		if r := policy.CheckHostPod(pod, policy.LevelFor(s)); len(r) > 0 {
+			t.Errorf("%s, with every key: %v", s, r)
+		}
 		pod.UID, pod.Spec.NodeName, pod.Spec.ServiceAccountName = "u", "n1", "default"
 		pod.Spec.SchedulerName, pod.Spec.Priority = "default-scheduler", ptr.To[int32](0)
 		pod.Labels[corev1.LabelTopologyZone] = "z"
@@ -36,6 +45,11 @@ func TestCheckHostPodRefuses(t *testing.T) {
 		"no owner":          {"host-marks", "metadata.labels", func(p *corev1.Pod) { delete(p.Labels, tenant.LabelTenant) }},
 		"foreign label":     {"host-marks", "metadata.labels[app]", func(p *corev1.Pod) { p.Labels["app"] = "web" }},
 		"look-alike label":  {"host-marks", "metadata.labels[xsublet.dev/a]", func(p *corev1.Pod) { p.Labels["xsublet.dev/a"] = "" }},
+		"key below":         {"host-marks", "metadata.labels[pcns.sublet.dev/tenant]", func(p *corev1.Pod) { p.Labels["pcns.sublet.dev/tenant"] = "t2" }},
+		"key not hashed":    {"host-marks", "metadata.labels[label.sublet.dev/app]", func(p *corev1.Pod) { p.Labels["label.sublet.dev/app"] = "web" }},
+		"unknown key":       {"host-marks", "metadata.labels[sublet.dev/x]", func(p *corev1.Pod) { p.Labels["sublet.dev/x"] = "" }},
+		"annotation below":  {"host-marks", "metadata.annotations[pcsa.sublet.dev/tenant]", func(p *corev1.Pod) { p.Annotations["pcsa.sublet.dev/tenant"] = "t2" }},
+		"host's, misplaced": {"host-marks", "metadata.annotations[topology.kubernetes.io/zone]", func(p *corev1.Pod) { p.Annotations[corev1.LabelTopologyZone] = "z" }},
 		"annotation":        {"host-marks", "metadata.annotations[cni.projectcalico.org/ipAddrs]", func(p *corev1.Pod) { p.Annotations["cni.projectcalico.org/ipAddrs"] = "x" }},
 		"owner reference":   {"host-marks", "metadata.ownerReferences", func(p *corev1.Pod) { p.OwnerReferences = []metav1.OwnerReference{{}} }},
 		"token":             {"host-token", "spec.automountServiceAccountToken", func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = nil }},

@@ -1,0 +1,51 @@
+package tenant
+
+import (
+	"regexp"
+	"slices"
+)
+
+const (
+	// LabelSandbox, on a tenant's host namespace, holds the tenant's sandbox. The
+	// host's admission policy holds the namespace's pods to it.
+	LabelSandbox = Domain + "/sandbox"
+	// LabelAudit, on every object that an audit makes, holds the audit's run, and
+	// AnnotationAuditExpires when any audit may remove it (RFC 3339).
+	LabelAudit             = Domain + "/audit"
+	AnnotationAuditExpires = Domain + "/audit-expires"
+
+	// AnnotationGeneration, on a host pod, is the generation of the tenant's pod
+	// that it follows.
+	AnnotationGeneration = Domain + "/tenant-generation"
+	// AnnotationLabels and AnnotationAnnotations, on a host pod, hold all labels
+	// and annotations of the tenant's pod, for its downward API. A single one of
+	// them stands under [AnnotationField] and 16 hex digits of a hash.
+	AnnotationLabels      = Domain + "/tenant-labels"
+	AnnotationAnnotations = Domain + "/tenant-annotations"
+	AnnotationField       = Domain + "/field-"
+)
+
+// keys are all that Sublet writes on host objects of tenants, but for hashed ones.
+var keys = []string{
+	LabelTenant, LabelNamespace, LabelManagedBy, LabelSandbox, LabelAudit,
+	AnnotationNamespace, AnnotationName, AnnotationUID,
+	AnnotationGeneration, AnnotationLabels, AnnotationAnnotations,
+	AnnotationExternalName, AnnotationAuditExpires,
+}
+
+// Keys returns the keys of labels and annotations that Sublet itself writes on host
+// objects of tenants, but for those that hold a hash: see [HashedKeys]. The caller
+// owns the result.
+func Keys() []string { return slices.Clone(keys) }
+
+// HashedKeys matches (in RE2) the keys that stand for what a tenant named: its
+// labels ([HostLabel]) and single fields ([AnnotationField]).
+const HashedKeys = `^(label\.sublet\.dev/[0-9a-f]{20}|sublet\.dev/field-[0-9a-f]{16})$`
+
+var hashedKeys = regexp.MustCompile(HashedKeys)
+
+// IsKey says whether a key of a label or annotation is one that Sublet writes on
+// host objects of tenants. That a key stands below our domain is not enough: some
+// prefixes mean something to others. Calico, for one, reads pcns.KEY on a pod as
+// the label KEY of its namespace.
+func IsKey(key string) bool { return slices.Contains(keys, key) || hashedKeys.MatchString(key) }
