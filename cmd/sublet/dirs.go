@@ -98,10 +98,22 @@ func (d dataDir) check() error {
 }
 
 // used says whether a machine was once started with the directory: a start that
-// failed leaves only logs.
-func (d dataDir) used() bool {
+// failed leaves only logs. A host that lost its store, but not its tenants, is an
+// error: a new store would know none of them.
+func (d dataDir) used() (bool, error) {
 	_, err := os.Stat(d.hostStore())
-	return !errors.Is(err, fs.ErrNotExist)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return true, err
+	}
+	tenants, err := os.ReadDir(d.path("server", "tenants"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && len(tenants) == 0:
+		return false, nil
+	case err != nil:
+		return true, fmt.Errorf("read the tenants' directory: %w", err)
+	}
+	return true, fmt.Errorf("%s is missing, but %s has tenants: put the host's store back from a backup, or remove everything with `sublet down --purge`",
+		d.hostStore(), d.path("server", "tenants"))
 }
 
 // usable is check for those who make sockets in the directory.

@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"strings"
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -79,6 +81,8 @@ func explain(err error) error {
 		return fmt.Errorf("the kubeconfig in the data directory is not for the host API that answers (%w): restart `sublet up`, which writes it anew, or give another --data-dir", certErr.Err)
 	case errors.As(err, &netErr):
 		return fmt.Errorf("the host API does not answer (%w): is `sublet up` running?", netErr.Err)
+	case meta.IsNoMatchError(err) || strings.Contains(err.Error(), "no matches for sublet.dev/"):
+		return fmt.Errorf("the kubeconfig in the data directory is not for a host API of Sublet (%w): restart `sublet up`, which writes it anew, or give another --data-dir", err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("the host API does not accept the kubeconfig in the data directory (%w): restart `sublet up`, which writes it anew", err)
 	}

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
 
+	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/pki"
 )
@@ -49,6 +51,18 @@ this works on the machine of the server.`,
 	return cmd
 }
 
+// warnUnready says why a tenant's API may not answer.
+func (a *app) warnUnready(vc *v1alpha1.VirtualCluster) {
+	if vc.Status.Phase == v1alpha1.PhaseReady {
+		return
+	}
+	why := ""
+	if c := meta.FindStatusCondition(vc.Status.Conditions, v1alpha1.ConditionReady); c != nil && c.Message != "" {
+		why = ": " + c.Message
+	}
+	fmt.Fprintf(a.err, "Warning: tenant %s is %s%s\n", vc.Name, phase(vc), why)
+}
+
 // kubeconfig makes a kubeconfig of a tenant's administrator.
 func (a *app) kubeconfig(ctx context.Context, name string, ttl time.Duration) ([]byte, error) {
 	if ttl <= 0 || ttl > maxTTL {
@@ -73,6 +87,7 @@ func (a *app) kubeconfig(ctx context.Context, name string, ttl time.Duration) ([
 	if err != nil {
 		return nil, err
 	}
+	a.warnUnready(vc)
 	return authority.Kubeconfig(pki.KubeconfigOptions{
 		Server: vc.Status.Endpoint, TLSServerName: vc.Status.ServerName,
 		User: adminUser, Groups: []string{adminGroup}, TTL: ttl, ContextName: name,

@@ -82,6 +82,9 @@ func (s *hostServer) run(ctx context.Context) (err error) {
 	if err := clearReady(s.dir.ready("server")); err != nil {
 		return err
 	}
+	if _, err := s.dir.used(); err != nil {
+		return err
+	}
 	listeners, err := s.listen()
 	if err != nil {
 		return err

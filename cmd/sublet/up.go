@@ -81,7 +81,10 @@ func (a *app) up(ctx context.Context, f upFlags) error {
 	if err != nil && !absent {
 		return err
 	}
-	first := absent || !a.dir.used()
+	used, err := a.dir.used()
+	if err != nil {
+		return err
+	}
 	if err := f.node.completeBinDir(); err != nil {
 		return err
 	}
@@ -109,7 +112,7 @@ func (a *app) up(ctx context.Context, f upFlags) error {
 		return err
 	}
 	err = m.run(ctx)
-	if err != nil && first && !m.wasReady {
+	if err != nil && !used && !m.wasReady {
 		a.log.Info("removing what the failed start left, but for its logs", "logs", a.dir.path("log"))
 		err = errors.Join(err, a.purge(context.WithoutCancel(ctx), "log"))
 	}

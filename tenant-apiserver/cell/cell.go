@@ -35,7 +35,7 @@ type Companion interface {
 // Config says where a cell keeps what and what its tenants get.
 type Config struct {
 	Name      string
-	Dir       func(tenant.ID) string // the tenant's directory: store.db and pki/
+	Dir       func(tenant.ID) string // the tenant's directory: store.db, started and pki/
 	GoldenDir string                 // shared with the other cells of this version
 	// Socket is the path of the unix socket on which a tenant's API speaks TLS; it
 	// has 107 bytes at most (unix(7)), and its directory exists.

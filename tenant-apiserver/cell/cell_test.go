@@ -134,6 +134,34 @@ func TestCell(t *testing.T) {
 		}
 	})
 
+	t.Run("a tenant that lost its store is not given an empty one", func(t *testing.T) {
+		lost := tenantOf("uid-lost", "lost")
+		if s, err := client.Put(t.Context(), lost); err != nil || s.Phase != cell.Ready {
+			t.Fatalf("Put = %+v, %v", s, err)
+		}
+		if err := client.Delete(t.Context(), "uid-lost"); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "uid-lost", "store.db")
+		if err := os.Rename(path, path+".backup"); err != nil {
+			t.Fatal(err)
+		}
+		s, err := client.Put(t.Context(), lost)
+		if err != nil || s.Phase != cell.Failed || s.Reason != cell.ReasonStoreMissing || !strings.Contains(s.Message, "put it back") {
+			t.Errorf("Put = %+v, %v", s, err)
+		}
+		if _, err := os.Stat(path); err == nil {
+			t.Error("it has a store")
+		}
+		if err := os.Rename(path+".backup", path); err != nil {
+			t.Fatal(err)
+		}
+		await(t, client, "uid-lost", func(s cell.Status) bool { return s.Phase == cell.Ready })
+		if err := client.Delete(t.Context(), "uid-lost"); err != nil {
+			t.Fatal(err)
+		}
+	})
+
 	t.Run("a tenant with damaged keys fails alone", func(t *testing.T) {
 		b := tenantOf("uid-b", "b")
 		if err := os.MkdirAll(filepath.Join(dir, "uid-b", "pki"), 0o700); err != nil {

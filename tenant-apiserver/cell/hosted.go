@@ -111,7 +111,7 @@ var reasons = []struct {
 	cause  error
 	reason string
 }{
-	{store.ErrCorrupt, ReasonStoreCorrupt}, {store.ErrForeign, ReasonStoreForeign},
+	{errStoreMissing, ReasonStoreMissing}, {store.ErrCorrupt, ReasonStoreCorrupt}, {store.ErrForeign, ReasonStoreForeign},
 	{store.ErrNewerFormat, ReasonStoreNewer}, {store.ErrInUse, ReasonStoreInUse},
 	{store.ErrNoSpace, ReasonDiskFull}, {syscall.ENOSPC, ReasonDiskFull}, {syscall.EDQUOT, ReasonDiskFull},
 	{store.ErrFailed, ReasonStoreFailed},
@@ -143,6 +143,9 @@ func (h *hosted) once() (err error) {
 			err = fmt.Errorf("%w: %w", cmp.Or(err, errEnded), stopErr)
 		}
 	}()
+	if err := markStarted(h.cell.config.Dir(h.tenant.ID)); err != nil {
+		return err
+	}
 	listener, err := listen(h.cell.config.Socket(h.tenant.ID))
 	if err != nil {
 		return err
@@ -174,6 +177,9 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the tenant's directory: %w", err)
 	}
+	if err := checkStore(dir); err != nil {
+		return nil, err
+	}
 	authority, err := pki.LoadOrCreate(PKIDir(dir), "sublet-tenant-"+t.Name)
 	if err != nil {
 		return nil, err
@@ -183,7 +189,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 	return server.Start(ctx, server.Config{
 		Name:         t.Name,
 		ID:           string(t.ID),
-		StorePath:    filepath.Join(dir, "store.db"),
+		StorePath:    storePath(dir),
 		GoldenDir:    h.cell.config.GoldenDir,
 		PKI:          authority,
 		ServiceCIDR:  t.ServiceCIDR,

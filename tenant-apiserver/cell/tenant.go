@@ -52,6 +52,7 @@ const (
 const (
 	ReasonStoreCorrupt = "StoreCorrupt"
 	ReasonStoreForeign = "StoreForeign"
+	ReasonStoreMissing = "StoreMissing" // of a tenant that has run before
 	ReasonStoreNewer   = "StoreNewerFormat"
 	ReasonStoreInUse   = "StoreInUse"
 	ReasonStoreFailed  = "StoreFailed" // a disk error; the store is opened again

@@ -1,0 +1,43 @@
+package cell
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// errStoreMissing means that a tenant which has run before has no store.
+var errStoreMissing = errors.New("the store is missing")
+
+// storePath returns where the store is in a tenant's directory; startedPath the
+// file that says that there has been one.
+func storePath(dir string) string   { return filepath.Join(dir, "store.db") }
+func startedPath(dir string) string { return filepath.Join(dir, "started") }
+
+// checkStore refuses to start a tenant that lost its store: it would get a new,
+// empty one, and its pods, which that does not know, would be removed.
+func checkStore(dir string) error {
+	if _, err := os.Stat(startedPath(dir)); errors.Is(err, fs.ErrNotExist) {
+		return nil // the first start
+	} else if err != nil {
+		return fmt.Errorf("find out whether the tenant has run before: %w", err)
+	}
+	_, err := os.Stat(storePath(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("open store %s: %w, though the tenant has run before; put it back from a backup, or delete the tenant", storePath(dir), errStoreMissing)
+	}
+	if err != nil {
+		return fmt.Errorf("open store %s: %w", storePath(dir), err)
+	}
+	return nil
+}
+
+// markStarted records that the tenant has a store from now on.
+func markStarted(dir string) error {
+	if err := os.WriteFile(startedPath(dir), nil, 0o600); err != nil {
+		return fmt.Errorf("record that the tenant has run: %w", err)
+	}
+	return nil
+}
