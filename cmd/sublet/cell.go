@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,6 +26,13 @@ import (
 
 // cellDrain is what requests to a cell get to end at shutdown.
 const cellDrain = 2 * time.Second
+
+// cellGC is how much a cell's heap may grow, in percent, before garbage is
+// collected. A cell's heap is mostly what its tenants keep for good, so Go's
+// usual 100 means as much garbage again: with twenty tenants writing at once a
+// cell came to 2.1 GB instead of 1.4, for an eighth less processor time. Idle
+// cells hardly differ. The environment's GOGC wins.
+const cellGC = 50
 
 func newCell(a *app) *cobra.Command {
 	var name string
@@ -70,6 +78,9 @@ func (a *app) runProcess(ctx context.Context, name string, work func(context.Con
 
 // cell hosts tenants until ctx ends.
 func (a *app) cell(ctx context.Context, name string) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(cellGC)
+	}
 	host, err := clientcmd.BuildConfigFromFlags("", a.dir.cellConfig(name))
 	if err != nil {
 		return fmt.Errorf("read the cell's kubeconfig, which `sublet server` writes: %w", err)
