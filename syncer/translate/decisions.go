@@ -1,7 +1,5 @@
 package translate
 
-import "sublet.dev/isolation/tenant"
-
 // verdict is what becomes of a field of a tenant's pod.
 type verdict int
 
@@ -214,16 +212,3 @@ var containerFields = with(
 		"TerminationMessagePath", "TerminationMessagePolicy", "ImagePullPolicy", "SecurityContext", "Stdin", "StdinOnce", "TTY"),
 	all(translated, "EnvFrom", "Env"),
 	fields{"VolumeDevices": refuse(whyDevices)})
-
-// The annotations on host pods that are not marks of ownership. They carry what
-// the kubelet shows to the containers through the downward API.
-const (
-	// annotationGeneration is the tenant pod's generation that the host pod follows.
-	annotationGeneration = tenant.Domain + "/tenant-generation"
-	// annotationLabels and annotationAnnotations hold all of the tenant's, in the
-	// form that the downward API gives them.
-	annotationLabels      = tenant.Domain + "/tenant-labels"
-	annotationAnnotations = tenant.Domain + "/tenant-annotations"
-	// annotationField precedes the hash of a field path that has no mark.
-	annotationField = tenant.Domain + "/field-"
-)

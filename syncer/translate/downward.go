@@ -52,13 +52,13 @@ func (b *podBuilder) field(from *corev1.ObjectFieldSelector) *corev1.ObjectField
 // the path has no value, which the kubelet shows as an empty one.
 func (b *podBuilder) value(path string) (key, value string, ok bool) {
 	hash := sha256.Sum256([]byte(path))
-	key = annotationField + hex.EncodeToString(hash[:8])
+	key = tenant.AnnotationField + hex.EncodeToString(hash[:8])
 	object := &b.tenantPod.ObjectMeta
 	switch path {
 	case "metadata.labels":
-		return annotationLabels, formatMap(object.Labels), true
+		return tenant.AnnotationLabels, formatMap(object.Labels), true
 	case "metadata.annotations":
-		return annotationAnnotations, formatMap(object.Annotations), true
+		return tenant.AnnotationAnnotations, formatMap(object.Annotations), true
 	case "spec.serviceAccountName":
 		return key, b.tenantPod.Spec.ServiceAccountName, true
 	}

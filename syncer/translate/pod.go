@@ -60,7 +60,7 @@ func (b *podBuilder) build() *corev1.Pod {
 	for k, v := range tenant.HostLabels(b.tenantPod.Labels) {
 		meta.Labels[k] = v
 	}
-	b.annotations[annotationGeneration] = strconv.FormatInt(b.tenantPod.Generation, 10)
+	b.annotations[tenant.AnnotationGeneration] = strconv.FormatInt(b.tenantPod.Generation, 10)
 	return &corev1.Pod{ObjectMeta: meta, Spec: b.spec()}
 }
 

@@ -7,6 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"sublet.dev/isolation/tenant"
 )
 
 // hostConditions are the conditions of pods that the host decides. All others are
@@ -63,7 +65,7 @@ func (t Translation) PodStatus(tenantPod, hostPod *corev1.Pod) (*corev1.Pod, boo
 // observed returns the generation of the tenant's pod that the host's kubelet has
 // seen: the present one until it has seen the newest.
 func observed(tenantPod, hostPod *corev1.Pod) int64 {
-	generation, err := strconv.ParseInt(hostPod.Annotations[annotationGeneration], 10, 64)
+	generation, err := strconv.ParseInt(hostPod.Annotations[tenant.AnnotationGeneration], 10, 64)
 	if err != nil || hostPod.Status.ObservedGeneration < hostPod.Generation {
 		return tenantPod.Status.ObservedGeneration
 	}
