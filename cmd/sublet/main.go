@@ -36,16 +36,27 @@ func Main() int {
 		podnet.PluginMain()
 		return exitOK
 	}
+	ctx, stop := interruptible()
+	defer stop()
+	return run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+}
+
+// interruptible returns a context that ends with the first signal that asks the
+// process to end. A second SIGINT or SIGTERM ends the process at once.
+func interruptible() (ctx context.Context, stop func()) {
 	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	hangup := make(chan os.Signal, 1)
 	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)
 		ends = append(ends, syscall.SIGHUP) // its terminal was closed
-		// One closed terminal is told by the kernel and by the shell.
-		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+		// A second SIGHUP means the same: the kernel and the shell both send one.
+		signal.Notify(hangup, syscall.SIGHUP)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), ends...)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second SIGINT or SIGTERM ends the process at once
-	return run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+	ctx, unregister := signal.NotifyContext(context.Background(), ends...)
+	context.AfterFunc(ctx, unregister)
+	return ctx, func() {
+		unregister()
+		signal.Stop(hangup)
+	}
 }
 
 // survivePipes keeps a command going when who read its output has ended, so that

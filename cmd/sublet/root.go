@@ -61,10 +61,9 @@ tenants share. Start a machine with "sublet up"; then, in another shell:
   sublet kubeconfig acme > acme.kubeconfig  for the tenant`,
 		Version:       version,
 		SilenceErrors: true, SilenceUsage: true,
-		SuggestionsMinimumDistance: 2,
-		Args:                       noCommand,
-		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE:          a.prepare,
+		Args:              noCommand,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: a.prepare,
 	}
 	root.PersistentFlags().String("data-dir", "", "where Sublet keeps its state (default $"+envDataDir+", or "+defaultDataDir+")")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -137,6 +136,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	err := fmt.Sprintf("unknown command %q", args[0])
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		path := cmd.CommandPath() + " "
 		err += ": did you mean `" + path + strings.Join(near, "` or `"+path) + "`?"

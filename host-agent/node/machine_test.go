@@ -40,6 +40,17 @@ func TestCheckSaysWhatToDo(t *testing.T) {
 	if err := Check(missing, netip.MustParseAddr("127.0.0.1")); err == nil || !strings.Contains(err.Error(), "runsc") || !strings.Contains(err.Error(), "make deps") {
 		t.Errorf("without runsc: %v", err)
 	}
+	unfit := complete(t)
+	if err := os.Chmod(unfit.bin("runsc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(unfit, netip.MustParseAddr("127.0.0.1")); err == nil || !strings.Contains(err.Error(), "not a program that can be run") {
+		t.Errorf("with a runsc that is no program: %v", err)
+	}
+	// 192.0.2.0/24 is TEST-NET-1 (RFC 5737).
+	if err := Check(complete(t), netip.MustParseAddr("192.0.2.77")); err == nil || !strings.Contains(err.Error(), "--node-ip") {
+		t.Errorf("with an address of another machine: %v", err)
+	}
 	// Another address of loopback, so that a node on this machine is not met.
 	at := netip.MustParseAddrPort("127.83.85.66:10250")
 	l, err := net.Listen("tcp", at.String())

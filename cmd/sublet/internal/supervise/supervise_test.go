@@ -31,6 +31,11 @@ func child(dir, mode, build string) int {
 		fmt.Fprintln(os.Stderr, "the last words")
 		return 7
 	}
+	if mode == "fail and log" {
+		fmt.Fprintln(os.Stderr, "exe: the error")
+		fmt.Fprintln(os.Stderr, "what was logged after it")
+		return 7
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	c, err := supervise.Take(supervise.SlotIn(dir, "kid"), build)
@@ -182,12 +187,14 @@ func TestReplacesAnotherBuild(t *testing.T) {
 }
 
 func TestGivesUp(t *testing.T) {
-	s := spec(t, t.TempDir(), "fail", "b1")
-	s.Tries = 2
-	err := supervise.Run(t.Context(), s)
-	var gaveUp *supervise.GaveUpError
-	if !errors.As(err, &gaveUp) || !strings.Contains(err.Error(), "exit status 7: the last words") {
-		t.Fatalf("Run = %v", err)
+	for mode, says := range map[string]string{"fail": "exit status 7: the last words", "fail and log": "exit status 7: exe: the error"} {
+		s := spec(t, t.TempDir(), mode, "b1")
+		s.Tries = 2
+		err := supervise.Run(t.Context(), s)
+		var gaveUp *supervise.GaveUpError
+		if !errors.As(err, &gaveUp) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: Run = %v", mode, err)
+		}
 	}
 }
 

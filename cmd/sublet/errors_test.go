@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"sublet.dev/api/v1alpha1"
+)
+
+// Whatever keeps the host API from answering, the message says what to do.
+func TestExplain(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		says string
+	}{
+		"nobody listens":  {&url.Error{Op: "Get", URL: "https://x", Err: syscall.ECONNREFUSED}, "is `sublet up` running?"},
+		"another host":    {&url.Error{Op: "Get", URL: "https://x", Err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}}, "not for the host API that answers"},
+		"expired key":     {apierrors.NewUnauthorized("no"), "restart `sublet up`, which writes it anew"},
+		"a tenant's key":  {&meta.NoKindMatchError{GroupKind: schema.GroupKind{Group: v1alpha1.GroupVersion.Group}}, "not for a host API of Sublet"},
+		"anything beside": {errors.New("as it is"), "as it is"},
+	} {
+		wrapped := fmt.Errorf("list: %w", c.err)
+		if got := explain(wrapped); !strings.Contains(got.Error(), c.says) {
+			t.Errorf("%s: %q does not say %q", name, got, c.says)
+		}
+	}
+	for _, err := range []error{nil, context.Canceled, context.DeadlineExceeded} {
+		if got := explain(err); got != err {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+}
+
+// A closed terminal asks twice, by the kernel and by the shell: it ends a command
+// in order, not in the middle of its end.
+func TestClosedTerminal(t *testing.T) {
+	ctx, stop := interruptible()
+	defer stop()
+	for range 3 {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		<-ctx.Done()
+	}
+}
