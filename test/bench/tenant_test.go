@@ -1,7 +1,9 @@
 package bench_test
 
 import (
+	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,17 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
+
 	"sublet.dev/test/machine"
 )
 
 func TestMain(m *testing.M) { os.Exit(machine.Main(m)) }
-
-// create makes a tenant that ends with the benchmark.
-func create(b *testing.B, name string) {
-	b.Helper()
-	machine.Sublet(b, "create", name, "--wait")
-	b.Cleanup(func() { machine.Sublet(b, "delete", name, "--wait", "--ignore-not-found") })
-}
 
 // BenchmarkTenant measures, from the start of `sublet create`: the first answer of
 // kubectl, and the whole quickstart Running.
@@ -30,7 +27,7 @@ func BenchmarkTenant(b *testing.B) {
 	for b.Loop() {
 		name := fmt.Sprintf("bench-%d", len(answer))
 		start := time.Now()
-		create(b, name)
+		machine.Sublet(b, "create", name, "--wait")
 		machine.Kubectl(b, name, "get", "namespace", "default")
 		answer = append(answer, time.Since(start))
 		machine.Kubectl(b, name, "apply", "-f", filepath.Join(machine.Root, "examples/quickstart/quickstart.yaml"))
@@ -53,13 +50,47 @@ func median(d []time.Duration) float64 {
 func BenchmarkCellMemory(b *testing.B) {
 	machine.Running(b)
 	for b.Loop() {
-		for n := range 3 {
-			if n > 0 {
-				create(b, fmt.Sprintf("memory-%d", n))
-			}
-			b.ReportMetric(anonymous(b, machine.PidOf(b, machine.CellPID)), fmt.Sprintf("MiB/%d-tenants", n))
+		cell := freshCell(b)
+		b.ReportMetric(settled(b, cell), "MiB/0-tenants")
+		for n := 1; n <= 2; n++ {
+			machine.Sublet(b, "create", fmt.Sprintf("memory-%d", n), "--wait")
+			b.ReportMetric(settled(b, cell), fmt.Sprintf("MiB/%d-tenants", n))
+		}
+		for n := 1; n <= 2; n++ {
+			machine.Sublet(b, "delete", fmt.Sprintf("memory-%d", n), "--wait")
 		}
 	}
+}
+
+// freshCell has the cell start anew, for a heap that has grown stays so, and returns
+// its process id.
+func freshCell(b *testing.B) int {
+	b.Helper()
+	before := machine.PidOf(b, machine.CellPID)
+	machine.Kill(b, machine.CellPID)
+	machine.Eventually(b, "the cell is started again", func() error {
+		if now, err := machine.ReadPID(machine.CellPID); err != nil || now == before {
+			return fmt.Errorf("pid %d, %w", now, err)
+		}
+		return nil
+	})
+	return machine.PidOf(b, machine.CellPID)
+}
+
+// settled waits until a process's anonymous memory changes by less than 1 MiB in
+// five seconds, and returns it.
+func settled(b *testing.B, pid int) float64 {
+	b.Helper()
+	last := -1.0
+	err := wait.PollUntilContextTimeout(b.Context(), 5*time.Second, 2*time.Minute, true, func(context.Context) (bool, error) {
+		before := last
+		last = anonymous(b, pid)
+		return math.Abs(last-before) < 1, nil
+	})
+	if err != nil {
+		b.Fatalf("the cell's memory does not settle: %v", err)
+	}
+	return last
 }
 
 // anonymous returns a process's anonymous memory in MiB (proc(5), smaps_rollup).
