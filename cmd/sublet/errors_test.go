@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -46,6 +47,10 @@ func TestExplain(t *testing.T) {
 // A closed terminal asks twice, by the kernel and by the shell: it ends a command
 // in order, not in the middle of its end.
 func TestClosedTerminal(t *testing.T) {
+	// Whoever runs the tests may ignore SIGHUP; to listen to it once ends that.
+	heard := make(chan os.Signal, 3)
+	signal.Notify(heard, syscall.SIGHUP)
+	defer signal.Stop(heard)
 	ctx, stop := interruptible()
 	defer stop()
 	for range 3 {
