@@ -51,6 +51,7 @@ finish() {
 	[ -z "$up" ] || kill -INT "$up" 2>/dev/null || true
 	[ -z "$up" ] || wait "$up" 2>/dev/null || true
 	sublet down --purge >>"$log" 2>&1 || code=1
+	if [ $code = 0 ]; then rm -f "$log"; else printf 'demo: the whole log is %s\n' "$log" >&2; fi
 	exit $code
 }
 trap finish EXIT
