@@ -47,7 +47,7 @@ lint: ## go vet and staticcheck
 	go tool staticcheck ./...
 
 .PHONY: test
-test: build deps images lint ## every test, on real containers (root)
+test: build deps peers images lint ## every test, on real containers (root)
 	go test -timeout 45m -p 1 -ldflags '-s -w $(K8S_LDFLAGS)' ./...
 
 .PHONY: bench

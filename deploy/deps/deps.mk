@@ -3,3 +3,7 @@
 .PHONY: deps
 deps: ## containerd, runc, gVisor, CNI plugins, kubectl and the node's images in bin/ (root; once)
 	@./deploy/deps/deps.sh
+
+.PHONY: peers
+peers: ## what storage is compared with in bin/peers/: a real etcd
+	@./deploy/deps/peers.sh

@@ -19,30 +19,8 @@ STAMPS=$NODE/.made
 mkdir -p "$NODE/cni" "$NODE/images" "$STAMPS"
 export GOFLAGS="-buildvcs=false -trimpath" CGO_ENABLED=0
 
-say() { printf 'deps: %s\n' "$*"; }
-
-# One run at a time: a second one waits and then finds everything made.
-exec 9>"$STAMPS/lock"
-flock -n 9 || { say "another run is at work: waiting for it"; flock 9; }
-
-# step NAME FINGERPRINT FILES -- COMMAND...: runs COMMAND unless it was run for
-# this fingerprint (a version, or a digest of sources) and all FILES are there.
-step() {
-	local name=$1 fingerprint=$2 files=() file begun=$SECONDS
-	shift 2
-	while [[ $1 != -- ]]; do files+=("$1"); shift; done
-	shift
-	local stamp=$STAMPS/$name
-	if [[ -f $stamp && $(<"$stamp") == "$fingerprint" ]]; then
-		for file in "${files[@]}"; do [[ -e $file ]] || break; done
-		[[ -e $file ]] && { say "$name: there already"; return; }
-	fi
-	say "$name: making it ..."
-	rm -f "$stamp"
-	"$@"
-	printf '%s' "$fingerprint" >"$stamp"
-	say "$name: made in $((SECONDS - begun)) s"
-}
+# shellcheck source=deploy/deps/steps.sh
+. deploy/deps/steps.sh
 
 # install_to DIR LDFLAGS PACKAGE@VERSION...: go install into a folder.
 install_to() {
@@ -101,8 +79,6 @@ image() {
 	go build -ldflags "-s -w" -o "$STAMPS/$1" "./test/images/$1"
 	go run ./test/images/mkimage -o "$NODE/images/$1.tar" -ref "sublet.dev/$1:1" -user 65532:65532 "$STAMPS/$1"
 }
-
-digest() { find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-32; }
 
 GO=$(go env GOVERSION GOARCH | tr '\n' ' ')
 debian_packages

@@ -1,0 +1,31 @@
+# shellcheck shell=bash
+# Steps that are done once: sourced by the scripts beside it, which set STAMPS, an
+# existing folder that remembers what was done.
+
+say() { printf 'deps: %s\n' "$*"; }
+
+# One run at a time: a second one waits and then finds everything made.
+exec 9>"$STAMPS/lock"
+flock -n 9 || { say "another run is at work: waiting for it"; flock 9; }
+
+# step NAME FINGERPRINT FILES -- COMMAND...: runs COMMAND unless it was run for
+# this fingerprint (a version, or a digest of sources) and all FILES are there.
+step() {
+	local name=$1 fingerprint=$2 files=() file begun=$SECONDS
+	shift 2
+	while [[ $1 != -- ]]; do files+=("$1"); shift; done
+	shift
+	local stamp=$STAMPS/$name
+	if [[ -f $stamp && $(<"$stamp") == "$fingerprint" ]]; then
+		for file in "${files[@]}"; do [[ -e $file ]] || break; done
+		[[ -e $file ]] && { say "$name: there already"; return; }
+	fi
+	say "$name: making it ..."
+	rm -f "$stamp"
+	"$@"
+	printf '%s' "$fingerprint" >"$stamp"
+	say "$name: made in $((SECONDS - begun)) s"
+}
+
+# digest FILES AND FOLDERS: one digest of all that they contain.
+digest() { find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-32; }
