@@ -58,6 +58,12 @@ type VirtualClusterSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="the sandbox can't be changed: create another tenant"
 	// +optional
 	Sandbox string `json:"sandbox,omitempty"`
+	// Store is where the tenant's cluster is kept. Left out: in a file on the host.
+	// A change is refused when the tenant starts on a store that is not its own:
+	// `sublet store migrate` moves a tenant.
+	//
+	// +optional
+	Store *StoreSpec `json:"store,omitempty"`
 }
 
 // VirtualClusterStatus is what the manager reports. Once given, Namespace,
