@@ -1,0 +1,351 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// maxProblems bounds a report: a file with more is not worth a longer list.
+const maxProblems = 100
+
+// Report is what a check found.
+type Report struct {
+	Stats
+	// Keys live, Tombstones deleted and still in the history, Records in the
+	// log, Leases: how many were looked at. Writes meanwhile may come in between.
+	Keys, Tombstones, Records, Leases int64
+	// ValueBytes is the sum of the live values, Largest the key of the longest.
+	ValueBytes   int64
+	Largest      string
+	LargestBytes int64
+	// Problems say what is damaged, in words; empty: nothing was found.
+	Problems []string
+}
+
+// OK says whether no problem was found.
+func (r Report) OK() bool { return len(r.Problems) == 0 }
+
+// Check is one look through all of an open store, in steps, each in a read
+// transaction of its own: every value's checksum and form, and that the log, the
+// keys and the leases name each other, so that a page that lost entries is
+// noticed too. It is used by one goroutine.
+type Check struct {
+	s      *Store
+	report Report
+	bucket int    // of counted
+	after  []byte // the last key looked at
+	last   int64  // revision of the last log record looked at
+}
+
+// NewCheck begins a check at the first key.
+func (s *Store) NewCheck() *Check { return &Check{s: s} }
+
+// Step looks at the next n entries at most; done is true after the last one.
+// Damage puts the store out of service (see [Store.Failed]) and is an error that
+// wraps ErrCorrupt; other errors say that the check cannot go on.
+func (c *Check) Step(ctx context.Context, n int) (done bool, err error) {
+	err = c.s.view(ctx, func(snap snapshot) error {
+		if err := c.step(snap, n); err != nil {
+			return err
+		}
+		if len(c.report.Problems) > 0 {
+			return fmt.Errorf("%w: %s", ErrCorrupt, c.report.Problems[0])
+		}
+		return nil
+	})
+	return c.bucket == len(counted), err
+}
+
+// Report returns what was found so far.
+func (c *Check) Report() Report { return c.report }
+
+// CheckNow runs a whole check without pause.
+func (s *Store) CheckNow(ctx context.Context) (Report, error) {
+	c := s.NewCheck()
+	for {
+		done, err := c.Step(ctx, sliceEntries)
+		if err != nil || done {
+			return c.Report(), err
+		}
+	}
+}
+
+// sliceEntries bounds one read transaction of a check that does not pause.
+const sliceEntries = 4096
+
+// step looks at n entries of one snapshot.
+func (c *Check) step(snap snapshot, n int) error {
+	c.report.Stats = statsOf(snap)
+	for n > 0 && c.bucket < len(counted) && len(c.report.Problems) < maxProblems {
+		name := counted[c.bucket]
+		b := snap.tx.Bucket(name)
+		if b == nil {
+			return fmt.Errorf("%w: it has no bucket %s", ErrCorrupt, name)
+		}
+		cursor := b.Cursor()
+		k, v := c.seek(cursor)
+		for ; k != nil && n > 0; k, v = cursor.Next() {
+			c.entry(snap, name, k, v)
+			c.after = append(c.after[:0], k...)
+			n--
+		}
+		if k == nil {
+			c.endBucket(snap, name)
+			c.bucket, c.after = c.bucket+1, nil
+		}
+	}
+	return nil
+}
+
+func (c *Check) seek(cursor *bolt.Cursor) (k, v []byte) {
+	if c.after == nil {
+		return cursor.First()
+	}
+	k, v = cursor.Seek(c.after)
+	if bytes.Equal(k, c.after) {
+		return cursor.Next()
+	}
+	return k, v
+}
+
+func (c *Check) problem(format string, args ...any) {
+	if len(c.report.Problems) < maxProblems {
+		c.report.Problems = append(c.report.Problems, fmt.Sprintf(format, args...))
+	}
+}
+
+// entry checks one entry by itself, and then against the others.
+func (c *Check) entry(snap snapshot, bucket, key, sealed []byte) {
+	err := checkValue(bucket, key, sealed)
+	if err == nil {
+		switch string(bucket) {
+		case string(bucketCur):
+			err = c.key(snap, key, sealed)
+		case string(bucketLog):
+			err = c.record(snap, key, sealed)
+		case string(bucketLease):
+			c.report.Leases++
+			err = checkLease(snap, key)
+		case string(bucketDue):
+			err = checkDue(snap, key)
+		case string(bucketHeld):
+			err = checkHeld(snap, key)
+		}
+	}
+	if err != nil {
+		c.problem("%v", err)
+	}
+}
+
+// key wants the record that cur leads to, saying the same.
+func (c *Check) key(snap snapshot, key, sealed []byte) error {
+	e, err := openEntry(key, sealed)
+	if err != nil {
+		return err
+	}
+	r, err := snap.record(e.at)
+	if err != nil {
+		return fmt.Errorf("key %q: %w", key, err)
+	}
+	if !bytes.Equal(r.key, key) || r.deleted == e.live() || r.create != e.create || r.version != e.version || r.lease != e.lease {
+		return fmt.Errorf("%w: key %q and its record %d/%d disagree", ErrCorrupt, key, e.at.rev, e.at.sub)
+	}
+	if !e.live() {
+		c.report.Tombstones++
+		return nil
+	}
+	c.report.Keys++
+	c.report.ValueBytes += int64(len(r.value))
+	if n := int64(len(r.value)); n > c.report.LargestBytes {
+		c.report.Largest, c.report.LargestBytes = string(key), n
+	}
+	if e.lease != 0 && snap.tx.Bucket(bucketHeld).Get(append(heldPrefix(e.lease), key...)) == nil {
+		return fmt.Errorf("%w: key %q is not in the index of its lease", ErrCorrupt, key)
+	}
+	return nil
+}
+
+// record wants a log record to be known to its key, and the ones before it to
+// be there, for the key and in the log.
+func (c *Check) record(snap snapshot, place, sealed []byte) error {
+	c.report.Records++
+	at, err := decodePos(place)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if next := c.contiguous(snap); at.rev > next {
+		c.problem("%v: log records of the revisions %d to %d are missing", ErrCorrupt, next, at.rev-1)
+	}
+	c.last = at.rev
+	if at.rev > snap.head.rev {
+		return fmt.Errorf("%w: the log is ahead of its head", ErrCorrupt)
+	}
+	r, err := openRecord(place, sealed)
+	if err != nil {
+		return err
+	}
+	e, err := snap.entry(r.key)
+	if err != nil {
+		return err
+	}
+	if at.rev >= snap.head.compacted && (e.at.rev < at.rev || e.at.rev == at.rev && e.at.sub < at.sub) {
+		return fmt.Errorf("%w: log record %d/%d is not known to its key %q", ErrCorrupt, at.rev, at.sub, r.key)
+	}
+	if r.prev == (pos{}) {
+		return nil
+	}
+	_, found, err := snap.lookup(r.prev)
+	if err == nil && !found {
+		err = snap.missing(r.prev)
+	}
+	return err
+}
+
+func checkLease(snap snapshot, key []byte) error {
+	l, err := readLease(snap.tx.Bucket(bucketLease), idOf(key))
+	if err == nil && snap.tx.Bucket(bucketDue).Get(dueKey(idOf(key), l)) == nil {
+		err = fmt.Errorf("%w: lease %d would never end", ErrCorrupt, idOf(key))
+	}
+	return err
+}
+
+func checkDue(snap snapshot, key []byte) error {
+	if len(key) != 16 {
+		return fmt.Errorf("%w: due/%x", ErrCorrupt, key)
+	}
+	l, err := readLease(snap.tx.Bucket(bucketLease), idOf(key[8:]))
+	if err != nil || l.deadline != idOf(key) {
+		return fmt.Errorf("%w: lease %d is due at a time that is not its end", ErrCorrupt, idOf(key[8:]))
+	}
+	return nil
+}
+
+func checkHeld(snap snapshot, key []byte) error {
+	if len(key) <= 8 {
+		return fmt.Errorf("%w: held/%x", ErrCorrupt, key)
+	}
+	e, err := snap.entry(key[8:])
+	if err != nil {
+		return err
+	}
+	if _, leaseErr := readLease(snap.tx.Bucket(bucketLease), idOf(key)); leaseErr != nil || !e.live() || e.lease != idOf(key) {
+		return fmt.Errorf("%w: the index of lease %d names key %q, which does not hang on it", ErrCorrupt, idOf(key), key[8:])
+	}
+	return nil
+}
+
+// endBucket checks what only the end of a bucket can tell.
+func (c *Check) endBucket(snap snapshot, name []byte) {
+	if next := c.contiguous(snap); bytes.Equal(name, bucketLog) && next <= snap.head.rev {
+		c.problem("%v: log records of the revisions %d to %d are missing", ErrCorrupt, next, snap.head.rev)
+	}
+}
+
+// contiguous returns the revision that must come next in the log: compaction
+// takes none above the compacted one, and the first revision writes nothing.
+func (c *Check) contiguous(snap snapshot) int64 {
+	return max(c.last, snap.head.compacted, 1) + 1
+}
+
+func statsOf(snap snapshot) Stats {
+	return Stats{FileBytes: snap.tx.Size(), Revision: snap.head.rev, Compacted: snap.head.compacted, ID: snap.head.id}
+}
+
+// CheckFile looks through the closed store at path without changing it: the
+// pages, the number of entries of each bucket, and what [Check] looks at. Damage
+// is told in the report. An error says that nothing could be looked at: ErrInUse,
+// ErrForeign, ErrNewerFormat, or that of the disk.
+func CheckFile(ctx context.Context, path string) (Report, error) {
+	r, err := checkFile(ctx, path)
+	if errors.Is(err, ErrCorrupt) {
+		r.Problems, err = append(r.Problems, err.Error()), nil
+	}
+	if err != nil {
+		return r, fmt.Errorf("check store %s: %w%s", path, err, advice(err))
+	}
+	return r, nil
+}
+
+func checkFile(ctx context.Context, path string) (Report, error) {
+	var r Report
+	err := readClosed(path, func(db *bolt.DB) error {
+		return db.View(func(tx *bolt.Tx) error {
+			if _, err := checkHeadOnly(tx); err != nil {
+				return err
+			}
+			snap, err := newSnapshot(tx)
+			if err != nil {
+				return err
+			}
+			c := &Check{}
+			defer func() { r = c.report }()
+			for c.bucket < len(counted) && len(c.report.Problems) < maxProblems {
+				if err := errors.Join(ctx.Err(), c.step(snap, sliceEntries)); err != nil {
+					return err
+				}
+			}
+			if len(c.report.Problems) == 0 {
+				_, err = checkContents(tx) // counts
+			}
+			return err
+		})
+	})
+	return r, err
+}
+
+// checkHeadOnly says whether the rest of the file can be understood.
+func checkHeadOnly(tx *bolt.Tx) (head, error) {
+	meta := tx.Bucket(bucketMeta)
+	if meta == nil {
+		return head{}, fmt.Errorf("%w: it is a bbolt file of another program", ErrForeign)
+	}
+	h, err := readHead(meta)
+	if err == nil && h.format != format {
+		err = fmt.Errorf("%w: %d, this release knows %d", ErrNewerFormat, h.format, format)
+	}
+	return h, err
+}
+
+// readClosed runs f on the file at path, which nobody else has open and which
+// stays as it is.
+func readClosed(path string, f func(*bolt.DB) error) error {
+	file, err := os.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%w: it is not a regular file", ErrForeign)
+	}
+	if err == nil {
+		err = lockFile(file, info)
+	}
+	if err == nil {
+		info, err = file.Stat()
+	}
+	if err == nil {
+		err = checkPages(file, info.Size())
+	}
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	err = guard(func() error {
+		o := boltOptions(Options{}.withDefaults(), info.Size(), file)
+		o.ReadOnly = true
+		db, err := bolt.Open(path, 0o600, o)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f(db), db.Close())
+	})
+	if closeErr := file.Close(); !errors.Is(closeErr, fs.ErrClosed) {
+		err = errors.Join(err, closeErr)
+	}
+	return err
+}
