@@ -19,9 +19,14 @@ var GroupVersion = schema.GroupVersion{Group: "sublet.dev", Version: "v1alpha1"}
 //go:embed sublet.dev_virtualclusters.yaml
 var VirtualClusterManifest []byte
 
+// PlanManifest is that of Plan.
+//
+//go:embed sublet.dev_plans.yaml
+var PlanManifest []byte
+
 // AddToScheme makes the package's types known to a scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &VirtualCluster{}, &VirtualClusterList{})
+	s.AddKnownTypes(GroupVersion, &VirtualCluster{}, &VirtualClusterList{}, &Plan{}, &PlanList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

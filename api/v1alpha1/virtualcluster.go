@@ -23,6 +23,8 @@ const (
 	ConditionFenced = "Fenced"
 	// ConditionReady is true while the tenant's API answers.
 	ConditionReady = "Ready"
+	// ConditionPlanApplied is true while the tenant has what its plan says.
+	ConditionPlanApplied = "PlanApplied"
 )
 
 // Finalizer keeps a VirtualCluster until everything it stands for is gone.
@@ -34,6 +36,7 @@ const Finalizer = "sublet.dev/teardown"
 // +kubebuilder:resource:scope=Cluster,shortName=vc
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Plan",type=string,JSONPath=`.spec.plan`
 // +kubebuilder:printcolumn:name="Sandbox",type=string,JSONPath=`.spec.sandbox`
 // +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.status.namespace`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -49,13 +52,23 @@ type VirtualCluster struct {
 }
 
 // VirtualClusterSpec is what the provider asks for.
+//
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.sandbox) || (has(self.sandbox) && self.sandbox == oldSelf.sandbox)",message="the sandbox can't be changed: create another tenant"
 type VirtualClusterSpec struct {
-	// Sandbox is what the tenant's pods run in. It can't be changed: pods would
-	// have to be made again.
+	// Plan names the Plan that says what the tenant may have. It can be changed at
+	// any time.
+	//
+	// +kubebuilder:default=small
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Plan string `json:"plan,omitempty"`
+
+	// Sandbox is what the tenant's pods run in, the first of the plan's when none
+	// is given. It can't be changed: pods would have to be made again.
 	//
 	// +kubebuilder:validation:Enum=gvisor;runc-userns
 	// +kubebuilder:default=gvisor
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="the sandbox can't be changed: create another tenant"
 	// +optional
 	Sandbox string `json:"sandbox,omitempty"`
 	// Store is where the tenant's cluster is kept. Left out: in a file on the host.

@@ -111,7 +111,8 @@ func (c *Cell) warm() {
 
 // Put makes the cell host the tenant so and waits until it runs or has failed;
 // when ctx ends before that, the start goes on. It is idempotent: a tenant that is
-// hosted with the same values is left alone, one with others is restarted.
+// hosted with the same values is left alone. One with other terms gets them while
+// it runs; one with other values is restarted.
 func (c *Cell) Put(ctx context.Context, t Tenant) (Status, error) {
 	if err := t.validate(); err != nil {
 		return Status{}, err
@@ -140,9 +141,10 @@ func (c *Cell) place(t Tenant) (h, old *hosted, err error) {
 		return nil, nil, ErrStopping
 	}
 	if h := c.hosted[t.ID]; h != nil {
-		if h.tenant != t || h.ctx.Err() != nil {
+		if !h.tenant.sameBut(t) || h.ctx.Err() != nil {
 			return nil, h, nil
 		}
+		h.setTerms(t.Terms)
 		return h, nil, nil
 	}
 	h = c.newHosted(t)

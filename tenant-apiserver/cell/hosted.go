@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/plan"
 	"sublet.dev/tenant-apiserver/server"
 	"sublet.dev/tenant-apiserver/store"
 )
@@ -43,18 +44,24 @@ type hosted struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has returned
 
-	status Status // guarded by cell.mu
+	terms  atomic.Pointer[plan.Terms] // what the tenant may have now; tenant.Terms is what it began with
+	status Status                     // guarded by cell.mu
 }
 
 // newHosted returns a tenant that does not run yet.
 func (c *Cell) newHosted(t Tenant) *hosted {
 	ctx, cancel := context.WithCancel(c.ctx)
-	return &hosted{
+	h := &hosted{
 		cell: c, tenant: t, ctx: ctx, cancel: cancel, done: make(chan struct{}),
 		log:    c.config.Logger.With("tenant", t.Name, "tenantID", t.ID),
 		status: Status{ID: t.ID, Name: t.Name, Phase: Starting, Since: time.Now()},
 	}
+	h.setTerms(t.Terms)
+	return h
 }
+
+// setTerms changes what the tenant may have, from now on.
+func (h *hosted) setTerms(t plan.Terms) { h.terms.Store(&t) }
 
 // stop ends the tenant and waits for that.
 func (h *hosted) stop(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/plan"
 )
 
 // Tenant is everything that a cell has to know to host a tenant.
@@ -17,6 +18,14 @@ type Tenant struct {
 	// InCluster is where the tenant's pods reach the API behind the Service
 	// default/kubernetes.
 	InCluster netip.AddrPort `json:"inCluster"`
+	// Terms is what the tenant's plan gives it. They may change while it runs.
+	Terms plan.Terms `json:"terms"`
+}
+
+// sameBut says whether two values describe the same tenant, apart from what can be
+// changed without restarting its control plane.
+func (t Tenant) sameBut(o Tenant) bool {
+	return t.Tenant == o.Tenant && t.ServerName == o.ServerName && t.InCluster == o.InCluster && t.Terms.NodePorts == o.Terms.NodePorts
 }
 
 // validate returns an error that names the field which cannot be used.

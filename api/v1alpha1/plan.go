@@ -1,0 +1,201 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// DefaultPlan is the plan of a tenant that names none.
+const DefaultPlan = "small"
+
+// Plan says what the tenants that name it may have. A change of it is a change
+// for all of them; no pod is restarted for it. A plan in use can't be deleted.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster
+// +kubebuilder:printcolumn:name="Sandboxes",type=string,JSONPath=`.spec.sandboxes`
+// +kubebuilder:printcolumn:name="Own cell",type=boolean,JSONPath=`.spec.ownCell`
+// +kubebuilder:printcolumn:name="Idle after",type=string,JSONPath=`.spec.idleAfter`
+// +kubebuilder:printcolumn:name="Store",type=string,JSONPath=`.spec.storeQuota`
+// +kubebuilder:printcolumn:name="Pods",type=string,JSONPath=`.spec.hostResources.pods`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",message="a plan's name is a DNS-1123 label of at most 63 characters"
+type Plan struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +kubebuilder:default={}
+	Spec PlanSpec `json:"spec,omitempty"`
+}
+
+// PlanSpec is what a plan's tenants may have.
+type PlanSpec struct {
+	// Sandboxes are what the tenants' pods may run in. The first is that of a
+	// tenant that asks for none. A tenant's sandbox never changes: taking one away
+	// is refused to new tenants only, and said of the others.
+	//
+	// +kubebuilder:default={gvisor,"runc-userns"}
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:Enum=gvisor;runc-userns
+	// +listType=set
+	Sandboxes []string `json:"sandboxes,omitempty"`
+
+	// OwnCell gives each tenant a process for its control plane alone.
+	//
+	// +kubebuilder:default=false
+	OwnCell bool `json:"ownCell"`
+
+	// IdleAfter is how long nobody may use a control plane before it is put to
+	// sleep; 0s keeps it awake. Its pods do not notice.
+	//
+	// +kubebuilder:default="30m"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('8760h')",message="idleAfter is between 0s and 8760h"
+	IdleAfter *metav1.Duration `json:"idleAfter,omitempty"`
+
+	// StoreQuota bounds what the tenant's API keeps, in bytes of its store.
+	//
+	// +kubebuilder:default="512Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('16Mi')) >= 0",message="storeQuota is at least 16Mi"
+	StoreQuota *resource.Quantity `json:"storeQuota,omitempty"`
+
+	// HostResources is what a tenant may have on the host, as in a ResourceQuota
+	// over its host namespace. What is not named has the default of pods 250,
+	// services 500, configmaps, secrets and count/endpointslices.discovery.k8s.io
+	// 1000 each; cpu and memory are not limited by default. Where they are, each
+	// pod has to say what it needs of them.
+	//
+	// +kubebuilder:default={pods: "250", services: "500"}
+	// +kubebuilder:validation:MaxProperties=24
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k in ['pods','services','configmaps','secrets','persistentvolumeclaims','requests.cpu','requests.memory','requests.ephemeral-storage','requests.storage','limits.cpu','limits.memory','limits.ephemeral-storage','count/endpointslices.discovery.k8s.io'] || k.endsWith('.storageclass.storage.k8s.io/requests.storage'))",message="hostResources knows pods, services, configmaps, secrets, persistentvolumeclaims, count/endpointslices.discovery.k8s.io, requests.storage, CLASS.storageclass.storage.k8s.io/requests.storage, and requests. and limits. of cpu, memory and ephemeral-storage"
+	HostResources map[corev1.ResourceName]resource.Quantity `json:"hostResources,omitempty"`
+
+	// +kubebuilder:default={}
+	Objects ObjectLimits `json:"objects,omitempty"`
+	// +kubebuilder:default={}
+	Requests RequestLimits `json:"requests,omitempty"`
+	// +kubebuilder:default={}
+	Credentials CredentialTerms `json:"credentials,omitempty"`
+	// +kubebuilder:default={}
+	Egress EgressTerms `json:"egress,omitempty"`
+
+	// NodePorts is how many ports of the nodes a tenant's Services may have.
+	//
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1024
+	NodePorts int32 `json:"nodePorts"`
+
+	// StorageClasses are the host's storage classes that the tenants may use.
+	//
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=set
+	// +optional
+	StorageClasses []string `json:"storageClasses,omitempty"`
+
+	// Audit is what is recorded of the requests to a tenant's API: None, Metadata
+	// (who asked for what, when), or Request (also what was sent, but for what may
+	// hold secrets).
+	//
+	// +kubebuilder:validation:Enum=None;Metadata;Request
+	// +kubebuilder:default=None
+	Audit string `json:"audit,omitempty"`
+}
+
+// ObjectLimits bound what is in a tenant's store. They hold for whatever creates
+// objects, the tenant's own controllers included; objects that are there stay.
+type ObjectLimits struct {
+	// Total is how many objects there may be of all kinds together.
+	//
+	// +kubebuilder:default=20000
+	// +kubebuilder:validation:Minimum=500
+	Total int64 `json:"total,omitempty"`
+
+	// PerResource is how many there may be of one resource that Resources does not
+	// name.
+	//
+	// +kubebuilder:default=10000
+	// +kubebuilder:validation:Minimum=100
+	PerResource int64 `json:"perResource,omitempty"`
+
+	// Resources is how many there may be of single resources, by
+	// RESOURCE or RESOURCE.GROUP: "configmaps", "deployments.apps".
+	//
+	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(k, self[k] >= 0)",message="a limit is at least 0"
+	// +optional
+	Resources map[string]int64 `json:"resources,omitempty"`
+
+	// CustomResourceDefinitions is how many there may be: each costs memory even
+	// without objects.
+	//
+	// +kubebuilder:default=200
+	// +kubebuilder:validation:Minimum=0
+	CustomResourceDefinitions *int64 `json:"customResourceDefinitions,omitempty"`
+
+	// Size is how large one object may be that a client writes, as JSON.
+	//
+	// +kubebuilder:default="1Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('64Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1536Ki')) <= 0",message="size is between 64Ki and 1536Ki"
+	Size *resource.Quantity `json:"size,omitempty"`
+}
+
+// RequestLimits bound what a tenant's clients ask of its API at a time. Requests
+// above them are answered 429 and can be repeated.
+type RequestLimits struct {
+	// Concurrent is how many short requests there may be at a time.
+	//
+	// +kubebuilder:default=200
+	// +kubebuilder:validation:Minimum=10
+	// +kubebuilder:validation:Maximum=10000
+	Concurrent int32 `json:"concurrent,omitempty"`
+
+	// Streams is how many watches, logs, exec, attach and port-forward there may
+	// be at a time.
+	//
+	// +kubebuilder:default=2000
+	// +kubebuilder:validation:Minimum=10
+	// +kubebuilder:validation:Maximum=100000
+	Streams int32 `json:"streams,omitempty"`
+}
+
+// CredentialTerms bound the lifetime of kubeconfigs.
+//
+// +kubebuilder:validation:XValidation:rule="duration(self.lifetime) <= duration(self.maxLifetime)",message="lifetime is at most maxLifetime"
+type CredentialTerms struct {
+	// Lifetime is that of a credential whose issuer names none.
+	//
+	// +kubebuilder:default="24h"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="lifetime is at least 1s"
+	Lifetime *metav1.Duration `json:"lifetime,omitempty"`
+
+	// MaxLifetime is the longest that can be asked for.
+	//
+	// +kubebuilder:default="8760h"
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('87600h')",message="maxLifetime is at most 87600h"
+	MaxLifetime *metav1.Duration `json:"maxLifetime,omitempty"`
+}
+
+// EgressTerms say what is reached beyond the tenant itself.
+type EgressTerms struct {
+	// Internet lets the tenant's pods reach public addresses.
+	//
+	// +kubebuilder:default=true
+	Internet *bool `json:"internet,omitempty"`
+
+	// Webhooks lets the tenant's API server call webhooks at public addresses.
+	//
+	// +kubebuilder:default=false
+	Webhooks bool `json:"webhooks"`
+}
+
+// PlanList is a list of plans.
+//
+// +kubebuilder:object:root=true
+type PlanList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Plan `json:"items"`
+}

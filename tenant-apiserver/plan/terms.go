@@ -1,0 +1,171 @@
+package plan
+
+import (
+	"reflect"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"sublet.dev/api/v1alpha1"
+)
+
+// Terms is what a tenant's plan gives its control plane. The zero value gives no
+// limits at all; that is what the host's own control plane has.
+type Terms struct {
+	// Plan is the plan's name, for messages to the tenant's users.
+	Plan string `json:"plan,omitempty"`
+	// OwnCell asks for a cell that hosts no other tenant.
+	OwnCell bool `json:"ownCell,omitempty"`
+	// IdleAfter is how long the control plane may be idle before it is put to
+	// sleep; 0: it never is.
+	IdleAfter time.Duration `json:"idleAfter,omitempty"`
+	// StoreQuota bounds the store, in bytes; 0: it is not bounded.
+	StoreQuota int64 `json:"storeQuota,omitempty"`
+	// NodePorts is how many node ports the tenant's Services may have.
+	NodePorts int `json:"nodePorts,omitempty"`
+	// StorageClasses are the host's storage classes that the tenant may use.
+	StorageClasses []string `json:"storageClasses,omitempty"`
+	// Internet lets the tenant's pods reach public addresses, PublicWebhooks its
+	// API server.
+	Internet       bool   `json:"internet,omitempty"`
+	PublicWebhooks bool   `json:"publicWebhooks,omitempty"`
+	Limits         Limits `json:"limits"`
+	Audit          Level  `json:"audit,omitempty"`
+}
+
+// Limits bound the use of a tenant's API. A limit of 0 does not bound.
+type Limits struct {
+	// Concurrent is how many short requests, Streams how many lasting ones, there
+	// may be at a time.
+	Concurrent int `json:"concurrent,omitempty"`
+	Streams    int `json:"streams,omitempty"`
+	// Objects is how many objects there may be in all; PerResource of one
+	// resource, unless Resources has it, by RESOURCE or RESOURCE.GROUP.
+	Objects     int64            `json:"objects,omitempty"`
+	PerResource int64            `json:"perResource,omitempty"`
+	Resources   map[string]Count `json:"resources,omitempty"`
+	// Size is how many bytes of JSON an object that a client writes may have.
+	Size int64 `json:"size,omitempty"`
+}
+
+// Count is a limit of objects of one resource; unlike other limits, 0 means none.
+type Count int64
+
+// Of returns how many objects there may be of a resource; ok is false when its
+// number is not bounded.
+func (l Limits) Of(resource string) (n int64, ok bool) {
+	if c, named := l.Resources[resource]; named {
+		return int64(c), true
+	}
+	return l.PerResource, l.PerResource > 0
+}
+
+// Level is what an audit log records.
+type Level string
+
+// The levels.
+const (
+	AuditNone     Level = "None"
+	AuditMetadata Level = "Metadata"
+	AuditRequest  Level = "Request"
+)
+
+// Equal says whether two tenants have the same terms.
+func (t Terms) Equal(o Terms) bool { return reflect.DeepEqual(t, o) }
+
+// crds names the resource that has a limit of its own in plans.
+const crds = "customresourcedefinitions.apiextensions.k8s.io"
+
+// For returns what a plan gives each of its tenants.
+func For(p *v1alpha1.Plan) Terms {
+	s := p.Spec
+	return Terms{
+		Plan:           p.Name,
+		OwnCell:        s.OwnCell,
+		IdleAfter:      duration(s.IdleAfter, 30*time.Minute),
+		StoreQuota:     amount(s.StoreQuota, "512Mi"),
+		NodePorts:      int(s.NodePorts),
+		StorageClasses: sorted(s.StorageClasses),
+		Internet:       s.Egress.Internet == nil || *s.Egress.Internet,
+		PublicWebhooks: s.Egress.Webhooks,
+		Limits: Limits{
+			Concurrent:  int(or(s.Requests.Concurrent, 200)),
+			Streams:     int(or(s.Requests.Streams, 2000)),
+			Objects:     or(s.Objects.Total, 20000),
+			PerResource: or(s.Objects.PerResource, 10000),
+			Resources:   counts(s.Objects),
+			Size:        amount(s.Objects.Size, "1Mi"),
+		},
+		Audit: or(Level(s.Audit), AuditNone),
+	}
+}
+
+// counts are the limits of single resources. CustomResourceDefinitions have their
+// own field, which wins over the map.
+func counts(o v1alpha1.ObjectLimits) map[string]Count {
+	m := make(map[string]Count, len(o.Resources)+1)
+	for name, n := range o.Resources {
+		m[name] = Count(n)
+	}
+	m[crds] = 200
+	if n := o.CustomResourceDefinitions; n != nil {
+		m[crds] = Count(*n)
+	}
+	return m
+}
+
+// hostDefaults are the limits of what a plan does not name. They bound what a
+// tenant costs the host's store and its agents; a /22 has addresses for 1022
+// services. Compute is not among them: such a quota refuses every pod without
+// requests.
+var hostDefaults = map[corev1.ResourceName]string{
+	corev1.ResourcePods:                     "250",
+	corev1.ResourceServices:                 "500",
+	corev1.ResourceConfigMaps:               "1000",
+	corev1.ResourceSecrets:                  "1000",
+	"count/endpointslices.discovery.k8s.io": "1000",
+}
+
+// HostQuota returns what a tenant of the plan may have in its host namespace.
+func HostQuota(p *v1alpha1.Plan) corev1.ResourceList {
+	hard := corev1.ResourceList{
+		corev1.ResourceServicesLoadBalancers: resource.MustParse("0"),
+		corev1.ResourceServicesNodePorts:     *resource.NewQuantity(int64(p.Spec.NodePorts), resource.DecimalSI),
+	}
+	for name, n := range hostDefaults {
+		hard[name] = resource.MustParse(n)
+	}
+	if len(p.Spec.StorageClasses) == 0 {
+		hard[corev1.ResourcePersistentVolumeClaims] = resource.MustParse("0")
+	}
+	for name, n := range p.Spec.HostResources {
+		if n.Sign() < 0 {
+			n = resource.MustParse("0") // the host's API would refuse it
+		}
+		hard[name] = n.DeepCopy()
+	}
+	return hard
+}
+
+// Lifetime returns how long a kubeconfig of a tenant of the plan is valid when
+// nobody says, and at most.
+func Lifetime(p *v1alpha1.Plan) (usual, most time.Duration) {
+	c := p.Spec.Credentials
+	most = duration(c.MaxLifetime, 365*24*time.Hour)
+	return min(duration(c.Lifetime, 24*time.Hour), most), most
+}
+
+// Sandbox returns the sandbox of a tenant of the plan that asks for one, or for
+// none (""); ok is false when the plan has not that one.
+func Sandbox(p *v1alpha1.Plan, asked string) (sandbox string, ok bool) {
+	allowed := p.Spec.Sandboxes
+	if len(allowed) == 0 {
+		allowed = []string{"gvisor", "runc-userns"}
+	}
+	if asked == "" {
+		return allowed[0], true
+	}
+	return asked, slices.Contains(allowed, asked)
+}
