@@ -142,7 +142,6 @@ func TestUnimplemented(t *testing.T) {
 	_, errs["keep lease"] = c.KV.Put(ctx, "a", "2", clientv3.WithIgnoreLease())
 	_, errs["nested"] = c.KV.Txn(ctx).Then(clientv3.OpTxn(nil, []clientv3.Op{clientv3.OpGet("a")}, nil)).Commit()
 	_, errs["range comparison"] = c.KV.Txn(ctx).If(clientv3.Compare(clientv3.Version("a").WithPrefix(), "=", 1)).Commit()
-	_, errs["stream"] = c.KV.GetStream(ctx, "a")
 	_, errs["defragment"] = c.Defragment(ctx, "")
 	_, errs["hash"] = c.HashKV(ctx, "", 0)
 	_, errs["move leader"] = c.MoveLeader(ctx, 1)

@@ -19,7 +19,7 @@
 //
 // What upstream does not use is answered with Unimplemented, never with a
 // guess: sorting and filtering of ranges, nested transactions, comparisons of
-// ranges, streamed ranges, and the administration of etcd clusters.
+// ranges, and the administration of etcd clusters.
 //
 // # Goroutines
 //

@@ -27,11 +27,6 @@ func (k kvStub) Range(ctx context.Context, r *pb.RangeRequest, _ ...grpc.CallOpt
 	return rangeResponse(res, header(res.Revision)), nil
 }
 
-// RangeStream is refused; upstream then reads in pages.
-func (k kvStub) RangeStream(context.Context, *pb.RangeRequest, ...grpc.CallOption) (grpc.ServerStreamingClient[pb.RangeStreamResponse], error) {
-	return nil, unimplemented("RangeStream")
-}
-
 func (k kvStub) Put(ctx context.Context, r *pb.PutRequest, _ ...grpc.CallOption) (*pb.PutResponse, error) {
 	res, err := k.txn(ctx, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: r}})
 	if err != nil {

@@ -31,8 +31,8 @@ var newETCD3Client func(storagebackend.TransportConfig) (*kubernetes.Client, err
 // DisabledFeatureGates are the gates of upstream that must be off in a server
 // whose storage comes from here, by name.
 //
-//   - EtcdRangeStream: streamed ranges are not implemented here. Left on, the
-//     first list of each ten minutes is tried in vain.
+//   - EtcdRangeStream: streams work, but etcd's client leaves a goroutine waiting
+//     for ever when a list fails before it has read its stream to the end.
 //   - UnknownVersionInteroperabilityProxy: it keeps leases of the other servers
 //     of a cluster, and a tenant has one.
 func DisabledFeatureGates() []string {
