@@ -17,6 +17,13 @@
 // endpoint like "bbolt://<tenant>" stands for, and --etcd-servers names the
 // endpoint. Real etcd servers (http, https) still reach upstream's function.
 //
+// # A real etcd
+//
+// DialEtcd connects to a part of an etcd that the provider runs, and RegisterEtcd
+// puts that in place of a store. All clients of one tenant share a connection, and
+// every key is below the tenant's prefix without upstream's code knowing it: keys
+// and values are the same as in a store, so a tenant can be moved.
+//
 // What upstream does not use is answered with Unimplemented, never with a
 // guess: sorting and filtering of ranges, nested transactions, comparisons of
 // ranges, and the administration of etcd clusters.

@@ -50,25 +50,38 @@ var (
 
 // seam is the one of this process, since upstream's variable is one.
 var seam = struct {
-	mu     sync.Mutex
-	dial   func(storagebackend.TransportConfig) (*kubernetes.Client, error) // upstream's own
-	stores map[string]*store.Store
+	mu      sync.Mutex
+	dial    func(storagebackend.TransportConfig) (*kubernetes.Client, error) // upstream's own
+	clients map[string]*registration
 }{
-	stores: map[string]*store.Store{},
+	clients: map[string]*registration{},
 }
+
+// registration makes the clients of an endpoint.
+type registration struct{ client func() *kubernetes.Client }
 
 // Register makes servers configured with this endpoint (--etcd-servers) use s.
 // A later registration of the same endpoint replaces an earlier one. unregister
 // takes this one back; clients made meanwhile keep working while s is open.
 func Register(endpoint string, s *store.Store) (unregister func()) {
+	return register(endpoint, func() *kubernetes.Client { return New(s) })
+}
+
+// RegisterEtcd makes servers configured with this endpoint use e: see Register.
+func RegisterEtcd(endpoint string, e *Etcd) (unregister func()) {
+	return register(endpoint, e.Client)
+}
+
+func register(endpoint string, client func() *kubernetes.Client) (unregister func()) {
+	r := &registration{client}
 	seam.mu.Lock()
 	defer seam.mu.Unlock()
-	seam.stores[endpoint] = s
+	seam.clients[endpoint] = r
 	return func() {
 		seam.mu.Lock()
 		defer seam.mu.Unlock()
-		if seam.stores[endpoint] == s {
-			delete(seam.stores, endpoint)
+		if seam.clients[endpoint] == r {
+			delete(seam.clients, endpoint)
 		}
 	}
 }
@@ -132,25 +145,25 @@ func (version) Status(context.Context, string) (*clientv3.StatusResponse, error)
 
 // newClient stands in for upstream's function.
 func newClient(c storagebackend.TransportConfig) (*kubernetes.Client, error) {
-	s, dial := lookup(c.ServerList)
+	r, dial := lookup(c.ServerList)
 	switch {
-	case s != nil:
-		return New(s), nil
+	case r != nil:
+		return r.client(), nil
 	case allEtcd(c.ServerList):
 		return dial(c)
 	}
 	return nil, fmt.Errorf("%w: %q", ErrUnknownEndpoint, strings.Join(c.ServerList, ","))
 }
 
-// lookup returns the store that the servers stand for, if any, and upstream's
-// own function.
-func lookup(servers []string) (*store.Store, func(storagebackend.TransportConfig) (*kubernetes.Client, error)) {
+// lookup returns who makes the clients of the servers, if anybody is registered,
+// and upstream's own function.
+func lookup(servers []string) (*registration, func(storagebackend.TransportConfig) (*kubernetes.Client, error)) {
 	seam.mu.Lock()
 	defer seam.mu.Unlock()
 	if len(servers) != 1 {
 		return nil, seam.dial
 	}
-	return seam.stores[servers[0]], seam.dial
+	return seam.clients[servers[0]], seam.dial
 }
 
 // allEtcd says whether all servers are addresses of an etcd.
