@@ -48,7 +48,8 @@ type credentials struct {
 	nodeIP    netip.Addr
 }
 
-func (c credentials) write(cells []string) error {
+// write writes all but the cells' credentials.
+func (c credentials) write() error {
 	f := c.dir.nodeFiles()
 	kubeconfigs := []struct {
 		path, user string
@@ -59,24 +60,27 @@ func (c credentials) write(cells []string) error {
 		{f.proxy, "system:kube-proxy", nil},
 		{f.agent, agentUser, nil},
 	}
-	for _, cell := range cells {
-		kubeconfigs = append(kubeconfigs, struct {
-			path, user string
-			groups     []string
-		}{c.dir.cellConfig(cell), tenant.CellUser(cell), nil})
-	}
 	for _, k := range kubeconfigs {
-		data, err := c.authority.Kubeconfig(pki.KubeconfigOptions{
-			Server: "https://" + c.server.String(), User: k.user, Groups: k.groups, TTL: hostTTL, ContextName: "sublet-host",
-		})
-		if err != nil {
-			return err
-		}
-		if err := writeFile(k.path, data); err != nil {
+		if err := c.writeKubeconfig(k.path, k.user, k.groups...); err != nil {
 			return err
 		}
 	}
 	return c.writeServing(f)
+}
+
+// writeCell writes the credentials of one cell.
+func (c credentials) writeCell(cell string) error {
+	return c.writeKubeconfig(c.dir.cellConfig(cell), tenant.CellUser(cell))
+}
+
+func (c credentials) writeKubeconfig(path, user string, groups ...string) error {
+	data, err := c.authority.Kubeconfig(pki.KubeconfigOptions{
+		Server: "https://" + c.server.String(), User: user, Groups: groups, TTL: hostTTL, ContextName: "sublet-host",
+	})
+	if err != nil {
+		return err
+	}
+	return writeFile(path, data)
 }
 
 // writeServing writes the certificate of the node's kubelet port.

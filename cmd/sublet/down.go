@@ -113,6 +113,10 @@ func (a *app) stopAll(ctx context.Context, purge bool) error {
 	if err := stopHolder(a.dir.slot("server"), serverGrace, a.log); err != nil {
 		return err
 	}
+	cells, err := a.dir.cellNames()
+	if err != nil {
+		return err
+	}
 	for _, name := range cells {
 		if err := stopHolder(a.dir.slot(name), cellGrace, a.log); err != nil {
 			return err

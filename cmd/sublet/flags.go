@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"sublet.dev/host-agent/node"
+	"sublet.dev/tenant-apiserver/manager"
 )
 
 // The address ranges of a host. They are what most clusters have.
@@ -23,23 +24,29 @@ var (
 type hostFlags struct {
 	apiPort, doorPort uint16
 	domain            string
+	perCell           int // how many tenants share a cell
 }
 
 func (f *hostFlags) add(cmd *cobra.Command) {
 	cmd.Flags().Uint16Var(&f.apiPort, "host-api-port", 6443, "port of the host API")
 	cmd.Flags().Uint16Var(&f.doorPort, "front-door-port", 8443, "the one port at which tenants reach their APIs")
+	cmd.Flags().IntVar(&f.perCell, "tenants-per-cell", manager.DefaultPerCell, "how many tenants' control planes share a process at most; tenants stay where they are")
 	cmd.Flags().StringVar(&f.domain, "domain", "sublet.internal", "a tenant's server name is NAME.DOMAIN; it need not be in any DNS")
 }
 
 func (f *hostFlags) args() []string {
 	return []string{
 		fmt.Sprintf("--host-api-port=%d", f.apiPort), fmt.Sprintf("--front-door-port=%d", f.doorPort), "--domain=" + f.domain,
+		fmt.Sprintf("--tenants-per-cell=%d", f.perCell),
 	}
 }
 
 func (f *hostFlags) complete() error {
 	if f.apiPort == 0 || f.doorPort == 0 || f.apiPort == f.doorPort {
 		return usageErrorf("--host-api-port and --front-door-port must be two different ports")
+	}
+	if f.perCell < 1 {
+		return usageErrorf("--tenants-per-cell must be at least 1")
 	}
 	if msgs := validation.IsDNS1123Subdomain(f.domain); len(msgs) > 0 {
 		return usageErrorf("--domain %q is no domain name: %s", f.domain, strings.Join(msgs, "; "))

@@ -22,7 +22,8 @@ import (
 const furnishTime = time.Minute
 
 // furnish gives the host API what Sublet needs of it: the kinds of its own, the
-// sandboxes, the rights of cells and agents. Then it writes the credentials.
+// sandboxes, the agents' rights. Then it writes the credentials. What a cell needs
+// is made when the cell is started.
 func (s *hostServer) furnish(ctx context.Context, api *server.Server, authority *pki.Authority) error {
 	ctx, cancel := context.WithTimeout(ctx, furnishTime)
 	defer cancel()
@@ -38,11 +39,6 @@ func (s *hostServer) furnish(ctx context.Context, api *server.Server, authority 
 	for _, o := range baseline.Host() {
 		objects = append(objects, o)
 	}
-	for _, name := range cells {
-		for _, o := range baseline.Cell(name) {
-			objects = append(objects, o)
-		}
-	}
 	for _, o := range agentRights() {
 		objects = append(objects, o)
 	}
@@ -54,10 +50,14 @@ func (s *hostServer) furnish(ctx context.Context, api *server.Server, authority 
 	if err := waitServed(ctx, c); err != nil {
 		return err
 	}
+	return s.credentials(authority).write()
+}
+
+func (s *hostServer) credentials(authority *pki.Authority) credentials {
 	return credentials{
 		dir: s.dir, authority: authority, nodeName: s.node.name, nodeIP: s.node.addr,
 		server: netip.AddrPortFrom(s.node.addr, s.host.apiPort),
-	}.write(cells)
+	}
 }
 
 // waitServed waits until VirtualClusters can be listed.

@@ -14,9 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sublet.dev/cmd/sublet/internal/supervise"
 	"sublet.dev/isolation/tenant"
-	"sublet.dev/tenant-apiserver/cell"
 	"sublet.dev/tenant-apiserver/frontdoor"
 	"sublet.dev/tenant-apiserver/manager"
 	"sublet.dev/tenant-apiserver/pki"
@@ -30,9 +28,6 @@ const (
 	hostStart = 2 * time.Minute
 	hostStop  = 20 * time.Second
 )
-
-// cells are the names of this host's cells.
-var cells = []string{"cell-0"}
 
 func newServer(a *app) *cobra.Command {
 	var h hostFlags
@@ -118,7 +113,7 @@ func (s *hostServer) run(ctx context.Context) (err error) {
 	if err := s.furnish(ctx, api, authority); err != nil {
 		return errors.Join(err, listeners[0].Close())
 	}
-	if err := s.startTenants(ctx, p, api, listeners[0]); err != nil {
+	if err := s.startTenants(ctx, p, api, authority, listeners[0]); err != nil {
 		return err
 	}
 	if err := setReady(s.dir.ready("server")); err != nil {
@@ -186,23 +181,20 @@ func (s *hostServer) startAPI(ctx context.Context, authority *pki.Authority) (*s
 }
 
 // startTenants starts the cells, the front door and the manager.
-func (s *hostServer) startTenants(ctx context.Context, p *parts, api *server.Server, doorListener net.Listener) error {
+func (s *hostServer) startTenants(ctx context.Context, p *parts, api *server.Server, authority *pki.Authority, doorListener net.Listener) error {
 	door, err := frontdoor.New(frontdoor.Config{Listener: doorListener, Logger: s.log})
 	if err != nil {
 		return err
 	}
-	clients := map[string]manager.Cell{}
-	for _, name := range cells {
-		spec, err := s.cellSpec(name)
-		if err != nil {
-			return err
-		}
-		p.start(ctx, name, func(ctx context.Context) error { return supervise.Run(ctx, spec) })
-		clients[name] = cell.NewClient(s.dir.cellSocket(name))
+	cells, err := s.newCells(ctx, api, s.credentials(authority))
+	if err != nil {
+		return errors.Join(err, doorListener.Close())
 	}
+	p.start(ctx, "cells", cells.run)
 	m, err := manager.New(manager.Config{
 		Host: api.Loopback(), Plan: manager.DefaultPlan(serviceRange, s.node.addr), Domain: s.host.domain,
-		Door: door, Public: netip.AddrPortFrom(s.node.addr, s.host.doorPort), Cells: clients,
+		Door: door, Public: netip.AddrPortFrom(s.node.addr, s.host.doorPort),
+		Cells: cells, PerCell: s.host.perCell,
 		Socket: s.dir.tenantSocket,
 		Files:  func(id tenant.ID) []string { return []string{s.dir.tenant(id), s.dir.tenantSocket(id)} },
 		Logger: s.log,
@@ -213,23 +205,12 @@ func (s *hostServer) startTenants(ctx context.Context, p *parts, api *server.Ser
 	if err := m.Restore(ctx); err != nil {
 		return err
 	}
+	if err := cells.stopOthers(ctx); err != nil {
+		return err
+	}
 	p.start(ctx, "front door", door.Run)
 	p.start(ctx, "manager", m.Run)
 	return nil
-}
-
-// cellSpec describes a cell's process.
-func (s *hostServer) cellSpec(name string) (supervise.Spec, error) {
-	self, err := executable()
-	if err != nil {
-		return supervise.Spec{}, err
-	}
-	build, err := supervise.Build()
-	if err != nil {
-		return supervise.Spec{}, err
-	}
-	argv := append([]string{self, "cell", "--name=" + name, "--data-dir=" + string(s.dir)}, s.logs.args()...)
-	return supervise.Spec{Slot: s.dir.slot(name), Build: build, Argv: argv, Log: s.dir.log(name), Grace: cellGrace, Logger: s.log}, nil
 }
 
 // setReady says in a file that this process has started up.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
@@ -82,8 +81,8 @@ func (m *Manager) allocate(ctx context.Context, vc *v1alpha1.VirtualCluster) err
 	if vc.Status.ServiceCIDR != "" {
 		return m.refresh(ctx, vc)
 	}
-	m.allocating.Lock()
-	defer m.allocating.Unlock()
+	m.placing.Lock()
+	defer m.placing.Unlock()
 	var all v1alpha1.VirtualClusterList
 	if err := m.api.List(ctx, &all); err != nil {
 		return fmt.Errorf("list the tenants: %w", err)
@@ -96,7 +95,7 @@ func (m *Manager) allocate(ctx context.Context, vc *v1alpha1.VirtualCluster) err
 	s.Namespace = tenant.HostNamespace(vc.Name, tenant.ID(vc.UID))
 	s.ServiceCIDR = m.config.Plan.Slice(n).String()
 	s.APIPort = int32(m.config.Plan.APIPorts + n)
-	s.Cell = m.emptiest(all.Items)
+	s.Cell = m.place(all.Items)
 	s.Phase = v1alpha1.PhaseCreating
 	return m.refresh(ctx, vc)
 }
@@ -129,20 +128,6 @@ func (p Plan) free(tenants []v1alpha1.VirtualCluster) (int, error) {
 		}
 	}
 	return 0, errFull
-}
-
-// emptiest returns the name of the cell with the fewest tenants.
-func (m *Manager) emptiest(tenants []v1alpha1.VirtualCluster) string {
-	count := map[string]int{}
-	for i := range tenants {
-		count[tenants[i].Status.Cell]++
-	}
-	names := make([]string, 0, len(m.config.Cells))
-	for name := range m.config.Cells {
-		names = append(names, name)
-	}
-	slices.Sort(names) // the same choice every time
-	return slices.MinFunc(names, func(a, b string) int { return count[a] - count[b] })
 }
 
 // placed returns the tenant that a VirtualCluster with addresses stands for.

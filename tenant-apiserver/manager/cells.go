@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -24,15 +25,74 @@ func enqueueName(_ context.Context, e event.TypedGenericEvent[string], q workque
 	q.Add(ctrl.Request{NamespacedName: types.NamespacedName{Name: e.Object}})
 }
 
-// cellWatch tells the manager of changes in a cell.
-type cellWatch struct {
-	manager *Manager
-	name    string
-	cell    Cell
+// openCell is a cell that runs, and the end of the watch over it.
+type openCell struct {
+	cell Cell
+	life context.Context // of the watch
+	end  context.CancelFunc
 }
 
-// Start watches until ctx ends.
+// cell returns the cell of that name; one that does not run is started and watched.
+func (m *Manager) cell(ctx context.Context, name string) (Cell, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if open := m.cells[name]; open != nil {
+		return open.cell, nil
+	}
+	c, err := m.config.Cells.Start(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("start cell %s: %w", name, err)
+	}
+	open := &openCell{cell: c}
+	open.life, open.end = context.WithCancel(context.WithoutCancel(ctx))
+	if err := m.inner.Add(&cellWatch{manager: m, name: name, openCell: open}); err != nil {
+		open.end()
+		return nil, fmt.Errorf("watch cell %s: %w", name, err)
+	}
+	m.cells[name] = open
+	return c, nil
+}
+
+// retire stops the tenant's cell when nobody else is in it. The first cell stays:
+// it is warm for the next tenant. The caller must hold placing.
+func (m *Manager) retire(ctx context.Context, vc *v1alpha1.VirtualCluster) error {
+	name := vc.Status.Cell
+	if name == "" || name == firstCell {
+		return nil
+	}
+	var list v1alpha1.VirtualClusterList
+	if err := m.api.List(ctx, &list); err != nil {
+		return fmt.Errorf("list the tenants of cell %s: %w", name, err)
+	}
+	for i := range list.Items {
+		if other := &list.Items[i]; other.UID != vc.UID && other.Status.Cell == name {
+			return nil
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if open := m.cells[name]; open != nil {
+		open.end()
+		delete(m.cells, name)
+	}
+	if err := m.config.Cells.Stop(ctx, name); err != nil {
+		return fmt.Errorf("stop cell %s: %w", name, err)
+	}
+	return nil
+}
+
+// cellWatch tells the manager of changes in a cell.
+type cellWatch struct {
+	*openCell
+	manager *Manager
+	name    string
+}
+
+// Start watches until ctx ends or the cell is retired.
 func (w *cellWatch) Start(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.life, cancel)()
 	var last cell.Snapshot
 	known, up := map[string]cell.Status{}, true
 	for ctx.Err() == nil {

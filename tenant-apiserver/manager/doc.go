@@ -23,8 +23,10 @@
 // for. The manager watches its cells: when one is restarted, all its tenants are
 // reconciled, which hosts them again.
 //
-// What was allocated is in the status of the VirtualClusters and nowhere else. One
-// process allocates at a time, from a list that it reads at that moment.
+// What was allocated, the cell included, is in the status of the VirtualClusters and
+// nowhere else. One process allocates at a time, from a list that it reads at that
+// moment. A tenant gets the first cell that has room, and stays there; a cell that
+// loses its last tenant is stopped, all but the first.
 //
 // The manager never writes inside a tenant and never touches a host namespace
 // whose marks are not the tenant's.

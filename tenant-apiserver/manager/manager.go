@@ -42,6 +42,15 @@ type Door interface {
 	Remove(tenant string)
 }
 
+// Cells starts and stops the processes that host tenants.
+type Cells interface {
+	// Start makes the cell of that name run from now on and returns it; it may
+	// not answer yet. It is idempotent.
+	Start(ctx context.Context, name string) (Cell, error)
+	// Stop ends the cell. One that does not run is no error.
+	Stop(ctx context.Context, name string) error
+}
+
 // Cell is a process that hosts tenants.
 type Cell interface {
 	Put(ctx context.Context, t cell.Tenant) (cell.Status, error)
@@ -51,12 +60,15 @@ type Cell interface {
 
 // Config says what a manager manages.
 type Config struct {
-	Host   *rest.Config    // the host API, with all rights
-	Plan   Plan            // what tenants' addresses are taken from
-	Domain string          // a tenant's server name is <name>.<Domain>
-	Door   Door            // routes are set and removed here
-	Public netip.AddrPort  // where tenants' users reach the front door
-	Cells  map[string]Cell // by name; new tenants go to the one with the fewest
+	Host   *rest.Config   // the host API, with all rights
+	Plan   Plan           // what tenants' addresses are taken from
+	Domain string         // a tenant's server name is <name>.<Domain>
+	Door   Door           // routes are set and removed here
+	Public netip.AddrPort // where tenants' users reach the front door
+	// Cells are told which cells to run: the first one always, the others while
+	// they have tenants.
+	Cells   Cells
+	PerCell int // how many tenants share a cell at most; 0: 100
 	// Socket is the path of the unix socket on which a tenant's API speaks TLS,
 	// whether it runs already or not.
 	Socket func(tenant.ID) string
@@ -67,7 +79,7 @@ type Config struct {
 
 func (c Config) validate() error {
 	switch {
-	case c.Host == nil || c.Door == nil || len(c.Cells) == 0 || c.Files == nil || c.Socket == nil || c.Logger == nil:
+	case c.Host == nil || c.Door == nil || c.Cells == nil || c.Files == nil || c.Socket == nil || c.Logger == nil:
 		return errors.New("manager: Config.Host, Door, Cells, Files, Socket and Logger must be set")
 	case c.Domain == "" || !c.Public.IsValid():
 		return errors.New("manager: Config.Domain and Public must be set")
@@ -82,8 +94,11 @@ type Manager struct {
 	api    client.Client // reads from the API server, not from a cache
 	events events.EventRecorder
 
-	allocating sync.Mutex // one allocation at a time
-	changed    chan event.TypedGenericEvent[string]
+	placing sync.Mutex // one tenant is given its place, or a cell taken away, at a time
+	changed chan event.TypedGenericEvent[string]
+
+	mu    sync.Mutex
+	cells map[string]*openCell // guarded by mu: those that run
 }
 
 // Scheme knows the types of the host API that Sublet uses.
@@ -103,6 +118,9 @@ func Scheme() (*runtime.Scheme, error) {
 func New(c Config) (*Manager, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
+	}
+	if c.PerCell <= 0 {
+		c.PerCell = DefaultPerCell
 	}
 	scheme, err := Scheme()
 	if err != nil {
@@ -125,7 +143,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		config: c, inner: inner, api: direct, events: inner.GetEventRecorder("sublet-manager"),
-		changed: make(chan event.TypedGenericEvent[string], 64),
+		changed: make(chan event.TypedGenericEvent[string], 64), cells: map[string]*openCell{},
 	}
 	return m, m.build()
 }
@@ -141,24 +159,28 @@ func (m *Manager) build() error {
 	if err != nil {
 		return fmt.Errorf("make the controller: %w", err)
 	}
-	for name, c := range m.config.Cells {
-		if err := m.inner.Add(&cellWatch{manager: m, name: name, cell: c}); err != nil {
-			return fmt.Errorf("watch cell %s: %w", name, err)
-		}
-	}
 	return nil
 }
 
-// Restore routes the tenants that ran before this process started, so that their
-// clients wait for their cells instead of being refused. It is to be called before
-// the front door accepts. Tenants that cannot be routed are left to Run.
+// Restore starts the first cell and those that have tenants, and routes the tenants
+// that ran before this process started, so that their clients wait for their cells
+// instead of being refused. It is to be called before the front door accepts.
+// Tenants that cannot be routed are left to Run.
 func (m *Manager) Restore(ctx context.Context) error {
 	var list v1alpha1.VirtualClusterList
 	if err := m.api.List(ctx, &list); err != nil {
 		return fmt.Errorf("list the tenants: %w", err)
 	}
+	if _, err := m.cell(ctx, firstCell); err != nil {
+		return err
+	}
 	for i := range list.Items {
 		vc := &list.Items[i]
+		if vc.Status.Cell != "" {
+			if _, err := m.cell(ctx, vc.Status.Cell); err != nil {
+				return err
+			}
+		}
 		if vc.DeletionTimestamp != nil || vc.Status.ServerName == "" {
 			continue
 		}

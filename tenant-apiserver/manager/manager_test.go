@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -40,12 +39,12 @@ import (
 // host is a real host control plane with a front door, a cell and a manager, in
 // this process and without nodes.
 type host struct {
-	t      *testing.T
-	dir    string // short: it holds unix sockets
-	api    client.Client
-	door   netip.AddrPort
-	log    *slog.Logger
-	stopIt func() // stops the cell
+	t     *testing.T
+	dir   string // short: it holds unix sockets
+	api   client.Client
+	door  netip.AddrPort
+	log   *slog.Logger
+	cells *cells
 }
 
 var services = netip.MustParsePrefix("10.96.0.0/12")
@@ -92,8 +91,8 @@ func startHost(t *testing.T) *host {
 		}
 	})
 	h.furnish(control.Loopback())
-	h.startCell()
-	t.Cleanup(func() { h.stopIt() })
+	h.cells = &cells{host: h, stop: map[string]func(){}}
+	t.Cleanup(h.cells.stopAll)
 	h.startManager(control.Loopback(), node)
 	return h
 }
@@ -135,47 +134,8 @@ func (h *host) run(f func(context.Context) error) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// idle is a companion with nothing to do: there are no nodes.
-type idle struct{ http.Handler }
-
-func (idle) Run(ctx context.Context) error { <-ctx.Done(); return nil }
-func (i idle) Kubelet() http.Handler       { return i.Handler }
-
 func (h *host) tenantDir(id tenant.ID) string { return filepath.Join(h.dir, string(id)) }
 func (h *host) socket(id tenant.ID) string    { return filepath.Join(h.dir, id.Short()+".sock") }
-
-func (h *host) startCell() {
-	h.t.Helper()
-	c, err := cell.New(cell.Config{
-		Name: "cell-0", Dir: h.tenantDir, GoldenDir: filepath.Join(h.dir, "golden"), Socket: h.socket,
-		Companion:   func(tenant.Tenant, *rest.Config) (cell.Companion, error) { return idle{http.NotFoundHandler()}, nil },
-		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },
-		Logger:      h.log,
-	})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	path := filepath.Join(h.dir, "cell.sock")
-	_ = os.Remove(path) // of a cell that was stopped before
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	control := &http.Server{Handler: c.Handler()}
-	stopControl := h.run(func(context.Context) error {
-		if err := control.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
-	stopCell := h.run(c.Run)
-	h.stopIt = func() {
-		_ = control.Close()
-		stopControl()
-		stopCell()
-		h.stopIt = func() {}
-	}
-}
 
 func (h *host) startManager(c *rest.Config, node netip.Addr) {
 	h.t.Helper()
@@ -192,7 +152,7 @@ func (h *host) startManager(c *rest.Config, node netip.Addr) {
 	plan.APIPorts += rand.IntN(9000) // other programs of this machine
 	m, err := manager.New(manager.Config{
 		Host: c, Plan: plan, Domain: "test", Door: door, Public: h.door,
-		Cells:  map[string]manager.Cell{"cell-0": cell.NewClient(filepath.Join(h.dir, "cell.sock"))},
+		Cells: h.cells, PerCell: 2,
 		Socket: h.socket, Files: func(id tenant.ID) []string { return []string{h.tenantDir(id), h.socket(id)} }, Logger: h.log,
 	})
 	if err != nil {
@@ -303,10 +263,12 @@ func TestManager(t *testing.T) {
 
 	t.Run("a tenant is not given another's store", func(t *testing.T) { h.swappedStores(t, a, b) })
 
+	t.Run("a third tenant has another cell, which ends with it", func(t *testing.T) { h.secondCell(t, a, b) })
+
 	t.Run("a restarted cell gets its tenants again, but for the damaged one", func(t *testing.T) {
-		h.stopIt()
+		h.cells.kill("cell-0")
 		damage(t, filepath.Join(h.tenantDir(tenant.ID(b.UID)), "store.db"))
-		h.startCell()
+		h.cells.run("cell-0")
 		h.eventually("a answers", func() error {
 			_, err := h.tenantAPI(a).CoreV1().ConfigMaps("default").Get(t.Context(), "mine-a", metav1.GetOptions{})
 			return err
@@ -320,22 +282,30 @@ func TestManager(t *testing.T) {
 	})
 
 	t.Run("nothing is left of a deleted tenant", func(t *testing.T) {
+		h.remove(a, b)
 		for _, vc := range []*v1alpha1.VirtualCluster{a, b} {
-			if err := h.api.Delete(t.Context(), vc); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for _, vc := range []*v1alpha1.VirtualCluster{a, b} {
-			h.eventually(vc.Name+" is gone", func() error {
-				err := h.api.Get(t.Context(), client.ObjectKeyFromObject(vc), &v1alpha1.VirtualCluster{})
-				if apierrors.IsNotFound(err) {
-					return nil
-				}
-				return errors.Join(err, errors.New("it is there"))
-			})
 			h.nothingLeft(t, vc)
 		}
 	})
+}
+
+// remove deletes tenants and waits until they are gone.
+func (h *host) remove(vcs ...*v1alpha1.VirtualCluster) {
+	h.t.Helper()
+	for _, vc := range vcs {
+		if err := h.api.Delete(h.t.Context(), vc); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	for _, vc := range vcs {
+		h.eventually(vc.Name+" is gone", func() error {
+			err := h.api.Get(h.t.Context(), client.ObjectKeyFromObject(vc), &v1alpha1.VirtualCluster{})
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			return errors.Join(err, errors.New("it is there"))
+		})
+	}
 }
 
 func (h *host) nothingLeft(t *testing.T, vc *v1alpha1.VirtualCluster) {

@@ -104,10 +104,10 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 // hostAndRoute starts the tenant's control plane and opens the door to it.
 func (m *Manager) hostAndRoute(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell.Tenant) (outcome, error) {
 	o := outcome{phase: v1alpha1.PhaseCreating, fenced: true, reason: reasonStarting}
-	c := m.config.Cells[vc.Status.Cell]
-	if c == nil {
-		o.phase, o.reason, o.message = v1alpha1.PhaseFailed, reasonNoCell, fmt.Sprintf("the tenant belongs to cell %q, which this host does not run", vc.Status.Cell)
-		return o, nil
+	c, err := m.cell(ctx, vc.Status.Cell)
+	if err != nil {
+		o.reason, o.message = reasonNoCell, err.Error()
+		return o, err
 	}
 	putCtx, cancel := context.WithTimeout(ctx, hostTimeout)
 	defer cancel()

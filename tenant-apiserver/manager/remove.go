@@ -54,20 +54,37 @@ func (m *Manager) remove(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 			return o, fmt.Errorf("remove the tenant's files: %w", err)
 		}
 	}
-	controllerutil.RemoveFinalizer(vc, v1alpha1.Finalizer)
-	if err := m.api.Update(ctx, vc); client.IgnoreNotFound(err) != nil {
-		return o, fmt.Errorf("remove the finalizer: %w", err)
+	if err := m.leave(ctx, vc); err != nil {
+		return o, err
 	}
 	o.gone = true
 	return o, nil
 }
 
+// leave gives the tenant's place back: its cell, when nobody else is in it, and
+// with the VirtualCluster its addresses.
+func (m *Manager) leave(ctx context.Context, vc *v1alpha1.VirtualCluster) error {
+	m.placing.Lock()
+	defer m.placing.Unlock()
+	if err := m.retire(ctx, vc); err != nil {
+		return err
+	}
+	controllerutil.RemoveFinalizer(vc, v1alpha1.Finalizer)
+	if err := m.api.Update(ctx, vc); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("remove the finalizer: %w", err)
+	}
+	return nil
+}
+
 // stop ends the tenant's control plane and syncer. A cell that does not answer is
 // waited for: only its answer says that nothing writes any more.
 func (m *Manager) stop(ctx context.Context, vc *v1alpha1.VirtualCluster, id tenant.ID) error {
-	c := m.config.Cells[vc.Status.Cell]
-	if c == nil { // it was never placed, or its cell is not of this host any more
+	if vc.Status.Cell == "" { // it was never placed
 		return nil
+	}
+	c, err := m.cell(ctx, vc.Status.Cell)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, hostTimeout)
 	defer cancel()

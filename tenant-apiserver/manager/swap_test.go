@@ -17,9 +17,9 @@ import (
 // swappedStores wants two tenants that have each other's store to be refused, to
 // say so, and to run again once each has its own.
 func (h *host) swappedStores(t *testing.T, a, b *v1alpha1.VirtualCluster) {
-	h.stopIt()
+	h.cells.kill("cell-0")
 	h.swap(t, a, b)
-	h.startCell()
+	h.cells.run("cell-0")
 	for _, pair := range [][2]*v1alpha1.VirtualCluster{{a, b}, {b, a}} {
 		own, other := pair[0], pair[1]
 		c := meta.FindStatusCondition(h.awaitPhase(own.Name, v1alpha1.PhaseFailed).Status.Conditions, v1alpha1.ConditionReady)

@@ -1,0 +1,140 @@
+package manager_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/cell"
+	"sublet.dev/tenant-apiserver/manager"
+)
+
+// idle is a companion with nothing to do: there are no nodes.
+type idle struct{ http.Handler }
+
+func (idle) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func (i idle) Kubelet() http.Handler       { return i.Handler }
+
+// cells are real cells in this process instead of processes of their own. It is the
+// manager's Cells.
+type cells struct {
+	host *host
+	mu   sync.Mutex
+	stop map[string]func() // guarded by mu: of those that run
+}
+
+// Start implements manager.Cells.
+func (c *cells) Start(_ context.Context, name string) (manager.Cell, error) {
+	c.run(name)
+	return cell.NewClient(c.socket(name)), nil
+}
+
+// Stop implements manager.Cells.
+func (c *cells) Stop(_ context.Context, name string) error {
+	c.kill(name)
+	return nil
+}
+
+func (c *cells) socket(name string) string { return filepath.Join(c.host.dir, name+".sock") }
+
+func (c *cells) running() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.stop))
+}
+
+func (c *cells) kill(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if stop := c.stop[name]; stop != nil {
+		stop()
+		delete(c.stop, name)
+	}
+}
+
+func (c *cells) stopAll() {
+	for _, name := range c.running() {
+		c.kill(name)
+	}
+}
+
+// run starts a cell unless it runs.
+func (c *cells) run(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stop[name] != nil {
+		return
+	}
+	h := c.host
+	hosted, err := cell.New(cell.Config{
+		Name: name, Dir: h.tenantDir, GoldenDir: filepath.Join(h.dir, "golden"), Socket: h.socket,
+		Companion:   func(tenant.Tenant, *rest.Config) (cell.Companion, error) { return idle{http.NotFoundHandler()}, nil },
+		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },
+		Logger:      h.log,
+	})
+	if err != nil {
+		h.t.Error(err)
+		return
+	}
+	_ = os.Remove(c.socket(name)) // of a cell that was stopped before
+	l, err := net.Listen("unix", c.socket(name))
+	if err != nil {
+		h.t.Error(err)
+		return
+	}
+	control := &http.Server{Handler: hosted.Handler()}
+	stopControl := h.run(func(context.Context) error {
+		if err := control.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	stopCell := h.run(hosted.Run)
+	c.stop[name] = func() {
+		_ = control.Close()
+		stopControl()
+		stopCell()
+	}
+}
+
+// secondCell wants a tenant that finds the first cell full to get another cell,
+// and that cell to end with it. It leaves a and b as they were.
+func (h *host) secondCell(t *testing.T, a, b *v1alpha1.VirtualCluster) {
+	c := h.create("c")
+	for vc, want := range map[*v1alpha1.VirtualCluster]string{a: "cell-0", b: "cell-0", c: "cell-1"} {
+		if vc.Status.Cell != want {
+			t.Errorf("%s is in %s, want %s", vc.Name, vc.Status.Cell, want)
+		}
+	}
+	if _, err := h.tenantAPI(c).CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
+		t.Error(err)
+	}
+	h.cells.kill("cell-0") // costs only its own
+	if _, err := h.tenantAPI(c).CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
+		t.Errorf("without the other cell: %v", err)
+	}
+	h.cells.run("cell-0")
+	h.remove(c)
+	if now := h.cells.running(); !slices.Equal(now, []string{"cell-0"}) {
+		t.Errorf("cells that run: %v", now)
+	}
+	for _, vc := range []*v1alpha1.VirtualCluster{a, b} {
+		h.eventually(vc.Name+" answers", func() error {
+			_, err := h.tenantAPI(vc).CoreV1().ConfigMaps("default").Get(t.Context(), "mine-"+vc.Name, metav1.GetOptions{})
+			return err
+		})
+	}
+}
