@@ -44,7 +44,7 @@ type PlanSpec struct {
 	// OwnCell gives each tenant a process for its control plane alone.
 	//
 	// +kubebuilder:default=false
-	OwnCell bool `json:"ownCell"`
+	OwnCell bool `json:"ownCell,omitempty"`
 
 	// IdleAfter is how long nobody may use a control plane before it is put to
 	// sleep; 0s keeps it awake. Its pods do not notice.
@@ -84,7 +84,7 @@ type PlanSpec struct {
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1024
-	NodePorts int32 `json:"nodePorts"`
+	NodePorts int32 `json:"nodePorts,omitempty"`
 
 	// StorageClasses are the host's storage classes that the tenants may use.
 	//
@@ -163,7 +163,7 @@ type RequestLimits struct {
 
 // CredentialTerms bound the lifetime of kubeconfigs.
 //
-// +kubebuilder:validation:XValidation:rule="duration(self.lifetime) <= duration(self.maxLifetime)",message="lifetime is at most maxLifetime"
+// +kubebuilder:validation:XValidation:rule="!has(self.lifetime) || !has(self.maxLifetime) || duration(self.lifetime) <= duration(self.maxLifetime)",message="lifetime is at most maxLifetime"
 type CredentialTerms struct {
 	// Lifetime is that of a credential whose issuer names none.
 	//
@@ -188,7 +188,7 @@ type EgressTerms struct {
 	// Webhooks lets the tenant's API server call webhooks at public addresses.
 	//
 	// +kubebuilder:default=false
-	Webhooks bool `json:"webhooks"`
+	Webhooks bool `json:"webhooks,omitempty"`
 }
 
 // PlanList is a list of plans.

@@ -24,6 +24,9 @@ var VirtualClusterManifest []byte
 //go:embed sublet.dev_plans.yaml
 var PlanManifest []byte
 
+// Manifests are the CustomResourceDefinitions of all kinds.
+func Manifests() [][]byte { return [][]byte{VirtualClusterManifest, PlanManifest} }
+
 // AddToScheme makes the package's types known to a scheme.
 func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion, &VirtualCluster{}, &VirtualClusterList{}, &Plan{}, &PlanList{})

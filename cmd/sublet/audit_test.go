@@ -79,11 +79,13 @@ func newAuditHost(t *testing.T) auditHost {
 // onboard makes the tenant acme.
 func (h *auditHost) onboard(t *testing.T) {
 	t.Helper()
-	var crd apiextensionsv1.CustomResourceDefinition
-	if err := yaml.Unmarshal(v1alpha1.VirtualClusterManifest, &crd); err != nil {
-		t.Fatal(err)
+	for _, manifest := range v1alpha1.Manifests() {
+		var crd apiextensionsv1.CustomResourceDefinition
+		if err := yaml.Unmarshal(manifest, &crd); err != nil {
+			t.Fatal(err)
+		}
+		h.create(t, &crd)
 	}
-	h.create(t, &crd)
 	for _, o := range baseline.Host() {
 		h.apply(t, o)
 	}
@@ -102,8 +104,13 @@ func (h *auditHost) onboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.tenant = *vc
+	h.eventually(t, "there are plans", func(ctx context.Context) bool { return manager.EnsurePlans(ctx, h.client) == nil })
+	var small v1alpha1.Plan
+	if err := h.client.Get(t.Context(), client.ObjectKey{Name: vc.Spec.Plan}, &small); err != nil {
+		t.Fatal(err)
+	}
 	tn := tenant.Tenant{ID: tenant.ID(vc.UID), Name: "acme", HostNamespace: vc.Status.Namespace, Sandbox: tenant.GVisor, ServiceCIDR: netip.MustParsePrefix("10.96.4.0/22")}
-	for _, o := range baseline.Tenant(tn, "cell-0") {
+	for _, o := range baseline.Tenant(tn, "cell-0", small.Spec) {
 		h.apply(t, o)
 	}
 	h.apiService(t, tn)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -31,11 +32,14 @@ func (s *hostServer) furnish(ctx context.Context, api *server.Server, authority 
 	if err != nil {
 		return err
 	}
-	crd := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal(v1alpha1.VirtualClusterManifest, &crd.Object); err != nil {
-		return fmt.Errorf("decode the manifest of VirtualCluster: %w", err)
+	var objects []runtime.Object
+	for _, manifest := range v1alpha1.Manifests() {
+		crd := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(manifest, &crd.Object); err != nil {
+			return fmt.Errorf("decode the manifest of a kind: %w", err)
+		}
+		objects = append(objects, crd)
 	}
-	objects := []runtime.Object{crd}
 	for _, o := range baseline.Host() {
 		objects = append(objects, o)
 	}
@@ -50,6 +54,9 @@ func (s *hostServer) furnish(ctx context.Context, api *server.Server, authority 
 	if err := waitServed(ctx, c); err != nil {
 		return err
 	}
+	if err := manager.EnsurePlans(ctx, c); err != nil {
+		return err
+	}
 	return s.credentials(authority).write()
 }
 
@@ -60,15 +67,15 @@ func (s *hostServer) credentials(authority *pki.Authority) credentials {
 	}
 }
 
-// waitServed waits until VirtualClusters can be listed.
+// waitServed waits until the kinds of Sublet's own can be listed.
 func waitServed(ctx context.Context, c client.Client) error {
 	var last error
 	err := poll(ctx, furnishTime, func(ctx context.Context) (bool, error) {
-		last = c.List(ctx, &v1alpha1.VirtualClusterList{})
+		last = errors.Join(c.List(ctx, &v1alpha1.VirtualClusterList{}), c.List(ctx, &v1alpha1.PlanList{}))
 		return last == nil, nil
 	})
 	if err != nil {
-		return fmt.Errorf("the host API does not serve VirtualClusters: %w (%w)", last, err)
+		return fmt.Errorf("the host API does not serve VirtualClusters and Plans: %w (%w)", last, err)
 	}
 	return nil
 }

@@ -47,7 +47,11 @@ func evalBaseline(f *Facts) Outcome {
 	if err != nil {
 		return inconclusive("the tenant's host objects were not read", err)
 	}
-	want, err := rendered(vc)
+	p, err := f.Plan.Get()
+	if err != nil {
+		return inconclusive("the tenant's plan was not read", err)
+	}
+	want, err := rendered(vc, p)
 	if err != nil {
 		return inconclusive("the tenant's host objects can't be rendered", err)
 	}
@@ -67,8 +71,8 @@ func evalBaseline(f *Facts) Outcome {
 	return bad.verdict(Columns{Declared: vc.Name, Rendered: count(len(want), "object"), Enforced: count(len(live), "object") + " found"})
 }
 
-// rendered returns the host objects that a tenant must have.
-func rendered(vc v1alpha1.VirtualCluster) ([]baseline.Object, error) {
+// rendered returns the host objects that a tenant of the plan must have.
+func rendered(vc v1alpha1.VirtualCluster, p v1alpha1.Plan) ([]baseline.Object, error) {
 	t, err := asTenant(vc)
 	if err != nil {
 		return nil, err
@@ -76,7 +80,7 @@ func rendered(vc v1alpha1.VirtualCluster) ([]baseline.Object, error) {
 	if vc.Status.Cell == "" {
 		return nil, fmt.Errorf("tenant %s has no cell yet", vc.Name)
 	}
-	return baseline.Tenant(t, vc.Status.Cell), nil
+	return baseline.Tenant(t, vc.Status.Cell, p.Spec), nil
 }
 
 // objectRef names an object without its UID.

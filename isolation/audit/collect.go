@@ -78,7 +78,8 @@ func (c collector) tenant(ctx context.Context, name string) *Facts {
 	f.RuntimeClasses = list(ctx, c.host, func(l *nodev1.RuntimeClassList) []nodev1.RuntimeClass { return l.Items })
 	f.Bindings = Found(c.bindings(ctx, vc))
 	f.Objects = Found(c.objects(ctx, namespace))
-	f.Baseline = Found(c.baseline(ctx, vc))
+	f.Plan = Found(c.plan(ctx, vc))
+	f.Baseline = Found(c.baseline(ctx, vc, f.Plan))
 	return f
 }
 
@@ -180,10 +181,23 @@ func (c collector) bindings(ctx context.Context, vc v1alpha1.VirtualCluster) ([]
 	return out, nil
 }
 
+// plan reads the tenant's plan.
+func (c collector) plan(ctx context.Context, vc v1alpha1.VirtualCluster) (v1alpha1.Plan, error) {
+	var p v1alpha1.Plan
+	if err := c.host.Get(ctx, client.ObjectKey{Name: vc.Spec.Plan}, &p); err != nil {
+		return p, fmt.Errorf("read plan %s: %w", vc.Spec.Plan, err)
+	}
+	return p, nil
+}
+
 // baseline reads the live form of every object that fences the tenant in and
 // exists.
-func (c collector) baseline(ctx context.Context, vc v1alpha1.VirtualCluster) ([]baseline.Object, error) {
-	want, err := rendered(vc)
+func (c collector) baseline(ctx context.Context, vc v1alpha1.VirtualCluster, plan Fact[v1alpha1.Plan]) ([]baseline.Object, error) {
+	p, err := plan.Get()
+	if err != nil {
+		return nil, err
+	}
+	want, err := rendered(vc, p)
 	if err != nil {
 		return nil, err
 	}

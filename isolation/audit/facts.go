@@ -64,6 +64,8 @@ func (o Object) Ref() *ObjectRef {
 type Facts struct {
 	// Tenant is the audited tenant as the provider declared it.
 	Tenant Fact[v1alpha1.VirtualCluster]
+	// Plan is the tenant's.
+	Plan Fact[v1alpha1.Plan]
 	// Tenants is every tenant there is.
 	Tenants Fact[[]v1alpha1.VirtualCluster]
 	// Namespaces is every host namespace that carries this tenant's mark, and

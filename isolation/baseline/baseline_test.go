@@ -7,8 +7,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
 )
@@ -23,7 +26,7 @@ func acme(s tenant.Sandbox) tenant.Tenant {
 // them by its mark.
 func TestObjectsSayWhatTheyAre(t *testing.T) {
 	tn := acme(tenant.GVisor)
-	for _, o := range slices.Concat(baseline.Host(), baseline.Cell("cell-0"), baseline.Tenant(tn, "cell-0")) {
+	for _, o := range slices.Concat(baseline.Host(), baseline.Cell("cell-0"), baseline.Tenant(tn, "cell-0", v1alpha1.PlanSpec{})) {
 		gvks, _, err := scheme.Scheme.ObjectKinds(o)
 		if err != nil || o.GetObjectKind().GroupVersionKind() != gvks[0] {
 			t.Errorf("%T %s says it is %v, want %v (%v)", o, o.GetName(), o.GetObjectKind().GroupVersionKind(), gvks, err)
@@ -32,7 +35,7 @@ func TestObjectsSayWhatTheyAre(t *testing.T) {
 			t.Errorf("%T %s: no one manages it", o, o.GetName())
 		}
 	}
-	for _, o := range baseline.Tenant(tn, "cell-0") {
+	for _, o := range baseline.Tenant(tn, "cell-0", v1alpha1.PlanSpec{}) {
 		if o.GetLabels()[tenant.LabelTenant] != string(tn.ID) {
 			t.Errorf("%T %s has not the tenant's mark", o, o.GetName())
 		}
@@ -54,7 +57,7 @@ func TestNamespaceLevel(t *testing.T) {
 // act as the tenant, and none to widen their rights.
 func TestRights(t *testing.T) {
 	tn := acme(tenant.GVisor)
-	for _, o := range baseline.Tenant(tn, "cell-0") {
+	for _, o := range baseline.Tenant(tn, "cell-0", v1alpha1.PlanSpec{}) {
 		switch o := o.(type) {
 		case *rbacv1.Role:
 			for _, r := range o.Rules {
@@ -82,8 +85,25 @@ func TestRights(t *testing.T) {
 }
 
 func TestQuota(t *testing.T) {
-	hard := baseline.Quota(acme(tenant.GVisor)).Spec.Hard
-	if n := hard[corev1.ResourcePods]; n.Value() < 1 {
-		t.Error("pods are not limited")
+	quantity := resource.MustParse
+	want := corev1.ResourceList{"pods": quantity("250"), "services": quantity("500"), "configmaps": quantity("1000"), "secrets": quantity("1000"),
+		"count/endpointslices.discovery.k8s.io": quantity("1000"), "services.loadbalancers": quantity("0"), "services.nodeports": quantity("0"),
+		"persistentvolumeclaims": quantity("0")}
+	for name, c := range map[string]struct {
+		plan   v1alpha1.PlanSpec
+		change func(corev1.ResourceList)
+	}{
+		"nothing said": {v1alpha1.PlanSpec{}, func(corev1.ResourceList) {}},
+		"pods and compute": {v1alpha1.PlanSpec{HostResources: corev1.ResourceList{"pods": quantity("3"), "limits.cpu": quantity("2")}},
+			func(w corev1.ResourceList) { w["pods"], w["limits.cpu"] = quantity("3"), quantity("2") }},
+		"less than nothing": {v1alpha1.PlanSpec{HostResources: corev1.ResourceList{"pods": quantity("-3")}}, func(w corev1.ResourceList) { w["pods"] = quantity("0") }},
+		"node ports":        {v1alpha1.PlanSpec{NodePorts: 2}, func(w corev1.ResourceList) { w["services.nodeports"] = quantity("2") }},
+		"storage":           {v1alpha1.PlanSpec{StorageClasses: []string{"fast"}}, func(w corev1.ResourceList) { delete(w, "persistentvolumeclaims") }},
+	} {
+		want := want.DeepCopy()
+		c.change(want)
+		if got := baseline.Quota(acme(tenant.GVisor), c.plan).Spec.Hard; !equality.Semantic.DeepEqual(got, want) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
 	}
 }

@@ -1,9 +1,9 @@
 // Package baseline returns the host objects that fence a tenant in, whoever
 // writes to the host on its behalf: the namespace with its Pod Security label,
 // the rights of the tenant's own host identity and of its cell in that namespace
-// alone, and what the tenant may use up. Once a host, it returns the
-// RuntimeClasses of the sandboxes and an admission policy that restates the hard
-// rules of package policy, so that a confused or conquered syncer still cannot
+// alone, and what the tenant may use up by its plan. Once a host, it returns the
+// RuntimeClasses of the sandboxes, an admission policy that keeps plans in use, and
+// one that restates the hard rules of package policy, so that a confused or conquered syncer still cannot
 // make a host pod that breaks them.
 //
 // The flow: the manager applies [Host] at start, [Cell] for each cell, [Tenant]

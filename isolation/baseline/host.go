@@ -11,14 +11,16 @@ import (
 )
 
 // Host returns the objects that every host has once: the RuntimeClasses of the
-// sandboxes and the admission policy of tenants' namespaces. The caller owns them.
+// sandboxes and the admission policies of tenants' namespaces and of plans. The
+// caller owns them.
 func Host() []Object {
 	var objects []Object
 	for _, s := range tenant.Sandboxes() {
 		objects = append(objects, RuntimeClass(s))
 	}
 	policy, binding := Admission()
-	return append(objects, policy, binding)
+	plans, planBinding := Plans()
+	return append(objects, policy, binding, plans, planBinding)
 }
 
 // sandboxMemory is what a sandbox needs beside its containers; it is added to the

@@ -2,17 +2,17 @@ package baseline
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 
+	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 )
 
-// Tenant returns the host objects of a tenant whose control plane runs in a
-// cell, in the order in which to create them; delete them in the opposite one.
+// Tenant returns the host objects of a tenant of a plan whose control plane runs in
+// a cell, in the order in which to create them; delete them in the opposite one.
 // The caller owns them.
-func Tenant(t tenant.Tenant, cell string) []Object {
-	objects := []Object{Namespace(t), ServiceAccount(t), Quota(t)}
+func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
+	objects := []Object{Namespace(t), ServiceAccount(t), Quota(t, p)}
 	return append(objects, tenantRights(t, cell)...)
 }
 
@@ -34,34 +34,5 @@ func ServiceAccount(t tenant.Tenant) *corev1.ServiceAccount {
 		TypeMeta:                     typeMeta("v1", "ServiceAccount"),
 		ObjectMeta:                   meta(t, t.HostNamespace, "default"),
 		AutomountServiceAccountToken: &no,
-	}
-}
-
-// limits is how many objects of each kind a tenant may have on the host. They
-// bound what a tenant costs the host's store and its agents; a /22 has addresses
-// for 1022 services. Compute is not limited here: such a quota would refuse every
-// pod without requests, and defaulting them (LimitRange) would make the host pod
-// differ from what the syncer wrote.
-var limits = map[corev1.ResourceName]string{
-	corev1.ResourcePods:                     "250",
-	corev1.ResourceServices:                 "500",
-	corev1.ResourceServicesNodePorts:        "0",
-	corev1.ResourceServicesLoadBalancers:    "0",
-	corev1.ResourceConfigMaps:               "1000",
-	corev1.ResourceSecrets:                  "1000",
-	corev1.ResourcePersistentVolumeClaims:   "0",
-	"count/endpointslices.discovery.k8s.io": "1000",
-}
-
-// Quota returns what a tenant may use up on the host.
-func Quota(t tenant.Tenant) *corev1.ResourceQuota {
-	hard := corev1.ResourceList{}
-	for name, n := range limits {
-		hard[name] = resource.MustParse(n)
-	}
-	return &corev1.ResourceQuota{
-		TypeMeta:   typeMeta("v1", "ResourceQuota"),
-		ObjectMeta: meta(t, t.HostNamespace, "sublet"),
-		Spec:       corev1.ResourceQuotaSpec{Hard: hard},
 	}
 }

@@ -29,11 +29,11 @@ var errForeignNamespace = errors.New("the host namespace exists and is not this 
 
 // fence applies the host objects that have to be there before a tenant's first
 // pod, and the Service of its API.
-func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell.Tenant) error {
+func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell.Tenant, p v1alpha1.PlanSpec) error {
 	if err := m.ownsNamespace(ctx, t.Tenant); err != nil {
 		return err
 	}
-	for _, o := range baseline.Tenant(t.Tenant, vc.Status.Cell) {
+	for _, o := range baseline.Tenant(t.Tenant, vc.Status.Cell, p) {
 		if err := Apply(ctx, m.api, o); err != nil {
 			return err
 		}

@@ -153,6 +153,7 @@ func (m *Manager) build() error {
 	err := ctrl.NewControllerManagedBy(m.inner).
 		Named("virtualcluster").
 		For(&v1alpha1.VirtualCluster{}).
+		Watches(&v1alpha1.Plan{}, handler.EnqueueRequestsFromMapFunc(m.ofPlan)).
 		WatchesRawSource(source.TypedChannel(m.changed, handler.TypedFuncs[string, ctrl.Request]{GenericFunc: enqueueName})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: limiter()}).
 		Complete(m)

@@ -106,12 +106,14 @@ func (h *host) furnish(c *rest.Config) {
 	if h.api, err = client.New(c, client.Options{Scheme: scheme}); err != nil {
 		h.t.Fatal(err)
 	}
-	crd := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal(v1alpha1.VirtualClusterManifest, &crd.Object); err != nil {
-		h.t.Fatal(err)
-	}
-	if err := manager.Apply(h.t.Context(), h.api, crd); err != nil {
-		h.t.Fatal(err)
+	for _, manifest := range v1alpha1.Manifests() {
+		crd := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(manifest, &crd.Object); err != nil {
+			h.t.Fatal(err)
+		}
+		if err := manager.Apply(h.t.Context(), h.api, crd); err != nil {
+			h.t.Fatal(err)
+		}
 	}
 	for _, o := range baseline.Host() {
 		if err := manager.Apply(h.t.Context(), h.api, o); err != nil {
@@ -119,6 +121,7 @@ func (h *host) furnish(c *rest.Config) {
 		}
 	}
 	h.eventually("VirtualClusters are served", func() error { return h.api.List(h.t.Context(), &v1alpha1.VirtualClusterList{}) })
+	h.eventually("the plans are there", func() error { return manager.EnsurePlans(h.t.Context(), h.api) })
 }
 
 // run runs f until the test ends.
@@ -232,7 +235,11 @@ func TestManager(t *testing.T) {
 		}
 	})
 
+	t.Run("what a plan cannot say is refused by the API", func(t *testing.T) { h.planValidation(t) })
+
 	a, b := h.create("a"), h.create("b")
+
+	t.Run("a changed plan takes effect while its tenants run", func(t *testing.T) { h.changedPlan(t, a) })
 
 	t.Run("tenants have addresses of their own", func(t *testing.T) {
 		if a.Status.ServiceCIDR == b.Status.ServiceCIDR || a.Status.APIPort == b.Status.APIPort || a.Status.Namespace == b.Status.Namespace {

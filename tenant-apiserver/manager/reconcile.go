@@ -16,6 +16,7 @@ import (
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/cell"
+	"sublet.dev/tenant-apiserver/plan"
 )
 
 const (
@@ -81,9 +82,14 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 		// The API's schema says the same; a tenant that came by another way stops here.
 		return outcome{phase: v1alpha1.PhaseFailed, reason: reasonInvalid, message: err.Error()}, nil
 	}
-	if controllerutil.AddFinalizer(vc, v1alpha1.Finalizer) {
+	before := vc.Spec.Sandbox
+	p, o, err := m.plan(ctx, vc)
+	if p == nil {
+		return o, err
+	}
+	if controllerutil.AddFinalizer(vc, v1alpha1.Finalizer) || vc.Spec.Sandbox != before {
 		if err := m.api.Update(ctx, vc); err != nil {
-			return outcome{phase: v1alpha1.PhaseCreating, reason: reasonStarting}, fmt.Errorf("set the finalizer: %w", err)
+			return outcome{phase: v1alpha1.PhaseCreating, reason: reasonStarting}, fmt.Errorf("set finalizer and sandbox: %w", err)
 		}
 	}
 	if err := m.allocate(ctx, vc); errors.Is(err, errFull) {
@@ -95,10 +101,15 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 	if err != nil {
 		return outcome{phase: v1alpha1.PhaseFailed, reason: reasonAddresses, message: err.Error() + ": start the host with the service range it had before"}, nil
 	}
-	if err := m.fence(ctx, vc, t); err != nil {
+	t.Terms = plan.For(p)
+	if err := m.fence(ctx, vc, t, p.Spec); err != nil {
 		return outcome{phase: v1alpha1.PhaseCreating, reason: reasonHostObjects, message: err.Error()}, err
 	}
-	return m.hostAndRoute(ctx, vc, t)
+	o, err = m.hostAndRoute(ctx, vc, t)
+	if err == nil && o.phase == v1alpha1.PhaseReady {
+		m.applied(vc, p)
+	}
+	return o, err
 }
 
 // hostAndRoute starts the tenant's control plane and opens the door to it.

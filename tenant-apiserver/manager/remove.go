@@ -156,7 +156,7 @@ func (m *Manager) removeObjects(ctx context.Context, t tenant.Tenant, cell strin
 	case !apierrors.IsNotFound(err):
 		return "", fmt.Errorf("read host namespace %s: %w", t.HostNamespace, err)
 	}
-	objects := baseline.Tenant(t, cell)
+	objects := baseline.Tenant(t, cell, v1alpha1.PlanSpec{})
 	slices.Reverse(objects)
 	for _, o := range objects {
 		if o.GetNamespace() != "" || o.GetName() == t.HostNamespace {

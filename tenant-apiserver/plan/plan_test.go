@@ -52,7 +52,7 @@ func TestFor(t *testing.T) {
 		"definitions": {func(s *v1alpha1.PlanSpec) { s.Objects.CustomResourceDefinitions = ptr[int64](0) },
 			func(w *plan.Terms) { w.Limits.Resources["customresourcedefinitions.apiextensions.k8s.io"] = 0 }},
 		"audit": {func(s *v1alpha1.PlanSpec) { s.Audit = "Request" }, func(w *plan.Terms) { w.Audit = plan.AuditRequest }},
-		// Not for the control plane: HostQuota, Lifetime and Sandbox have them.
+		// Not for the control plane: baseline.Quota, Lifetime and Sandbox have them.
 		"host resources": {func(s *v1alpha1.PlanSpec) { s.HostResources = corev1.ResourceList{"pods": resource.MustParse("1")} }, func(*plan.Terms) {}},
 		"sandboxes":      {func(s *v1alpha1.PlanSpec) { s.Sandboxes = []string{"gvisor"} }, func(*plan.Terms) {}},
 		"credentials":    {func(s *v1alpha1.PlanSpec) { s.Credentials.Lifetime = &metav1.Duration{Duration: time.Hour} }, func(*plan.Terms) {}},
@@ -79,34 +79,6 @@ func TestEveryFieldHasAMeaning(t *testing.T) {
 	if !reflect.DeepEqual(fields, known) {
 		t.Errorf("the fields are %q, and %q have a meaning", fields, known)
 	}
-}
-
-func TestHostQuota(t *testing.T) {
-	small := &v1alpha1.Plan{}
-	want := corev1.ResourceList{"pods": *quantity("250"), "services": *quantity("500"), "configmaps": *quantity("1000"), "secrets": *quantity("1000"),
-		"count/endpointslices.discovery.k8s.io": *quantity("1000"), "services.loadbalancers": *quantity("0"), "services.nodeports": *quantity("0"),
-		"persistentvolumeclaims": *quantity("0")}
-	change := func(spec v1alpha1.PlanSpec, f func(corev1.ResourceList)) {
-		t.Helper()
-		w := want.DeepCopy()
-		f(w)
-		got := plan.HostQuota(&v1alpha1.Plan{Spec: spec})
-		if len(got) != len(w) {
-			t.Errorf("%v, want %v", got, w)
-		}
-		for name, n := range w {
-			if g, ok := got[name]; !ok || g.Cmp(n) != 0 {
-				t.Errorf("%s: %v, want %v", name, got[name], n)
-			}
-		}
-	}
-	change(small.Spec, func(corev1.ResourceList) {})
-	change(v1alpha1.PlanSpec{HostResources: corev1.ResourceList{"pods": *quantity("3"), "limits.cpu": *quantity("2")}}, func(w corev1.ResourceList) {
-		w["pods"], w["limits.cpu"] = *quantity("3"), *quantity("2")
-	})
-	change(v1alpha1.PlanSpec{HostResources: corev1.ResourceList{"pods": *quantity("-3")}}, func(w corev1.ResourceList) { w["pods"] = *quantity("0") })
-	change(v1alpha1.PlanSpec{NodePorts: 2}, func(w corev1.ResourceList) { w["services.nodeports"] = *quantity("2") })
-	change(v1alpha1.PlanSpec{StorageClasses: []string{"fast"}}, func(w corev1.ResourceList) { delete(w, "persistentvolumeclaims") })
 }
 
 func TestLifetime(t *testing.T) {
@@ -170,9 +142,9 @@ func TestBuiltIn(t *testing.T) {
 			continue
 		}
 		a, b := plan.For(plans[i-1]), plan.For(p)
-		x, y := plan.HostQuota(plans[i-1]), plan.HostQuota(p)
 		for _, name := range []corev1.ResourceName{"pods", "services", "configmaps"} {
-			if x.Name(name, resource.DecimalSI).Cmp(*y.Name(name, resource.DecimalSI)) >= 0 {
+			x, y := plans[i-1].Spec.HostResources[name], p.Spec.HostResources[name]
+			if x.Cmp(y) >= 0 {
 				t.Errorf("%s has no more %s than %s", p.Name, name, plans[i-1].Name)
 			}
 		}

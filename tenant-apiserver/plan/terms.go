@@ -5,9 +5,6 @@ import (
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-
 	"sublet.dev/api/v1alpha1"
 )
 
@@ -114,39 +111,6 @@ func counts(o v1alpha1.ObjectLimits) map[string]Count {
 		m[crds] = Count(*n)
 	}
 	return m
-}
-
-// hostDefaults are the limits of what a plan does not name. They bound what a
-// tenant costs the host's store and its agents; a /22 has addresses for 1022
-// services. Compute is not among them: such a quota refuses every pod without
-// requests.
-var hostDefaults = map[corev1.ResourceName]string{
-	corev1.ResourcePods:                     "250",
-	corev1.ResourceServices:                 "500",
-	corev1.ResourceConfigMaps:               "1000",
-	corev1.ResourceSecrets:                  "1000",
-	"count/endpointslices.discovery.k8s.io": "1000",
-}
-
-// HostQuota returns what a tenant of the plan may have in its host namespace.
-func HostQuota(p *v1alpha1.Plan) corev1.ResourceList {
-	hard := corev1.ResourceList{
-		corev1.ResourceServicesLoadBalancers: resource.MustParse("0"),
-		corev1.ResourceServicesNodePorts:     *resource.NewQuantity(int64(p.Spec.NodePorts), resource.DecimalSI),
-	}
-	for name, n := range hostDefaults {
-		hard[name] = resource.MustParse(n)
-	}
-	if len(p.Spec.StorageClasses) == 0 {
-		hard[corev1.ResourcePersistentVolumeClaims] = resource.MustParse("0")
-	}
-	for name, n := range p.Spec.HostResources {
-		if n.Sign() < 0 {
-			n = resource.MustParse("0") // the host's API would refuse it
-		}
-		hard[name] = n.DeepCopy()
-	}
-	return hard
 }
 
 // Lifetime returns how long a kubeconfig of a tenant of the plan is valid when

@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/restmapper"
 	"k8s.io/utils/clock"
 
+	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer"
@@ -121,7 +122,7 @@ func (w *world) start(ctx context.Context, dir string) error {
 	if w.tenant, err = kubernetes.NewForConfig(quick(w.tenantConfig)); err != nil {
 		return err
 	}
-	if err := apply(ctx, host.Loopback(), append(append(baseline.Host(), baseline.Cell(cell)...), baseline.Tenant(acme, cell)...)); err != nil {
+	if err := apply(ctx, host.Loopback(), append(append(baseline.Host(), baseline.Cell(cell)...), baseline.Tenant(acme, cell, v1alpha1.PlanSpec{})...)); err != nil {
 		return err
 	}
 	port, err := w.serveKubelet(hostCA)

@@ -1,0 +1,51 @@
+package baseline
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/tenant"
+)
+
+// limits is how many objects of each kind a tenant may have on the host when its
+// plan does not say. They bound what a tenant costs the host's store and its
+// agents; a /22 has addresses for 1022 services. Compute is not among them: such a
+// quota refuses every pod without requests, and defaulting them (LimitRange) would
+// make the host pod differ from what the syncer wrote.
+var limits = map[corev1.ResourceName]string{
+	corev1.ResourcePods:                     "250",
+	corev1.ResourceServices:                 "500",
+	corev1.ResourceConfigMaps:               "1000",
+	corev1.ResourceSecrets:                  "1000",
+	"count/endpointslices.discovery.k8s.io": "1000",
+}
+
+// Quota returns what a tenant of a plan may use up on the host.
+func Quota(t tenant.Tenant, p v1alpha1.PlanSpec) *corev1.ResourceQuota {
+	return &corev1.ResourceQuota{
+		TypeMeta:   typeMeta("v1", "ResourceQuota"),
+		ObjectMeta: meta(t, t.HostNamespace, "sublet"),
+		Spec:       corev1.ResourceQuotaSpec{Hard: hard(p)},
+	}
+}
+
+func hard(p v1alpha1.PlanSpec) corev1.ResourceList {
+	list := corev1.ResourceList{
+		corev1.ResourceServicesLoadBalancers: resource.MustParse("0"),
+		corev1.ResourceServicesNodePorts:     *resource.NewQuantity(int64(p.NodePorts), resource.DecimalSI),
+	}
+	for name, n := range limits {
+		list[name] = resource.MustParse(n)
+	}
+	if len(p.StorageClasses) == 0 {
+		list[corev1.ResourcePersistentVolumeClaims] = resource.MustParse("0")
+	}
+	for name, n := range p.HostResources {
+		if n.Sign() < 0 {
+			n = resource.MustParse("0") // the host's API would refuse the whole quota
+		}
+		list[name] = n.DeepCopy()
+	}
+	return list
+}
