@@ -1,0 +1,252 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sublet.dev/tenant-apiserver/store"
+)
+
+// How far a restored store's revisions lie above all that anybody may have seen.
+const (
+	// jumpKnown is above the last revision of a store that could be read.
+	jumpKnown = 1_000
+	// jumpUnknown is above the backup's own when the old store cannot say how far
+	// it came: at a thousand writes in each second, eleven days.
+	jumpUnknown = 1_000_000_000
+)
+
+// The bounds of one transaction of a restore.
+const (
+	batchEntries = 256
+	batchBytes   = 1 << 20
+)
+
+// Target is what to restore into.
+type Target struct {
+	// Path of the store's file, which nobody has open; it may be absent.
+	Path string
+	// Tenant is the ID that the backup must be of, and that the new store gets.
+	Tenant string
+	// Now names what is kept of the old store; zero: the clock's.
+	Now time.Time
+	// Progress, when set, is told how many keys were restored so far.
+	Progress func(entries int64)
+
+	at func(step) // for tests: called at each step
+}
+
+// step is a place at which a restore may be interrupted.
+type step string
+
+const (
+	stepRead   step = "the old store was looked at"
+	stepSeed   step = "the new store was begun"
+	stepFill   step = "keys were written"
+	stepFilled step = "all keys were written"
+	stepSynced step = "the new store is on disk"
+	stepKept   step = "the old store has its second name"
+	stepSwap   step = "the new store has its name"
+)
+
+var steps = []step{stepRead, stepSeed, stepFill, stepFilled, stepSynced, stepKept, stepSwap}
+
+func (t Target) reached(s step) {
+	if t.at != nil {
+		t.at(s)
+	}
+}
+
+// Result is what a restore did.
+type Result struct {
+	Header Header `json:"backup"`
+	Keys   int64  `json:"keys"`
+	// Revision of the restored store.
+	Revision int64 `json:"revision"`
+	// Before is the last revision of the store that was replaced, 0 when it could
+	// not be read; Kept is where it is now, "" when there was none.
+	Before int64  `json:"before"`
+	Kept   string `json:"kept,omitempty"`
+}
+
+// Restore replaces the store at t.Path by what a backup holds. Until the whole
+// backup was read and verified, and the new store lies complete on disk, the old
+// one is not touched; then both change names, and a crash leaves the old one or
+// the new one. The old one is kept beside it. Errors: those of [Reader],
+// ErrOtherTenant, store.ErrInUse.
+func Restore(ctx context.Context, r io.Reader, t Target) (Result, error) {
+	res, err := restore(ctx, r, t)
+	if err != nil {
+		return res, fmt.Errorf("restore %s: %w", t.Path, err)
+	}
+	return res, nil
+}
+
+func restore(ctx context.Context, r io.Reader, t Target) (res Result, err error) {
+	b, err := NewReader(r)
+	if err != nil {
+		return Result{}, err
+	}
+	res.Header = b.Header()
+	if res.Header.Tenant != t.Tenant {
+		return res, fmt.Errorf("%w: it is of %q, not of %q", ErrOtherTenant, res.Header.Tenant, t.Tenant)
+	}
+	alone, err := store.Hold(filepath.Dir(t.Path)) // of all restores
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, alone.Close()) }()
+	from, old := int64(0), io.Closer(nil)
+	if res.Before, from, old, err = begin(ctx, t.Path, res.Header.Revision); err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, old.Close()) }()
+	t.reached(stepRead)
+	tmp := t.Path + ".restoring"
+	if err := removeIfThere(tmp); err != nil {
+		return res, err
+	}
+	res.Keys, res.Revision, err = fill(ctx, b, tmp, from, t)
+	if err != nil {
+		return res, errors.Join(err, removeIfThere(tmp))
+	}
+	res.Kept, err = t.swap(tmp)
+	if err != nil {
+		return res, errors.Join(err, removeIfThere(tmp))
+	}
+	return res, nil
+}
+
+// begin finds the revision that the new store goes on from, and holds the old
+// one, so that nobody opens it any more. An old store that cannot be opened (it
+// is missing, damaged, another's) is why one restores.
+func begin(ctx context.Context, path string, backup int64) (before, from int64, old io.Closer, err error) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return 0, backup + jumpUnknown, io.NopCloser(nil), nil
+	} else if err != nil {
+		return 0, 0, nil, err
+	}
+	before, err = lastRevision(ctx, path)
+	switch {
+	case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrForeign), errors.Is(err, store.ErrNewerFormat):
+		from = backup + jumpUnknown
+	case err != nil:
+		return 0, 0, nil, err
+	default:
+		from = max(before, backup) + jumpKnown
+	}
+	old, err = store.Hold(path)
+	return before, from, old, err
+}
+
+func lastRevision(ctx context.Context, path string) (int64, error) {
+	s, err := store.Open(path, store.Options{})
+	if err != nil {
+		return 0, err
+	}
+	st, err := s.Stats(ctx)
+	return st.Revision, errors.Join(err, s.Close())
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove what an interrupted restore left: %w", err)
+	}
+	return nil
+}
+
+// fill makes the new store at path and returns how many keys it has, and its
+// revision, below which nothing can be asked for.
+func fill(ctx context.Context, b *Reader, path string, from int64, t Target) (keys, rev int64, err error) {
+	o := store.Options{ID: t.Tenant, NoSync: true, MaxRequestBytes: 2 * maxPayload, Clock: stopped{time.Now()}}
+	if err := store.Seed(path, o, from); err != nil {
+		return 0, 0, err
+	}
+	t.reached(stepSeed)
+	s, err := store.Open(path, o)
+	if err != nil {
+		return 0, 0, err
+	}
+	err = copyAll(ctx, b, s, t)
+	if err == nil {
+		rev, err = seal(ctx, s)
+	}
+	if err = errors.Join(err, s.Close()); err != nil {
+		return 0, 0, err
+	}
+	t.reached(stepFilled)
+	report, err := store.CheckFile(ctx, path)
+	if err != nil {
+		return 0, 0, err
+	}
+	if !report.OK() || report.Keys != b.Footer().Entries {
+		return 0, 0, fmt.Errorf("the new store is not what the backup holds (%d keys of %d, %q): the disk may be failing", report.Keys, b.Footer().Entries, report.Problems)
+	}
+	if err := syncFile(path); err != nil {
+		return 0, 0, err
+	}
+	t.reached(stepSynced)
+	return report.Keys, rev, nil
+}
+
+// stopped is a clock that stands still: no lease ends while a store is being filled.
+type stopped struct{ at time.Time }
+
+func (s stopped) Now() time.Time { return s.at }
+
+func (s stopped) NewTimer(time.Duration) (<-chan time.Time, func()) { return nil, func() {} }
+
+// seal compacts the store up to its last revision: what was in it while it was
+// being filled is nobody's past.
+func seal(ctx context.Context, s *store.Store) (int64, error) {
+	st, err := s.Stats(ctx)
+	if err != nil || st.Revision == st.Compacted {
+		return st.Revision, err // a backup without keys
+	}
+	return s.Compact(ctx, st.Revision)
+}
+
+// copyAll writes all of a backup to a store.
+func copyAll(ctx context.Context, b *Reader, s *store.Store, t Target) error {
+	var batch []store.Op
+	size, written := 0, int64(0)
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		_, err := s.Txn(ctx, store.Txn{Then: batch})
+		written += int64(len(batch))
+		batch, size = nil, 0
+		t.reached(stepFill)
+		if t.Progress != nil {
+			t.Progress(written)
+		}
+		return err
+	}
+	for {
+		l, e, err := b.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return flush()
+		case err != nil:
+			return err
+		case l != nil:
+			if _, err := s.Grant(ctx, l.ID, max(l.Left, 1)); err != nil {
+				return fmt.Errorf("lease %d: %w", l.ID, err)
+			}
+			continue
+		}
+		batch = append(batch, store.Op{Put: &store.Put{Key: e.Key, Value: e.Value, Lease: e.Lease}})
+		if size += len(e.Key) + len(e.Value); len(batch) >= batchEntries || size >= batchBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+}

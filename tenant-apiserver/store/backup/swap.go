@@ -1,0 +1,55 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// swap gives the old store another name and the new one its name. The name never
+// stands for nothing: the old file gets its second name as a link, and the new
+// one replaces the first.
+func (t Target) swap(tmp string) (kept string, err error) {
+	kept, err = keep(t.Path, t.Now)
+	if err != nil {
+		return "", fmt.Errorf("keep the old store: %w", err)
+	}
+	t.reached(stepKept)
+	if err := os.Rename(tmp, t.Path); err != nil {
+		return kept, err
+	}
+	t.reached(stepSwap)
+	return kept, syncDir(filepath.Dir(t.Path))
+}
+
+// keep links the file at path, if there is one, to a name that says when.
+func keep(path string, now time.Time) (string, error) {
+	if now.IsZero() {
+		now = time.Now()
+	}
+	base := path + ".before-restore-" + now.UTC().Format("20060102T150405Z")
+	name := base
+	for n := 2; ; n++ {
+		err := os.Link(path, name)
+		switch {
+		case err == nil:
+			return name, syncDir(filepath.Dir(path))
+		case errors.Is(err, fs.ErrNotExist):
+			return "", nil
+		case !errors.Is(err, fs.ErrExist):
+			return "", err
+		}
+		name = fmt.Sprintf("%s-%d", base, n)
+	}
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
