@@ -68,7 +68,6 @@ type VirtualClusterSpec struct {
 	// is given. It can't be changed: pods would have to be made again.
 	//
 	// +kubebuilder:validation:Enum=gvisor;runc-userns
-	// +kubebuilder:default=gvisor
 	// +optional
 	Sandbox string `json:"sandbox,omitempty"`
 	// Store is where the tenant's cluster is kept. Left out: in a file on the host.

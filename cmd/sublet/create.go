@@ -23,7 +23,7 @@ const waitPoll = 50 * time.Millisecond
 type createFlags struct {
 	wait, ifNotExists bool
 	timeout           time.Duration
-	sandbox           string
+	sandbox, plan     string
 }
 
 func newCreate(a *app) *cobra.Command {
@@ -33,15 +33,21 @@ func newCreate(a *app) *cobra.Command {
 		Short: "Create a tenant",
 		Long: `Create a tenant: a Kubernetes cluster of its own.
 
-The name is a DNS label: at most 63 lower-case letters, digits and '-'. Its pods run in
-gVisor sandboxes, or with --sandbox runc-userns in user namespaces of this machine's
-kernel under the restricted Pod Security level. The sandbox cannot be changed later.`,
-		Example: "  sublet create acme --wait\n  sublet create acme --sandbox runc-userns",
+The name is a DNS label: at most 63 lower-case letters, digits and '-'. Its plan says
+what it may have, and can be changed later. Its pods run in the plan's first sandbox, in
+the built-in plans gVisor, or with --sandbox runc-userns in user namespaces of this
+machine's kernel under the restricted Pod Security level. The sandbox cannot be changed
+later.`,
+		Example: "  sublet create acme --wait\n  sublet create acme --plan large\n  sublet create acme --sandbox runc-userns",
 		Args:    oneName, ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until the tenant's API answers")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 2*time.Minute, "how long to wait")
-	cmd.Flags().StringVar(&f.sandbox, "sandbox", string(tenant.GVisor), "what the pods run in: gvisor or runc-userns")
+	cmd.Flags().StringVar(&f.sandbox, "sandbox", "", "what the pods run in: gvisor or runc-userns (default: the plan's)")
+	cmd.Flags().StringVar(&f.plan, "plan", v1alpha1.DefaultPlan, "what the tenant may have; sublet plan list shows the plans")
+	must(cmd.RegisterFlagCompletionFunc("plan", func(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		return a.completePlan(cmd, nil, toComplete)
+	}))
 	cmd.Flags().BoolVar(&f.ifNotExists, "if-not-exists", false, "succeed when the tenant exists already")
 	must(cmd.RegisterFlagCompletionFunc("sandbox", cobra.FixedCompletions([]string{string(tenant.GVisor), string(tenant.RuncUserNS)}, cobra.ShellCompDirectiveNoFileComp)))
 	output := addOutput(cmd, "text", "table", "json", "yaml", "name")
@@ -52,8 +58,10 @@ kernel under the restricted Pod Security level. The sandbox cannot be changed la
 }
 
 func (a *app) create(ctx context.Context, name string, f createFlags, output *outputFlag) error {
-	if err := tenant.Sandbox(f.sandbox).Validate(); err != nil {
-		return &exitError{exitUsage, err}
+	if f.sandbox != "" {
+		if err := tenant.Sandbox(f.sandbox).Validate(); err != nil {
+			return &exitError{exitUsage, err}
+		}
 	}
 	if err := checkTimeout(f.timeout); err != nil {
 		return err
@@ -62,9 +70,16 @@ func (a *app) create(ctx context.Context, name string, f createFlags, output *ou
 	if err != nil {
 		return err
 	}
+	p, err := getPlan(ctx, api, f.plan)
+	if err == nil {
+		err = hasSandbox(p, f.sandbox)
+	}
+	if err != nil {
+		return err
+	}
 	vc := &v1alpha1.VirtualCluster{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       v1alpha1.VirtualClusterSpec{Sandbox: f.sandbox},
+		Spec:       v1alpha1.VirtualClusterSpec{Sandbox: f.sandbox, Plan: f.plan},
 	}
 	said := "created"
 	err = api.Create(ctx, vc)
@@ -102,7 +117,9 @@ func existing(ctx context.Context, api client.Client, name string, f createFlags
 		return nil, &exitError{exitConflict, fmt.Errorf("tenant %q is being deleted: wait for it with `sublet delete %s --wait --ignore-not-found`, then try again", name, name)}
 	case !f.ifNotExists:
 		return nil, &exitError{exitConflict, fmt.Errorf("tenant %q exists already: choose another name, or use --if-not-exists", name)}
-	case vc.Spec.Sandbox != f.sandbox:
+	case vc.Spec.Plan != f.plan:
+		return nil, &exitError{exitConflict, fmt.Errorf("tenant %q exists with the plan %q: change it with `sublet plan set %s %s`", name, vc.Spec.Plan, name, f.plan)}
+	case f.sandbox != "" && vc.Spec.Sandbox != f.sandbox:
 		return nil, &exitError{exitConflict, fmt.Errorf("tenant %q exists with the sandbox %q, which cannot be changed to %q: choose another name", name, vc.Spec.Sandbox, f.sandbox)}
 	}
 	return vc, nil

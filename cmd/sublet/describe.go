@@ -55,6 +55,7 @@ func (a *app) describe(ctx context.Context, api client.Client, vc *v1alpha1.Virt
 		{"Name:", vc.Name},
 		{"ID:", string(vc.UID)},
 		{"Status:", phase(vc)},
+		{"Plan:", vc.Spec.Plan},
 		{"Sandbox:", vc.Spec.Sandbox},
 		{"Age:", age(vc.CreationTimestamp.Time)},
 		{"Endpoint:", s.Endpoint},

@@ -58,9 +58,9 @@ func (a *app) printList(tenants []v1alpha1.VirtualCluster, namesOnly bool) error
 		}
 		return nil
 	}
-	rows := [][]string{{"NAME", "STATUS", "SANDBOX", "CELL", "ENDPOINT", "SERVER NAME", "AGE"}}
+	rows := [][]string{{"NAME", "STATUS", "PLAN", "SANDBOX", "CELL", "ENDPOINT", "SERVER NAME", "AGE"}}
 	for _, vc := range tenants {
-		rows = append(rows, []string{vc.Name, phase(&vc), vc.Spec.Sandbox, vc.Status.Cell, vc.Status.Endpoint, vc.Status.ServerName, age(vc.CreationTimestamp.Time)})
+		rows = append(rows, []string{vc.Name, phase(&vc), vc.Spec.Plan, vc.Spec.Sandbox, vc.Status.Cell, vc.Status.Endpoint, vc.Status.ServerName, age(vc.CreationTimestamp.Time)})
 	}
 	return table(a.out, rows)
 }
