@@ -23,7 +23,7 @@ include deploy/deps/deps.mk
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
 
 .PHONY: build
 build: ## bin/sublet
@@ -49,6 +49,10 @@ lint: ## go vet and staticcheck
 .PHONY: test
 test: build deps peers images lint ## every test, on real containers (root)
 	go test -timeout 45m -p 1 -ldflags '-s -w $(K8S_LDFLAGS)' ./...
+
+.PHONY: storage-conformance
+storage-conformance: ## upstream's own storage tests on our store (a part of test)
+	go test -v -count=1 -timeout 30m ./test/conformance/storage
 
 .PHONY: bench
 bench: build deps images ## the figures of docs/benchmarks.md
