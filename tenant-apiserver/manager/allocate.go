@@ -77,7 +77,7 @@ var errFull = errors.New("no address range is left for another tenant: delete a 
 
 // allocate gives a new tenant its place, in its status. What a tenant has already
 // stays. The caller writes nothing: allocate updates vc from the API server.
-func (m *Manager) allocate(ctx context.Context, vc *v1alpha1.VirtualCluster) error {
+func (m *Manager) allocate(ctx context.Context, vc *v1alpha1.VirtualCluster, ownCell bool) error {
 	if vc.Status.ServiceCIDR != "" {
 		return m.refresh(ctx, vc)
 	}
@@ -91,11 +91,15 @@ func (m *Manager) allocate(ctx context.Context, vc *v1alpha1.VirtualCluster) err
 	if err != nil {
 		return err
 	}
+	o, err := m.occupants(ctx, vc)
+	if err != nil {
+		return err
+	}
 	s := &vc.Status
 	s.Namespace = tenant.HostNamespace(vc.Name, tenant.ID(vc.UID))
 	s.ServiceCIDR = m.config.Plan.Slice(n).String()
 	s.APIPort = int32(m.config.Plan.APIPorts + n)
-	s.Cell = m.place(all.Items)
+	s.Cell = o.place(ownCell, m.config.PerCell)
 	s.Phase = v1alpha1.PhaseCreating
 	return m.refresh(ctx, vc)
 }

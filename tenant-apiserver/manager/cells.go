@@ -60,14 +60,9 @@ func (m *Manager) retire(ctx context.Context, vc *v1alpha1.VirtualCluster) error
 	if name == "" || name == firstCell {
 		return nil
 	}
-	var list v1alpha1.VirtualClusterList
-	if err := m.api.List(ctx, &list); err != nil {
-		return fmt.Errorf("list the tenants of cell %s: %w", name, err)
-	}
-	for i := range list.Items {
-		if other := &list.Items[i]; other.UID != vc.UID && other.Status.Cell == name {
-			return nil
-		}
+	o, err := m.occupants(ctx, vc)
+	if err != nil || o.count[name] > 0 {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

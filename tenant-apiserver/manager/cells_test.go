@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
@@ -127,6 +128,7 @@ func (h *host) secondCell(t *testing.T, a, b *v1alpha1.VirtualCluster) {
 		t.Errorf("without the other cell: %v", err)
 	}
 	h.cells.run("cell-0")
+	h.ownCell(t, c)
 	h.remove(c)
 	if now := h.cells.running(); !slices.Equal(now, []string{"cell-0"}) {
 		t.Errorf("cells that run: %v", now)
@@ -137,4 +139,37 @@ func (h *host) secondCell(t *testing.T, a, b *v1alpha1.VirtualCluster) {
 			return err
 		})
 	}
+}
+
+// ownCell gives c a plan with a cell of its own while another tenant shares its cell,
+// and wants it to be moved with all it has.
+func (h *host) ownCell(t *testing.T, c *v1alpha1.VirtualCluster) {
+	d := h.create("d")
+	if d.Status.Cell != c.Status.Cell {
+		t.Fatalf("d is in %s", d.Status.Cell)
+	}
+	if _, err := h.tenantAPI(c).CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "mine-c"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("the tenant has the plan", func() error {
+		if err := h.api.Get(t.Context(), client.ObjectKeyFromObject(c), c); err != nil {
+			return err
+		}
+		c.Spec.Plan = "large"
+		return h.api.Update(t.Context(), c)
+	})
+	h.eventually("c has a cell of its own", func() error {
+		if err := h.api.Get(t.Context(), client.ObjectKeyFromObject(c), c); err != nil {
+			return err
+		}
+		if c.Status.Cell == d.Status.Cell {
+			return errors.New("it is in " + c.Status.Cell)
+		}
+		_, err := h.tenantAPI(c).CoreV1().ConfigMaps("default").Get(t.Context(), "mine-c", metav1.GetOptions{})
+		return err
+	})
+	if now := h.cells.running(); !slices.Equal(now, []string{"cell-0", "cell-1", "cell-2"}) {
+		t.Errorf("cells that run: %v", now)
+	}
+	h.remove(d)
 }

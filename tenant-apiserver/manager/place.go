@@ -1,9 +1,11 @@
 package manager
 
 import (
+	"context"
 	"fmt"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/tenant"
 )
 
 const (
@@ -16,16 +18,68 @@ const (
 
 func cellName(n int) string { return fmt.Sprintf("cell-%d", n) }
 
-// place returns the cell of a new tenant: the first that has room. tenants are all
-// there are; where they are is in their statuses and nowhere else.
-func (m *Manager) place(tenants []v1alpha1.VirtualCluster) string {
-	count := map[string]int{}
-	for i := range tenants {
-		count[tenants[i].Status.Cell]++
+// occupants is who is in the cells: what the statuses of the tenants say, and
+// nothing else.
+type occupants struct {
+	count map[string]int
+	alone map[string]bool // cells with a tenant whose plan gives it a cell of its own
+}
+
+// occupants looks at all tenants but one. The caller must hold placing.
+func (m *Manager) occupants(ctx context.Context, but *v1alpha1.VirtualCluster) (occupants, error) {
+	o := occupants{map[string]int{}, map[string]bool{}}
+	var tenants v1alpha1.VirtualClusterList
+	if err := m.api.List(ctx, &tenants); err != nil {
+		return o, fmt.Errorf("list the tenants: %w", err)
 	}
+	var plans v1alpha1.PlanList
+	if err := m.api.List(ctx, &plans); err != nil {
+		return o, fmt.Errorf("list the plans: %w", err)
+	}
+	own := map[string]bool{}
+	for _, p := range plans.Items {
+		own[p.Name] = p.Spec.OwnCell
+	}
+	for i := range tenants.Items {
+		if vc := &tenants.Items[i]; vc.UID != but.UID && vc.Status.Cell != "" {
+			o.count[vc.Status.Cell]++
+			o.alone[vc.Status.Cell] = o.alone[vc.Status.Cell] || own[vc.Spec.Plan]
+		}
+	}
+	return o, nil
+}
+
+// place returns the cell for a tenant that has none: the first that has room. One
+// that is to be alone gets a cell that nobody is in, and not the first, which is
+// warm for the others.
+func (o occupants) place(alone bool, perCell int) string {
 	for n := 0; ; n++ {
-		if name := cellName(n); count[name] < m.config.PerCell {
+		name := cellName(n)
+		if alone && o.count[name] == 0 && name != firstCell ||
+			!alone && o.count[name] < perCell && !o.alone[name] {
 			return name
 		}
 	}
+}
+
+// separate moves a tenant whose plan gives it a cell of its own since it was placed.
+// Its pods do not notice; its API is away for a moment.
+func (m *Manager) separate(ctx context.Context, vc *v1alpha1.VirtualCluster) error {
+	m.placing.Lock()
+	defer m.placing.Unlock()
+	o, err := m.occupants(ctx, vc)
+	if err != nil {
+		return err
+	}
+	if old := vc.Status.Cell; o.count[old] == 0 && old != firstCell {
+		return nil
+	}
+	if err := m.stop(ctx, vc, tenant.ID(vc.UID)); err != nil {
+		return fmt.Errorf("stop the tenant to give it a cell of its own: %w", err)
+	}
+	vc.Status.Cell = o.place(true, m.config.PerCell)
+	if err := m.api.Status().Update(ctx, vc); err != nil {
+		return fmt.Errorf("write the tenant's cell: %w", err)
+	}
+	return nil
 }

@@ -1,31 +1,26 @@
 package manager
 
-import (
-	"testing"
-
-	"sublet.dev/api/v1alpha1"
-)
+import "testing"
 
 func TestPlace(t *testing.T) {
-	m := &Manager{config: Config{PerCell: 2}}
-	in := func(cells ...string) (all []v1alpha1.VirtualCluster) {
-		for _, c := range cells {
-			all = append(all, v1alpha1.VirtualCluster{Status: v1alpha1.VirtualClusterStatus{Cell: c}})
-		}
-		return all
-	}
 	for _, c := range []struct {
-		taken []string
+		count map[string]int
+		alone map[string]bool
+		own   bool
 		want  string
 	}{
-		{nil, "cell-0"},
-		{[]string{"", "cell-0"}, "cell-0"}, // one has no place yet
-		{[]string{"cell-0", "cell-0"}, "cell-1"},
-		{[]string{"cell-0", "cell-2", "cell-0"}, "cell-1"},
-		{[]string{"cell-1", "cell-1", "cell-0"}, "cell-0"},
+		{want: "cell-0"},
+		{count: map[string]int{"cell-0": 1}, want: "cell-0"},
+		{count: map[string]int{"cell-0": 2}, want: "cell-1"},
+		{count: map[string]int{"cell-0": 2, "cell-2": 1}, want: "cell-1"},
+		{count: map[string]int{"cell-0": 1, "cell-1": 2}, want: "cell-0"},
+		{count: map[string]int{"cell-0": 2, "cell-1": 1}, alone: map[string]bool{"cell-1": true}, want: "cell-2"},
+		{own: true, want: "cell-1"},
+		{count: map[string]int{"cell-1": 1}, own: true, want: "cell-2"},
 	} {
-		if got := m.place(in(c.taken...)); got != c.want {
-			t.Errorf("with %q: %s, want %s", c.taken, got, c.want)
+		o := occupants{c.count, c.alone}
+		if got := o.place(c.own, 2); got != c.want {
+			t.Errorf("%+v: %s, want %s", c, got, c.want)
 		}
 	}
 }

@@ -92,10 +92,15 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 			return outcome{phase: v1alpha1.PhaseCreating, reason: reasonStarting}, fmt.Errorf("set finalizer and sandbox: %w", err)
 		}
 	}
-	if err := m.allocate(ctx, vc); errors.Is(err, errFull) {
+	if err := m.allocate(ctx, vc, p.Spec.OwnCell); errors.Is(err, errFull) {
 		return outcome{phase: v1alpha1.PhaseFailed, reason: reasonFull, message: err.Error(), again: time.Minute}, nil
 	} else if err != nil {
 		return outcome{phase: v1alpha1.PhaseCreating, reason: reasonStarting, message: err.Error()}, err
+	}
+	if p.Spec.OwnCell {
+		if err := m.separate(ctx, vc); err != nil {
+			return outcome{phase: v1alpha1.PhaseCreating, reason: reasonStarting, message: err.Error()}, err
+		}
 	}
 	t, err := m.placed(vc)
 	if err != nil {
