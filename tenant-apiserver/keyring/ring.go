@@ -26,6 +26,8 @@ var (
 	ErrKMS = errors.New("the KMS plugin does not decrypt or encrypt the keys")
 )
 
+var errOtherKey = errors.New("the value is not encrypted with a key of this store")
+
 const (
 	// Prefix begins every encrypted value.
 	Prefix = "k8s:enc:aesgcm-hkdf:v1:"
@@ -56,6 +58,7 @@ type ciphers struct {
 	uses      atomic.Int64
 	plaintext bool
 	ids       []string
+	each      map[string]value.Transformer // by key, with the prefix
 }
 
 // Create makes a file with one new key. kms may be nil. A file that is there already
@@ -223,7 +226,7 @@ func (r *Ring) publish() error {
 
 // publishLocked makes ciphers of the file. The caller must hold mu.
 func (r *Ring) publishLocked() error {
-	c := &ciphers{write: prefixOf(r.file.Write), plaintext: r.file.Plaintext}
+	c := &ciphers{write: prefixOf(r.file.Write), plaintext: r.file.Plaintext, each: map[string]value.Transformer{}}
 	var list []value.PrefixTransformer
 	for _, k := range r.file.Keys {
 		cipher, err := aes.NewHKDFExtendedNonceGCMTransformer(r.secrets[k.ID])
@@ -237,11 +240,12 @@ func (r *Ring) publishLocked() error {
 			list = append(list, p)
 		}
 		c.ids = append(c.ids, k.ID)
+		c.each[k.ID] = value.NewPrefixTransformers(errOtherKey, p)
 	}
 	if c.plaintext {
 		list = append(list, value.PrefixTransformer{Transformer: identity.NewEncryptCheckTransformer()})
 	}
-	c.Transformer = value.NewPrefixTransformers(errors.New("the value is not encrypted with a key of this store"), list...)
+	c.Transformer = value.NewPrefixTransformers(errOtherKey, list...)
 	r.current.Store(c)
 	return nil
 }
@@ -269,10 +273,20 @@ func (r *Ring) TransformToStorage(ctx context.Context, data []byte, dataCtx valu
 	return r.ciphers().TransformToStorage(ctx, data, dataCtx)
 }
 
+// SealWith encrypts a value with a certain key, which need not be the one in use.
+func (r *Ring) SealWith(ctx context.Context, id string, data []byte, dataCtx value.Context) ([]byte, error) {
+	cipher := r.current.Load().each[id]
+	if cipher == nil {
+		return nil, fmt.Errorf("keys %s: there is no key %s", r.path, id)
+	}
+	return cipher.TransformToStorage(ctx, data, dataCtx)
+}
+
 // Path is where the keys are.
 func (r *Ring) Path() string { return r.path }
 
-// IDs are the keys that values are read with, the oldest first.
+// IDs are the keys that values are read with, the oldest first. The caller must not
+// change it.
 func (r *Ring) IDs() []string { return r.current.Load().ids }
 
 // InUse is the key that values are written with.

@@ -9,7 +9,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"sublet.dev/tenant-apiserver/etcdclient"
 	"sublet.dev/tenant-apiserver/internal/kube"
+	"sublet.dev/tenant-apiserver/keyring"
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/store"
 )
@@ -24,8 +26,19 @@ type Config struct {
 	ID string
 	// StorePath is the bbolt file with all state. It is made when absent.
 	StorePath string
-	// GoldenDir keeps the golden store, from which a tenant's new store is
-	// copied. Empty: new stores are bootstrapped the slow way.
+	// Etcd, if set, is where all state is instead of in a file.
+	Etcd *etcdclient.EtcdConfig
+	// Existing says that the control plane has run before: an etcd that has nothing
+	// of it is refused with ErrStoreMissing.
+	Existing bool
+	// KeyFile has the keys that the store's values are encrypted with; its directory
+	// exists. The first key is made for a store that has none. Empty: values are
+	// stored as they are, and a store that is encrypted is refused.
+	KeyFile string
+	// KMS, if set, encrypts the keys in KeyFile.
+	KMS keyring.KMS
+	// GoldenDir keeps the golden objects, which a tenant's new store starts
+	// with. Empty: new stores are bootstrapped the slow way.
 	GoldenDir string
 	// PKI is this control plane's own authority.
 	PKI *pki.Authority
@@ -53,6 +66,9 @@ type Config struct {
 	Host *HostConfig
 	// Logger gets the life of the server. Nil: slog.Default().
 	Logger *slog.Logger
+
+	throwAway bool         // the store need not survive the machine
+	rotation  rotationPace // tests cannot wait as long
 }
 
 // HostConfig is what only the host's control plane has: the scheduler, the node
@@ -69,8 +85,10 @@ func (c Config) validate() error {
 	switch {
 	case c.Name == "":
 		return errors.New("server: Config.Name is empty")
-	case c.StorePath == "":
-		return errors.New("server: Config.StorePath is empty")
+	case (c.StorePath == "") == (c.Etcd == nil):
+		return errors.New("server: one of Config.StorePath and Config.Etcd must be set")
+	case c.Etcd != nil && c.ID == "":
+		return errors.New("server: Config.ID is empty; it says whose part of an etcd it is")
 	case c.PKI == nil:
 		return errors.New("server: Config.PKI is nil")
 	case !c.ServiceCIDR.IsValid():
@@ -91,13 +109,13 @@ func (c Config) storeOptions() store.Options {
 	if c.Host != nil {
 		return store.Options{ID: hostID}
 	}
-	return store.Options{ID: c.ID}
+	return store.Options{ID: c.ID, NoSync: c.throwAway}
 }
 
-func (c Config) options(endpoint string, bootstrapped bool) kube.Options {
+func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 	o := kube.Options{
 		Name:         c.Name,
-		Endpoint:     endpoint,
+		Endpoint:     st.endpoint,
 		PKI:          c.PKI,
 		ServiceCIDR:  c.ServiceCIDR,
 		NodePorts:    c.NodePorts,
@@ -105,6 +123,9 @@ func (c Config) options(endpoint string, bootstrapped bool) kube.Options {
 		Kubelet:      c.Kubelet,
 		ValidatePod:  c.ValidatePod,
 		Bootstrapped: bootstrapped,
+	}
+	if st.ring != nil {
+		o.Transformer = st.ring
 	}
 	if c.Host != nil {
 		o.Host = &kube.HostOptions{PodCIDR: c.Host.PodCIDR, NodeMaskSize: c.Host.NodeMaskSize}

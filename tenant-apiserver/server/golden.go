@@ -2,9 +2,9 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -12,14 +12,16 @@ import (
 	"strings"
 	"sync"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
 
 	"sublet.dev/tenant-apiserver/internal/kube"
 	"sublet.dev/tenant-apiserver/pki"
-	"sublet.dev/tenant-apiserver/store"
 )
 
-// goldenPrefixes are all the keys that a golden store may have. Objects of
+// goldenPrefixes are all the keys that the golden objects may have. Objects of
 // these kinds are equal in every control plane of one version and hold no
 // keys, tokens or addresses. Namespaces are not among them: tools take the UID
 // of kube-system for a cluster's identity, so each control plane makes its own.
@@ -33,54 +35,133 @@ var goldenPrefixes = []string{
 	"/registry/roles/",
 }
 
+// seedOps is how many objects are written in one transaction: an etcd takes 128
+// operations as it comes.
+const seedOps = 100
+
 // documentation is the service range of control planes that nobody uses
 // (RFC 5737).
 var documentation = netip.MustParsePrefix("192.0.2.0/24")
 
-// goldenMu lets one caller make the golden store; the others find it.
+// goldenMu lets one caller make the golden objects; the others find them.
 var goldenMu sync.Mutex
 
-// newStoreFromGolden puts a copy of the golden store where c's store is to be,
-// unless there is one already, or c does not want it.
-func newStoreFromGolden(ctx context.Context, c Config) error {
-	if c.GoldenDir == "" || c.Host != nil {
-		return nil
+// bootstrap says whether the store has the objects of the linked version's
+// bootstrap. It writes the golden ones, encrypted with the store's own key, into a
+// store that is new. What a crash left of that is completed.
+func (s *storage) bootstrap(ctx context.Context, c Config) (done bool, err error) {
+	version, err := s.bootstrapped(ctx)
+	if err != nil || version != "" || c.GoldenDir == "" || c.Host != nil {
+		return version == kube.Version, err
 	}
-	_, err := os.Stat(c.StorePath)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
+	there, isNew, err := s.goldenKeys(ctx)
+	if err != nil || !isNew {
+		return false, err
 	}
 	golden, err := ensureGolden(ctx, c.GoldenDir)
 	if err != nil {
-		return fmt.Errorf("golden store: %w", err)
+		return false, fmt.Errorf("golden objects: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(c.StorePath), 0o700); err != nil {
-		return fmt.Errorf("new store: %w", err)
+	if err := s.seed(ctx, golden, there); err != nil {
+		return false, fmt.Errorf("write the golden objects: %w", err)
 	}
-	if err := copyFile(golden, c.StorePath); err != nil {
-		return fmt.Errorf("new store: %w", err)
+	return true, s.markBootstrapped(ctx)
+}
+
+// goldenKeys returns the golden keys that the store has; isNew is false if it has
+// others than those and our own.
+func (s *storage) goldenKeys(ctx context.Context) (there map[string]bool, isNew bool, err error) {
+	all, err := s.client().KV.Get(ctx, "", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return nil, false, fmt.Errorf("list the keys: %w", err)
+	}
+	there = map[string]bool{}
+	for _, kv := range all.Kvs {
+		key := string(kv.Key)
+		if !isGolden(key) && !strings.HasPrefix(key, "/sublet.dev/") {
+			return nil, false, nil
+		}
+		there[key] = true
+	}
+	return there, true, nil
+}
+
+// seed writes the golden objects but those that are there.
+func (s *storage) seed(ctx context.Context, golden []*mvccpb.KeyValue, there map[string]bool) error {
+	var ops []clientv3.Op
+	for i, kv := range golden {
+		if key := string(kv.Key); !there[key] {
+			sealed, err := s.seal(ctx, key, kv.Value)
+			if err != nil {
+				return err
+			}
+			ops = append(ops, clientv3.OpPut(key, sealed))
+		}
+		if len(ops) < seedOps && i < len(golden)-1 || len(ops) == 0 {
+			continue
+		}
+		if _, err := s.client().KV.Txn(ctx).Then(ops...).Commit(); err != nil {
+			return err
+		}
+		ops = nil
 	}
 	return nil
 }
 
-// ensureGolden returns the golden store's path, making it if need be.
-func ensureGolden(ctx context.Context, dir string) (string, error) {
+// ensureGolden returns the golden objects, making them if need be.
+func ensureGolden(ctx context.Context, dir string) ([]*mvccpb.KeyValue, error) {
 	goldenMu.Lock()
 	defer goldenMu.Unlock()
-	path := filepath.Join(dir, "kubernetes-"+kube.Version+".db")
-	_, err := os.Stat(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return path, err
+	path := filepath.Join(dir, "kubernetes-"+kube.Version+".golden")
+	golden, err := readGolden(path)
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errGoldenDamaged) {
+		return golden, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
+		return nil, err
 	}
 	work, err := os.MkdirTemp(dir, makingPrefix)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	err = makeGolden(ctx, work, path)
-	return path, errors.Join(err, os.RemoveAll(work))
+	if err = errors.Join(err, os.RemoveAll(work)); err != nil {
+		return nil, err
+	}
+	return readGolden(path)
+}
+
+// errGoldenDamaged is no reason to stop: the objects can be made again.
+var errGoldenDamaged = errors.New("the file with the golden objects is damaged")
+
+// readGolden reads what writeGolden wrote: a checksum, and a range of etcd's.
+func readGolden(path string) ([]*mvccpb.KeyValue, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) < sha256.Size || sha256.Sum256(data[sha256.Size:]) != [sha256.Size]byte(data) {
+		return nil, errGoldenDamaged
+	}
+	var objects pb.RangeResponse
+	if err := proto.Unmarshal(data[sha256.Size:], &objects); err != nil {
+		return nil, errGoldenDamaged
+	}
+	for _, kv := range objects.Kvs {
+		if !isGolden(string(kv.Key)) {
+			return nil, errGoldenDamaged
+		}
+	}
+	return objects.Kvs, nil
+}
+
+func writeGolden(path string, objects []*mvccpb.KeyValue) error {
+	data, err := proto.Marshal(&pb.RangeResponse{Kvs: objects})
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(data)
+	return writeFile(path, append(sum[:], data...))
 }
 
 // makeGolden bootstraps a control plane in work and keeps its common part.
@@ -91,33 +172,25 @@ func makeGolden(ctx context.Context, work, path string) error {
 	}
 	c := Config{
 		Name: "template", PKI: ca, StorePath: filepath.Join(work, "store.db"),
-		ServiceCIDR: documentation,
+		ServiceCIDR: documentation, throwAway: true,
 	}
-	// Without an ID: each copy gets its tenant's.
-	st, err := openStorage(c.Name, c.StorePath, store.Options{NoSync: true})
+	st, err := openStorage(ctx, c)
 	if err != nil {
 		return err
 	}
 	if err := bootstrapTemplate(ctx, c, st); err != nil {
 		return errors.Join(err, st.close())
 	}
-	err = distil(ctx, st)
+	objects, err := distil(ctx, st)
 	if err == nil {
-		err = st.markBootstrapped(ctx)
-	}
-	if err == nil {
-		// A backup leaves out the room that a store reserves for growing.
-		err = writeFile(path, func(w io.Writer) error {
-			_, err := st.store.WriteTo(w)
-			return err
-		})
+		err = writeGolden(path, objects)
 	}
 	return errors.Join(err, st.close())
 }
 
 // bootstrapTemplate runs a template instance until its hooks are through.
 func bootstrapTemplate(ctx context.Context, c Config, st *storage) error {
-	options := c.options(st.endpoint, false)
+	options := c.options(st, false)
 	options.Template = true
 	instance, err := kube.New(ctx, options)
 	if err != nil {
@@ -132,25 +205,19 @@ func bootstrapTemplate(ctx context.Context, c Config, st *storage) error {
 	return errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
 }
 
-// distil removes every key but the golden ones, and their history.
-func distil(ctx context.Context, st *storage) error {
-	c := st.client()
-	all, err := c.KV.Get(ctx, "", clientv3.WithPrefix(), clientv3.WithKeysOnly())
-	if err != nil {
-		return fmt.Errorf("list keys: %w", err)
-	}
-	for _, kv := range all.Kvs {
-		if isGolden(string(kv.Key)) {
-			continue
+// distil returns the golden objects of a store.
+func distil(ctx context.Context, st *storage) ([]*mvccpb.KeyValue, error) {
+	var objects []*mvccpb.KeyValue
+	for _, prefix := range goldenPrefixes {
+		r, err := st.client().KV.Get(ctx, prefix, clientv3.WithPrefix())
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, err)
 		}
-		if _, err := c.KV.Delete(ctx, string(kv.Key)); err != nil {
-			return fmt.Errorf("delete %s: %w", kv.Key, err)
+		for _, kv := range r.Kvs {
+			objects = append(objects, &mvccpb.KeyValue{Key: kv.Key, Value: kv.Value})
 		}
 	}
-	if _, err := st.store.Compact(ctx, all.Header.Revision); err != nil {
-		return fmt.Errorf("compact: %w", err)
-	}
-	return nil
+	return objects, nil
 }
 
 func isGolden(key string) bool {
@@ -162,28 +229,13 @@ func isGolden(key string) bool {
 	return false
 }
 
-// copyFile copies a file so that to either does not exist or is complete and
-// on disk.
-func copyFile(from, to string) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	return writeFile(to, func(w io.Writer) error {
-		_, err := io.Copy(w, in)
-		return err
-	})
-}
-
-// writeFile makes a file of mode 0600 with what write writes, completely or
-// not at all.
-func writeFile(path string, write func(io.Writer) error) error {
+// writeFile makes a file of mode 0600, completely or not at all.
+func writeFile(path string, data []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return err
 	}
-	err = write(tmp)
+	_, err = tmp.Write(data)
 	if err == nil {
 		err = tmp.Sync()
 	}

@@ -15,11 +15,11 @@ import (
 	"sync"
 	"testing"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/remotecommand"
 
+	"sublet.dev/tenant-apiserver/internal/kube"
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/store"
 )
@@ -120,45 +120,47 @@ func TestConcurrentStarts(t *testing.T) {
 	wg.Wait()
 }
 
-func TestGoldenStoreHoldsNothingOfATenant(t *testing.T) {
-	paths, err := filepath.Glob(filepath.Join(w.golden, "*.db"))
+func TestGoldenObjectsHoldNothingOfATenant(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join(w.golden, "*.golden"))
 	if err != nil || len(paths) != 1 {
-		t.Fatalf("golden stores %v, error %v", paths, err)
+		t.Fatalf("golden objects %v, error %v", paths, err)
 	}
-	copied := filepath.Join(t.TempDir(), "golden.db")
-	if err := copyFile(paths[0], copied); err != nil {
-		t.Fatal(err)
+	golden, err := readGolden(paths[0])
+	if err != nil || len(golden) < 150 {
+		t.Fatalf("%d golden objects, error %v", len(golden), err)
 	}
-	st, err := openStorage("golden", copied, store.Options{NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := st.client().KV.Get(t.Context(), "", clientv3.WithPrefix())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, kv := range all.Kvs {
-		if key := string(kv.Key); key != bootstrapKey && !isGolden(key) {
-			t.Errorf("key %s", key)
-		}
+	for _, kv := range golden {
 		for _, secret := range []string{"BEGIN ", "eyJ", "192.0.2."} {
 			if bytes.Contains(kv.Value, []byte(secret)) {
 				t.Errorf("%s holds %q", kv.Key, secret)
 			}
 		}
 	}
-	if err := st.close(); err != nil {
-		t.Fatal(err)
-	}
-	// Deleted objects must not be in the file's unused pages either.
-	data, err := os.ReadFile(paths[0])
+}
+
+func TestDamagedGoldenObjectsAreMadeAgain(t *testing.T) {
+	dir := t.TempDir()
+	golden, err := ensureGolden(t.Context(), w.golden)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{"BEGIN CERTIFICATE", "PRIVATE KEY", "extension-apiserver-authentication\x00"} {
-		if bytes.Contains(data, []byte(secret)) {
-			t.Errorf("the file holds %q", secret)
-		}
+	path := filepath.Join(dir, "kubernetes-"+kube.Version+".golden")
+	if err := writeGolden(path, golden[:3]); err != nil {
+		t.Fatal(err)
+	}
+	if few, err := ensureGolden(t.Context(), dir); err != nil || len(few) != 3 {
+		t.Fatalf("%d objects, error %v", len(few), err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := ensureGolden(t.Context(), dir); err != nil || len(again) != len(golden) {
+		t.Errorf("%d objects instead of %d, error %v", len(again), len(golden), err)
 	}
 }
 

@@ -87,6 +87,7 @@ func (w *world) stop() error {
 func hostConfig(dir, name string) Config {
 	return Config{
 		Name: name, StorePath: filepath.Join(dir, name, "host.db"), GoldenDir: filepath.Join(dir, "golden"),
+		KeyFile:     filepath.Join(dir, name+".keys"),
 		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"),
 		Advertise:   netip.MustParseAddrPort("203.0.113.7:6443"),
 		Host:        &HostConfig{PodCIDR: netip.MustParsePrefix("10.244.0.0/16")},
@@ -97,6 +98,7 @@ func hostConfig(dir, name string) Config {
 func tenantConfig(dir, name string, i int) Config {
 	return Config{
 		Name: name, StorePath: filepath.Join(dir, name, "store.db"), GoldenDir: filepath.Join(dir, "golden"),
+		KeyFile:     filepath.Join(dir, name+".keys"),
 		ServiceCIDR: netip.MustParsePrefix(fmt.Sprintf("10.96.%d.0/22", 4*i)),
 		NodePorts:   [2]int{30000 + 20*i, 30019 + 20*i},
 		Advertise:   netip.MustParseAddrPort(fmt.Sprintf("203.0.113.7:%d", 7000+i)),

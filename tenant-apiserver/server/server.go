@@ -36,6 +36,7 @@ type Server struct {
 	tls      *tls.Config
 	loopback *rest.Config
 	client   *http.Client
+	rotation *rotation
 
 	stop context.CancelCauseFunc
 	life context.Context // ends when stopping begins
@@ -56,9 +57,6 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 		return nil, wrap(c.Name, err)
 	}
 	begun := time.Now()
-	if err := newStoreFromGolden(ctx, c); err != nil {
-		return nil, wrap(c.Name, err)
-	}
 	s, err := run(ctx, c)
 	if err != nil {
 		return nil, wrap(c.Name, err)
@@ -73,19 +71,20 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	if _, err := certs.get(nil); err != nil {
 		return nil, err
 	}
-	st, err := openStorage(c.Name, c.StorePath, c.storeOptions())
+	st, err := openStorage(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	bootstrapped, err := st.bootstrapped(ctx)
+	bootstrapped, err := st.bootstrap(ctx, c)
 	if err != nil {
 		return nil, errors.Join(err, st.close())
 	}
-	instance, err := kube.New(ctx, c.options(st.endpoint, bootstrapped))
+	instance, err := kube.New(ctx, c.options(st, bootstrapped))
 	if err != nil {
 		return nil, errors.Join(err, st.close())
 	}
 	s := newServer(ctx, c, instance, certs)
+	s.rotation = newRotation(st, c.rotation, s.log.With("name", c.Name))
 	go s.run(st)
 	err = s.waitReady(ctx, s.defaultNamespace)
 	if err == nil && !bootstrapped {
@@ -132,9 +131,16 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *se
 // run runs the instance and closes the store after it.
 func (s *Server) run(st *storage) {
 	defer close(s.done)
-	var watch sync.WaitGroup
-	watch.Go(func() { s.stopWithStore(st.store) })
-	err := errors.Join(s.instance.Run(s.life), st.close())
+	var watch, rotating sync.WaitGroup
+	if st.file != nil {
+		watch.Go(func() { s.stopWithStore(st.file) })
+	}
+	ctx, cancel := context.WithCancel(s.life)
+	rotating.Go(func() { s.rotation.run(ctx) })
+	err := s.instance.Run(s.life)
+	cancel()
+	rotating.Wait()
+	err = errors.Join(err, st.close())
 	cause := context.Cause(s.life) // nil: the instance ended by itself
 	s.stop(ErrStopped)
 	watch.Wait()

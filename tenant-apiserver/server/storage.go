@@ -2,58 +2,133 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/client/v3/kubernetes"
+	"k8s.io/apiserver/pkg/storage/value"
 
 	"sublet.dev/tenant-apiserver/etcdclient"
 	"sublet.dev/tenant-apiserver/internal/kube"
+	"sublet.dev/tenant-apiserver/keyring"
 	"sublet.dev/tenant-apiserver/store"
 )
 
-// bootstrapKey holds the version whose bootstrap objects the store has. It is
-// outside /registry, where no API object can be.
-const bootstrapKey = "/sublet.dev/bootstrapped"
+// Keys of our own. They are outside /registry, where no API object can be.
+const (
+	// bootstrapKey holds the version whose bootstrap objects the store has.
+	bootstrapKey = "/sublet.dev/bootstrapped"
+	// markPrefix and a key's ID hold a value that is encrypted with that key:
+	// whoever opens the store learns from it which keys he needs.
+	markPrefix = "/sublet.dev/keys/"
+	// IDKey holds, in an etcd, the ID of the tenant whose part it is. A store's
+	// file has the ID in its head instead.
+	IDKey = "/sublet.dev/id"
+)
 
 // opened numbers the stores of the process, so that endpoints are unique.
 var opened atomic.Int64
 
 // storage is an open store under the address that upstream finds it by.
 type storage struct {
-	store      *store.Store
+	client     func() *kubernetes.Client // a view that holds nothing; it need not be closed
 	endpoint   string
 	unregister func()
+	closeStore func() error
+	file       *store.Store  // nil: it is an etcd
+	ring       *keyring.Ring // nil: values are stored as they are
 }
 
-func openStorage(name, path string, o store.Options) (*storage, error) {
-	s, err := store.Open(path, o)
+// openStorage opens where c's cluster is kept, makes sure that it is c's, and has
+// its keys ready.
+func openStorage(ctx context.Context, c Config) (*storage, error) {
+	var st *storage
+	var err error
+	if c.Etcd != nil {
+		st, err = openEtcd(ctx, c)
+	} else {
+		st, err = openFile(c)
+	}
 	if err != nil {
 		return nil, err
 	}
-	endpoint := fmt.Sprintf("bbolt://%s-%d", name, opened.Add(1))
-	return &storage{store: s, endpoint: endpoint, unregister: etcdclient.Register(endpoint, s)}, nil
+	if err := st.unlock(ctx, c); err != nil {
+		return nil, errors.Join(err, st.close())
+	}
+	return st, nil
 }
 
-// client is a view of the store that holds nothing; it need not be closed.
-func (s *storage) client() *kubernetes.Client { return etcdclient.New(s.store) }
+func openFile(c Config) (*storage, error) {
+	s, err := store.Open(c.StorePath, c.storeOptions())
+	if err != nil {
+		return nil, err
+	}
+	endpoint := fmt.Sprintf("bbolt://%s-%d", c.Name, opened.Add(1))
+	return &storage{
+		client: func() *kubernetes.Client { return etcdclient.New(s) }, file: s, closeStore: s.Close,
+		endpoint: endpoint, unregister: etcdclient.Register(endpoint, s),
+	}, nil
+}
 
 func (s *storage) close() error {
 	s.unregister()
-	return s.store.Close()
+	return s.closeStore()
 }
 
-// bootstrapped says whether the linked version's bootstrap has been done.
-func (s *storage) bootstrapped(ctx context.Context) (bool, error) {
-	resp, err := s.client().KV.Get(ctx, bootstrapKey)
+// get returns the value of a key, or nil.
+func (s *storage) get(ctx context.Context, key string) (*mvccpb.KeyValue, error) {
+	resp, err := s.client().KV.Get(ctx, key)
 	if err != nil {
-		return false, fmt.Errorf("read the store's version: %w", err)
+		return nil, fmt.Errorf("read %s: %w", key, err)
 	}
-	return len(resp.Kvs) == 1 && string(resp.Kvs[0].Value) == kube.Version, nil
+	if len(resp.Kvs) == 0 {
+		return nil, nil
+	}
+	return resp.Kvs[0], nil
+}
+
+// seal encrypts the value of a key, if values are encrypted.
+func (s *storage) seal(ctx context.Context, key string, plain []byte) (string, error) {
+	if s.ring == nil {
+		return string(plain), nil
+	}
+	sealed, err := s.ring.TransformToStorage(ctx, plain, value.DefaultContext(key))
+	if err != nil {
+		return "", fmt.Errorf("encrypt %s: %w", key, err)
+	}
+	return string(sealed), nil
+}
+
+// unseal is the reverse of seal.
+func (s *storage) unseal(ctx context.Context, kv *mvccpb.KeyValue) ([]byte, error) {
+	if s.ring == nil {
+		return kv.Value, nil
+	}
+	plain, _, err := s.ring.TransformFromStorage(ctx, kv.Value, value.DefaultContext(kv.Key))
+	if err != nil {
+		return nil, fmt.Errorf("decrypt %s: %w", kv.Key, err)
+	}
+	return plain, nil
+}
+
+// bootstrapped returns the version whose bootstrap has been done, or "".
+func (s *storage) bootstrapped(ctx context.Context) (string, error) {
+	kv, err := s.get(ctx, bootstrapKey)
+	if err != nil || kv == nil {
+		return "", err
+	}
+	version, err := s.unseal(ctx, kv)
+	return string(version), err
 }
 
 func (s *storage) markBootstrapped(ctx context.Context) error {
-	if _, err := s.client().KV.Put(ctx, bootstrapKey, kube.Version); err != nil {
+	sealed, err := s.seal(ctx, bootstrapKey, []byte(kube.Version))
+	if err != nil {
+		return err
+	}
+	if _, err := s.client().KV.Put(ctx, bootstrapKey, sealed); err != nil {
 		return fmt.Errorf("write the store's version: %w", err)
 	}
 	return nil

@@ -44,7 +44,7 @@ func TestWarm(t *testing.T) {
 	for _, e := range entries {
 		left[e.Name()] = true
 	}
-	golden := "kubernetes-" + kube.Version + ".db"
+	golden := "kubernetes-" + kube.Version + ".golden"
 	if len(left) != 3 || !left[golden] || !left[".making-young"] || !left["other"] {
 		t.Errorf("left %v", left)
 	}

@@ -49,6 +49,9 @@ func runOptions(o Options) *options.ServerRunOptions {
 	s := options.NewServerRunOptions()
 	etcd := s.Etcd
 	etcd.StorageConfig.Transport.ServerList = []string{o.Endpoint}
+	// Here, and not as transformers of resources, since upstream makes some
+	// storage of its own (the node ports' bitmap) past those.
+	etcd.StorageConfig.Transformer = o.Transformer
 	// The watch cache of a resource costs memory and goroutines for every
 	// tenant, and saves little here: a watch of the store is a cursor.
 	etcd.EnableWatchCache = o.Host != nil

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/storage/value"
 
 	"sublet.dev/tenant-apiserver/pki"
 )
@@ -18,6 +19,9 @@ type Options struct {
 	Name string
 	// Endpoint is the storage's address, registered with etcdclient.
 	Endpoint string
+	// Transformer encrypts all values on their way into the storage, those of
+	// custom resources and of upstream's own bookkeeping included. Nil: none are.
+	Transformer value.Transformer
 	// PKI is the control plane's own authority: clients present its
 	// certificates, and it signs service account tokens.
 	PKI *pki.Authority
