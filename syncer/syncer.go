@@ -60,6 +60,7 @@ type Syncer struct {
 	t         translate.Translation
 	engine    *engine.Engine
 	held      *held
+	seen      marks
 }
 
 // New returns a Syncer that does nothing yet. The configurations are copied.

@@ -18,20 +18,20 @@ import (
 func (s *Syncer) watch() error {
 	c := s.caches
 	return errors.Join(
-		s.engine.Watch(c.tenant.pods, keysOf(s.ofTenantPod)),
-		s.engine.Watch(c.tenant.configMaps, keysOf(ofTenant[*corev1.ConfigMap](kindConfigMap))),
-		s.engine.Watch(c.tenant.secrets, keysOf(ofTenant[*corev1.Secret](kindSecret))),
-		s.engine.Watch(c.tenant.services, keysOf(ofTenant[*corev1.Service](kindService))),
-		s.engine.Watch(c.tenant.endpointSlices, keysOf(ofTenant[*discoveryv1.EndpointSlice](kindEndpointSlice))),
-		s.engine.Watch(c.tenantNodes, keysOf(s.ofTenantNode)),
-		s.engine.Watch(c.namespaces, func(any) []engine.Key { return nil }),
-		s.engine.Watch(c.host.pods, keysOf(s.ofHostPod)),
-		s.engine.Watch(c.host.configMaps, keysOf(ofHost[*corev1.ConfigMap](s, kindConfigMap))),
-		s.engine.Watch(c.host.secrets, keysOf(ofHost[*corev1.Secret](s, kindSecret))),
-		s.engine.Watch(c.host.services, keysOf(ofHost[*corev1.Service](s, kindService))),
-		s.engine.Watch(c.host.endpointSlices, keysOf(ofHost[*discoveryv1.EndpointSlice](s, kindEndpointSlice))),
-		s.engine.Watch(c.hostNodes, keysOf(s.ofHostNode)),
-		s.engine.Watch(c.events, keysOf(s.ofHostEvent)),
+		s.engine.Watch(c.tenant.pods, nil, keysOf(s.ofTenantPod)),
+		s.engine.Watch(c.tenant.configMaps, nil, keysOf(ofTenant[*corev1.ConfigMap](kindConfigMap))),
+		s.engine.Watch(c.tenant.secrets, nil, keysOf(ofTenant[*corev1.Secret](kindSecret))),
+		s.engine.Watch(c.tenant.services, nil, keysOf(ofTenant[*corev1.Service](kindService))),
+		s.engine.Watch(c.tenant.endpointSlices, nil, keysOf(ofTenant[*discoveryv1.EndpointSlice](kindEndpointSlice))),
+		s.engine.Watch(c.tenantNodes, nil, keysOf(s.ofTenantNode)),
+		s.engine.Watch(c.namespaces, nil, func(any) []engine.Key { return nil }),
+		s.engine.Watch(c.host.pods, &s.seen.pods, keysOf(s.ofHostPod)),
+		s.engine.Watch(c.host.configMaps, &s.seen.configMaps, keysOf(ofHost[*corev1.ConfigMap](s, kindConfigMap))),
+		s.engine.Watch(c.host.secrets, &s.seen.secrets, keysOf(ofHost[*corev1.Secret](s, kindSecret))),
+		s.engine.Watch(c.host.services, &s.seen.services, keysOf(ofHost[*corev1.Service](s, kindService))),
+		s.engine.Watch(c.host.endpointSlices, &s.seen.endpointSlices, keysOf(ofHost[*discoveryv1.EndpointSlice](s, kindEndpointSlice))),
+		s.engine.Watch(c.hostNodes, nil, keysOf(s.ofHostNode)),
+		s.engine.Watch(c.events, nil, keysOf(s.ofHostEvent)),
 	)
 }
 

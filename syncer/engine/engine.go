@@ -61,6 +61,7 @@ type Engine struct {
 	passes map[string]Pass
 	queue  workqueue.TypedRateLimitingInterface[Key]
 	synced []cache.InformerSynced
+	ledger *ledger
 }
 
 // New returns an engine that does not run yet.
@@ -71,7 +72,7 @@ func New(c Config) *Engine {
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
 	}
-	e := &Engine{config: c, passes: map[string]Pass{}}
+	e := &Engine{config: c, passes: map[string]Pass{}, ledger: newLedger()}
 	for _, p := range c.Passes {
 		e.passes[p.Kind()] = p
 	}
@@ -83,25 +84,32 @@ func New(c Config) *Engine {
 
 // Add queues keys.
 func (e *Engine) Add(keys ...Key) {
+	e.ledger.added(e.config.Clock.Now(), keys)
 	for _, k := range keys {
 		e.queue.Add(k)
 	}
 }
 
 // Watch queues keys(object) for every object that the informer reports; for an
-// update the keys of the old object too. It must be called before Run.
-func (e *Engine) Watch(informer cache.SharedInformer, keys func(object any) []Key) error {
+// update the keys of the old object too. mark, which may be nil, notes what was
+// queued. Watch must be called before Run.
+func (e *Engine) Watch(informer cache.SharedInformer, mark *Mark, keys func(object any) []Key) error {
 	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(o any) { e.Add(keys(o)...) },
+		AddFunc: func(o any) {
+			e.Add(keys(o)...)
+			mark.note(o, 1)
+		},
 		UpdateFunc: func(before, now any) {
 			e.Add(keys(before)...)
 			e.Add(keys(now)...)
+			mark.note(now, 0)
 		},
 		DeleteFunc: func(o any) {
 			if last, ok := o.(cache.DeletedFinalStateUnknown); ok {
 				o = last.Obj
 			}
 			e.Add(keys(o)...)
+			mark.note(o, -1)
 		},
 	})
 	if err != nil {
@@ -144,7 +152,9 @@ func (e *Engine) next(ctx context.Context) bool {
 		e.config.Logger.Error("no pass for a key", "kind", key.Kind)
 		return true
 	}
+	e.ledger.begin(key)
 	again, err := pass.Reconcile(ctx, key.Name)
+	e.ledger.end(key, e.config.Clock.Now(), again, err)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

@@ -65,7 +65,7 @@ func TestEngine(t *testing.T) {
 		Passes: []Pass{p}, Workers: 3, Logger: slog.New(slog.DiscardHandler),
 		OnError: func(k Key, _ error) { failed.Store(k.Name, true) },
 	})
-	err := e.Watch(informer, func(o any) []Key {
+	err := e.Watch(informer, nil, func(o any) []Key {
 		return []Key{{Kind: "Probe", Name: tenant.Name{Namespace: "ns", Name: o.(*corev1.ConfigMap).Name}}}
 	})
 	if err != nil {
