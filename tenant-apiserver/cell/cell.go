@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/keyring"
 	"sublet.dev/tenant-apiserver/server"
 )
 
@@ -37,6 +38,11 @@ type Config struct {
 	Name      string
 	Dir       func(tenant.ID) string // the tenant's directory: store.db, started and pki/
 	GoldenDir string                 // shared with the other cells of this version
+	// KeyFile is where the keys are that a tenant's store is encrypted with; its
+	// directory exists. Nil: in the tenant's directory.
+	KeyFile func(tenant.ID) string
+	// KMS, if set, encrypts those keys.
+	KMS keyring.KMS
 	// Socket is the path of the unix socket on which a tenant's API speaks TLS; it
 	// has 107 bytes at most (unix(7)), and its directory exists.
 	Socket func(tenant.ID) string

@@ -18,6 +18,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"sublet.dev/tenant-apiserver/etcdclient"
+	"sublet.dev/tenant-apiserver/keyring"
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/plan"
 	"sublet.dev/tenant-apiserver/server"
@@ -44,8 +46,9 @@ type hosted struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has returned
 
-	terms  atomic.Pointer[plan.Terms] // what the tenant may have now; tenant.Terms is what it began with
-	status Status                     // guarded by cell.mu
+	api    atomic.Pointer[server.Server] // the control plane while it runs
+	terms  atomic.Pointer[plan.Terms]    // what the tenant may have now; tenant.Terms is what it began with
+	status Status                        // guarded by cell.mu
 }
 
 // newHosted returns a tenant that does not run yet.
@@ -118,7 +121,10 @@ var reasons = []struct {
 	cause  error
 	reason string
 }{
-	{errStoreMissing, ReasonStoreMissing}, {store.ErrCorrupt, ReasonStoreCorrupt}, {store.ErrForeign, ReasonStoreForeign},
+	{errStoreMissing, ReasonStoreMissing}, {server.ErrStoreMissing, ReasonStoreMissing},
+	{server.ErrKeyMissing, ReasonKeyMissing}, {keyring.ErrCorrupt, ReasonKeysCorrupt}, {keyring.ErrKMS, ReasonKMS},
+	{etcdclient.ErrDenied, ReasonEtcdDenied}, {etcdclient.ErrUnavailable, ReasonEtcd},
+	{store.ErrCorrupt, ReasonStoreCorrupt}, {store.ErrForeign, ReasonStoreForeign},
 	{store.ErrNewerFormat, ReasonStoreNewer}, {store.ErrInUse, ReasonStoreInUse},
 	{store.ErrNoSpace, ReasonDiskFull}, {syscall.ENOSPC, ReasonDiskFull}, {syscall.EDQUOT, ReasonDiskFull},
 	{store.ErrFailed, ReasonStoreFailed},
@@ -150,6 +156,8 @@ func (h *hosted) once() (err error) {
 			err = fmt.Errorf("%w: %w", cmp.Or(err, errEnded), stopErr)
 		}
 	}()
+	h.api.Store(api)
+	defer h.api.Store(nil)
 	if err := markStarted(h.cell.config.Dir(h.tenant.ID)); err != nil {
 		return err
 	}
@@ -184,8 +192,20 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the tenant's directory: %w", err)
 	}
-	if err := checkStore(dir); err != nil {
+	existing, err := hasStarted(dir)
+	if err != nil {
 		return nil, err
+	}
+	etcd, err := t.Etcd.Config()
+	if err != nil {
+		return nil, err
+	}
+	file := ""
+	if etcd == nil {
+		file = storePath(dir)
+		if err := checkStore(dir); err != nil {
+			return nil, err
+		}
 	}
 	authority, err := pki.LoadOrCreate(PKIDir(dir), "sublet-tenant-"+t.Name)
 	if err != nil {
@@ -196,7 +216,11 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 	return server.Start(ctx, server.Config{
 		Name:         t.Name,
 		ID:           string(t.ID),
-		StorePath:    storePath(dir),
+		StorePath:    file,
+		Etcd:         etcd,
+		Existing:     existing,
+		KeyFile:      h.cell.config.keyFile(t.ID),
+		KMS:          h.cell.config.KMS,
 		GoldenDir:    h.cell.config.GoldenDir,
 		PKI:          authority,
 		ServiceCIDR:  t.ServiceCIDR,

@@ -23,6 +23,8 @@ const longPoll = 30 * time.Second
 //	PUT    /tenants/{id}        Tenant -> Status    [Cell.Put]
 //	GET    /tenants/{id}        Status or 404       [Cell.Get]
 //	DELETE /tenants/{id}        204                 [Cell.Delete]
+//	GET    /tenants/{id}/key    KeyStatus or 404    [Cell.KeyStatus]
+//	POST   /tenants/{id}/key    KeyStatus           [Cell.RotateKey]
 //	GET    /tenants?after=N     Snapshot            [Cell.Snapshot]
 //	GET    /healthz             ok
 func (c *Cell) Handler() http.Handler {
@@ -30,6 +32,8 @@ func (c *Cell) Handler() http.Handler {
 	mux.HandleFunc("PUT /tenants/{id}", c.servePut)
 	mux.HandleFunc("GET /tenants/{id}", c.serveGet)
 	mux.HandleFunc("DELETE /tenants/{id}", c.serveDelete)
+	mux.HandleFunc("GET /tenants/{id}/key", c.serveKey)
+	mux.HandleFunc("POST /tenants/{id}/key", c.serveRotateKey)
 	mux.HandleFunc("GET /tenants", c.serveSnapshot)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	return mux

@@ -16,15 +16,26 @@ var errStoreMissing = errors.New("the store is missing")
 func storePath(dir string) string   { return filepath.Join(dir, "store.db") }
 func startedPath(dir string) string { return filepath.Join(dir, "started") }
 
+// hasStarted says whether the tenant has run before.
+func hasStarted(dir string) (bool, error) {
+	_, err := os.Stat(startedPath(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("find out whether the tenant has run before: %w", err)
+	}
+	return true, nil
+}
+
 // checkStore refuses to start a tenant that lost its store: it would get a new,
 // empty one, and its pods, which that does not know, would be removed.
 func checkStore(dir string) error {
-	if _, err := os.Stat(startedPath(dir)); errors.Is(err, fs.ErrNotExist) {
-		return nil // the first start
-	} else if err != nil {
-		return fmt.Errorf("find out whether the tenant has run before: %w", err)
+	existing, err := hasStarted(dir)
+	if err != nil || !existing {
+		return err
 	}
-	_, err := os.Stat(storePath(dir))
+	_, err = os.Stat(storePath(dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("open store %s: %w, though the tenant has run before; put it back from a backup, or delete the tenant", storePath(dir), errStoreMissing)
 	}

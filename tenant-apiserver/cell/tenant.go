@@ -18,6 +18,9 @@ type Tenant struct {
 	// InCluster is where the tenant's pods reach the API behind the Service
 	// default/kubernetes.
 	InCluster netip.AddrPort `json:"inCluster"`
+	// Etcd is where the tenant's cluster is kept; its zero value is a file in the
+	// tenant's directory.
+	Etcd EtcdStore `json:"etcd,omitzero"`
 	// Terms is what the tenant's plan gives it. They may change while it runs.
 	Terms plan.Terms `json:"terms"`
 }
@@ -41,6 +44,9 @@ func (t Tenant) validate() error {
 		return fmt.Errorf("tenant %q: serviceCIDR must be set", t.Name)
 	case !t.InCluster.IsValid():
 		return fmt.Errorf("tenant %q: inCluster must be set", t.Name)
+	}
+	if _, err := t.Etcd.Config(); err != nil {
+		return fmt.Errorf("tenant %q: %w", t.Name, err)
 	}
 	return nil
 }
@@ -67,6 +73,10 @@ const (
 	ReasonStoreFailed  = "StoreFailed" // a disk error; the store is opened again
 	ReasonDiskFull     = "DiskFull"
 	ReasonKeysCorrupt  = "KeysCorrupt"
+	ReasonKeyMissing   = "EncryptionKeyMissing" // the store cannot be read without
+	ReasonKMS          = "KMSUnavailable"
+	ReasonEtcd         = "EtcdUnavailable"
+	ReasonEtcdDenied   = "EtcdAccessDenied"
 	ReasonStartFailed  = "StartFailed"
 	ReasonEnded        = "ControlPlaneEnded"
 	ReasonCompanion    = "SyncerFailed"
