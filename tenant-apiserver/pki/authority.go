@@ -7,12 +7,12 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"k8s.io/client-go/util/cert"
@@ -38,9 +38,43 @@ const (
 type Authority struct {
 	key   *ecdsa.PrivateKey
 	cert  *x509.Certificate
-	caPEM []byte
+	caPEM []byte // every CA that is trusted, the one that signs first
 	saKey *ecdsa.PrivateKey
 	dir   string
+
+	// While a rotation is not finished: the CA before this one, and this one as
+	// signed by it.
+	old, cross *x509.Certificate
+}
+
+// ErrMissing is wrapped by errors about an authority that is not there.
+var ErrMissing = errors.New("the certificate authority is missing")
+
+// Load opens the authority kept in dir and makes nothing. A file that is not there
+// is an error wrapping ErrMissing; otherwise it is like LoadOrCreate.
+func Load(dir string) (*Authority, error) {
+	unlock, err := lock(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no %s", ErrMissing, dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return load(dir)
+}
+
+// load opens an authority. The caller must hold the directory's lock.
+func load(dir string) (*Authority, error) {
+	for _, name := range []string{saKeyFile, caKeyFile, caCertFile} {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: there is no %s", ErrMissing, path)
+		} else if err != nil {
+			return nil, fmt.Errorf("open certificate authority: %w", err)
+		}
+	}
+	return loadOrCreate(dir, "")
 }
 
 // LoadOrCreate opens the authority kept in dir, creating the directory and
@@ -50,6 +84,20 @@ type Authority struct {
 func LoadOrCreate(dir, commonName string) (*Authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create certificate directory: %w", err)
+	}
+	unlock, err := lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return loadOrCreate(dir, commonName)
+}
+
+// loadOrCreate opens an authority and makes what is missing. The caller must hold
+// the directory's lock.
+func loadOrCreate(dir, commonName string) (*Authority, error) {
+	if err := takeOver(dir); err != nil {
+		return nil, err
 	}
 	_, haveCert := stat(filepath.Join(dir, caCertFile))
 	_, haveKey := stat(filepath.Join(dir, caKeyFile))
@@ -68,13 +116,28 @@ func LoadOrCreate(dir, commonName string) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{key: caKey, cert: caCert, caPEM: caPEM, saKey: saKey, dir: dir}, nil
+	a := &Authority{key: caKey, cert: caCert, caPEM: caPEM, saKey: saKey, dir: dir}
+	if err := a.loadOverlap(); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
-// CAPEM is the PEM-encoded CA certificate, a copy each call.
+// CAPEM is what those trust who know this authority: the PEM-encoded CA
+// certificate, and the one before while a rotation is not finished. A copy each
+// call.
 func (a *Authority) CAPEM() []byte { return bytes.Clone(a.caPEM) }
 
-// CAFile is the path of the CA certificate, for components that want a file.
+// BundleFile is the path of a file with CAPEM.
+func (a *Authority) BundleFile() string {
+	if a.old == nil {
+		return a.CAFile()
+	}
+	return filepath.Join(a.dir, bundleFile)
+}
+
+// CAFile is the path of the certificate of the CA that signs, for components that
+// want a file.
 func (a *Authority) CAFile() string { return filepath.Join(a.dir, caCertFile) }
 
 // CAKeyFile is the path of the CA's private key, for a signer of the same
@@ -138,19 +201,9 @@ func loadOrCreateCA(path string, key *ecdsa.PrivateKey, commonName string) (*x50
 }
 
 func createCA(path string, key *ecdsa.PrivateKey, commonName string) (*x509.Certificate, []byte, error) {
-	serial, err := serialNumber()
+	template, err := caTemplate(commonName, 1)
 	if err != nil {
 		return nil, nil, err
-	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: commonName},
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(caLifetime),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -160,11 +213,34 @@ func createCA(path string, key *ecdsa.PrivateKey, commonName string) (*x509.Cert
 	if err != nil {
 		return nil, nil, fmt.Errorf("parse new CA certificate: %w", err)
 	}
-	data := pem.EncodeToMemory(&pem.Block{Type: cert.CertificateBlockType, Bytes: der})
+	data := encodeCert(der)
 	if err := writeFile(path, data); err != nil {
 		return nil, nil, err
 	}
 	return ca, data, nil
+}
+
+// caTemplate describes the CA of a generation. The generations of an authority have
+// different subjects, so that chains are never ambiguous.
+func caTemplate(commonName string, generation int64) (*x509.Certificate, error) {
+	serial, err := serialNumber()
+	if err != nil {
+		return nil, err
+	}
+	subject := pkix.Name{CommonName: commonName}
+	if generation > 1 {
+		subject.SerialNumber = strconv.FormatInt(generation, 10)
+	}
+	now := time.Now()
+	return &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               subject,
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(caLifetime),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}, nil
 }
 
 func corrupt(path, what string, cause error) error {

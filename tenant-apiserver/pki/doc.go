@@ -7,14 +7,21 @@
 //	ca.crt  its self-signed certificate, valid for ten years
 //	sa.key  the key that signs service account tokens (ECDSA P-256, PEM)
 //
+// Rotate puts another CA in its place; until Finish the one before is trusted, too,
+// and its certificate (ca-old.crt), the new one as signed by it (ca-cross.crt) and
+// both together (ca-bundle.crt) are kept beside it. A process that changes files
+// holds a lock on the directory (flock(2)), and a rotation that was interrupted is
+// completed, or forgotten, by whoever opens the authority next.
+//
 // LoadOrCreate makes what is missing and never replaces what is there: a file
 // it cannot understand is an error that names the file and says what to do, because a new
 // key in its place would silently lock everybody out. The order of creation is
 // sa.key, ca.key, ca.crt, so that a crash in between is completed by the next
 // call and never leaves a certificate without its key.
 //
-// Everything else is derived and never stored: serving certificates, client
-// certificates and kubeconfigs are issued on demand and handed to the caller.
+// Load makes nothing at all. Everything else is derived and never stored: serving
+// certificates, client certificates and kubeconfigs are issued on demand and handed
+// to the caller.
 // Every control plane has an Authority of its own; a certificate of one is
 // unknown to all others, which is what keeps tenants apart at the front door.
 //

@@ -7,15 +7,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
 	"time"
-
-	"k8s.io/client-go/util/cert"
 )
 
 // DefaultClientTTL is the lifetime of a client certificate whose issuer names
@@ -44,12 +41,16 @@ func (a *Authority) IssueServing(names []string, ips []netip.Addr, ttl time.Dura
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("issue serving certificate: %w", err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
+	chain := [][]byte{der}
+	if a.cross != nil { // the way to it for those who know only the CA before
+		chain = append(chain, a.cross.Raw)
+	}
+	return tls.Certificate{Certificate: append(chain, a.cert.Raw), PrivateKey: key, Leaf: leaf}, nil
 }
 
 // IssueClient makes a client certificate for a Kubernetes user (common name)
-// and groups (organizations), both PEM-encoded. It cannot be revoked, so keep ttl
-// short; zero means DefaultClientTTL.
+// and groups (organizations), both PEM-encoded. Nobody keeps a record of it, so it
+// cannot be revoked: keep ttl short; zero means DefaultClientTTL.
 func (a *Authority) IssueClient(user string, groups []string, ttl time.Duration) (certPEM, keyPEM []byte, err error) {
 	if user == "" {
 		return nil, nil, fmt.Errorf("issue client certificate: the user name is empty")
@@ -65,7 +66,7 @@ func (a *Authority) IssueClient(user string, groups []string, ttl time.Duration)
 	if err != nil {
 		return nil, nil, fmt.Errorf("issue client certificate: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: cert.CertificateBlockType, Bytes: der}), keyPEM, nil
+	return encodeCert(der), keyPEM, nil
 }
 
 // ClientFiles issues a client certificate that lives as long as the CA, for a
@@ -83,20 +84,27 @@ func (a *Authority) ClientFiles(name, user string, groups []string) (certFile, k
 	return certFile, keyFile, nil
 }
 
+// issue signs a certificate for a new key.
 func (a *Authority) issue(template *x509.Certificate, ttl time.Duration) ([]byte, *ecdsa.PrivateKey, error) {
-	if ttl < 0 {
-		return nil, nil, fmt.Errorf("the lifetime %s is negative", ttl)
-	}
-	if ttl == 0 {
-		ttl = DefaultClientTTL
-	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
 	}
+	der, err := a.sign(template, key.Public(), ttl)
+	return der, key, err
+}
+
+// sign completes the template and signs it for a public key.
+func (a *Authority) sign(template *x509.Certificate, key any, ttl time.Duration) ([]byte, error) {
+	if ttl < 0 {
+		return nil, fmt.Errorf("the lifetime %s is negative", ttl)
+	}
+	if ttl == 0 {
+		ttl = DefaultClientTTL
+	}
 	serial, err := serialNumber()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	now := time.Now()
 	template.SerialNumber = serial
@@ -107,6 +115,5 @@ func (a *Authority) issue(template *x509.Certificate, ttl time.Duration) ([]byte
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.BasicConstraintsValid = true
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	return der, key, err
+	return x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
 }

@@ -22,13 +22,19 @@ type KubeconfigOptions struct {
 // Kubeconfig writes a kubeconfig with a fresh client certificate and the CA
 // embedded. The result holds a private key.
 func (a *Authority) Kubeconfig(k KubeconfigOptions) ([]byte, error) {
-	server, err := url.Parse(k.Server)
-	if err != nil || server.Scheme != "https" || server.Host == "" {
-		return nil, fmt.Errorf("kubeconfig: server %q is not an https URL", k.Server)
-	}
 	certPEM, keyPEM, err := a.IssueClient(k.User, k.Groups, k.TTL)
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
+	}
+	return k.Write(a.CAPEM(), certPEM, keyPEM)
+}
+
+// Write writes a kubeconfig with the given CAs, client certificate and key, all
+// PEM-encoded. Groups and TTL are not looked at.
+func (k KubeconfigOptions) Write(caPEM, certPEM, keyPEM []byte) ([]byte, error) {
+	server, err := url.Parse(k.Server)
+	if err != nil || server.Scheme != "https" || server.Host == "" {
+		return nil, fmt.Errorf("kubeconfig: server %q is not an https URL", k.Server)
 	}
 	name := k.ContextName
 	if name == "" {
@@ -38,7 +44,7 @@ func (a *Authority) Kubeconfig(k KubeconfigOptions) ([]byte, error) {
 	config.Clusters[name] = &clientcmdapi.Cluster{
 		Server:                   k.Server,
 		TLSServerName:            k.TLSServerName,
-		CertificateAuthorityData: a.CAPEM(),
+		CertificateAuthorityData: caPEM,
 	}
 	config.AuthInfos[name] = &clientcmdapi.AuthInfo{
 		ClientCertificateData: certPEM,

@@ -81,7 +81,7 @@ func controllerConfig(o Options) (kcmconfig.KubeControllerManagerConfiguration, 
 		return c, fmt.Errorf("controller configuration: %w", err)
 	}
 	c.Generic.Controllers = everywhere
-	c.SAController.RootCAFile = o.PKI.CAFile()
+	c.SAController.RootCAFile = o.PKI.BundleFile()
 	if o.Host != nil {
 		c.Generic.Controllers = append(append([]string{}, everywhere...), onHost...)
 		c.CSRSigningController.ClusterSigningCertFile = o.PKI.CAFile()
