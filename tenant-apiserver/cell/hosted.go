@@ -49,13 +49,16 @@ type hosted struct {
 	api    atomic.Pointer[server.Server] // the control plane while it runs
 	terms  atomic.Pointer[plan.Terms]    // what the tenant may have now; tenant.Terms is what it began with
 	status Status                        // guarded by cell.mu
+
+	tasks chan *task // work for while the store is closed: see offline
+	task  *task      // the one to do next; run's own
 }
 
 // newHosted returns a tenant that does not run yet.
 func (c *Cell) newHosted(t Tenant) *hosted {
 	ctx, cancel := context.WithCancel(c.ctx)
 	h := &hosted{
-		cell: c, tenant: t, ctx: ctx, cancel: cancel, done: make(chan struct{}),
+		cell: c, tenant: t, ctx: ctx, cancel: cancel, done: make(chan struct{}), tasks: make(chan *task),
 		log:    c.config.Logger.With("tenant", t.Name, "tenantID", t.ID),
 		status: Status{ID: t.ID, Name: t.Name, Phase: Starting, Since: time.Now()},
 	}
@@ -94,6 +97,10 @@ func (h *hosted) run() {
 	for {
 		began := time.Now()
 		err := h.once()
+		if h.perform() {
+			retry = firstRetry
+			continue
+		}
 		if h.ctx.Err() != nil {
 			h.set(Stopped, "", "")
 			return
@@ -108,6 +115,10 @@ func (h *hosted) run() {
 		case <-h.ctx.Done():
 			h.set(Stopped, "", "")
 			return
+		case h.task = <-h.tasks:
+			h.perform()
+			retry = firstRetry
+			continue
 		case <-time.After(retry):
 		}
 		retry = min(2*retry, lastRetry)
@@ -174,6 +185,8 @@ func (h *hosted) once() (err error) {
 	group.Go(func() { h.accompany(ctx, api, &kubelet) })
 	select {
 	case <-h.ctx.Done():
+		return nil
+	case h.task = <-h.tasks:
 		return nil
 	case <-api.Done():
 		return errEnded

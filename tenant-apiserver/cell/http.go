@@ -35,6 +35,7 @@ func (c *Cell) Handler() http.Handler {
 	mux.HandleFunc("GET /tenants/{id}/key", c.serveKey)
 	mux.HandleFunc("POST /tenants/{id}/key", c.serveRotateKey)
 	mux.HandleFunc("GET /tenants", c.serveSnapshot)
+	c.addStoreRoutes(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	return mux
 }

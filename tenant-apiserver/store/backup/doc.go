@@ -38,7 +38,7 @@
 //	          old ones -> verified against the footer, checked as a file
 //	       -> the old store gets another name, the new one its name
 //
-// [Restore] touches the old store last. Every restored key is written anew, under
+// [Prepare] and [Prepared.Commit] touch the old store last. Every restored key is written anew, under
 // a revision that nobody has seen: no object's resourceVersion goes back, and who
 // watches from before gets ErrCompacted and lists again. Create revisions and
 // versions begin anew too; Kubernetes looks at neither. What a lease had left when

@@ -15,6 +15,7 @@ var (
 	ErrOtherTenant = errors.New("backup of another tenant")
 )
 
-// ErrTryAgain says that the store's history was compacted while the backup was
-// being taken, which takes minutes; the next try begins at a later revision.
-var ErrTryAgain = errors.New("the store was compacted meanwhile: take the backup again")
+// ErrTryAgain says that the store went on too far meanwhile: its history was
+// compacted past the backup's revision, which takes minutes, or it outran a restore.
+// The next try begins at a later revision.
+var ErrTryAgain = errors.New("the store went on too far meanwhile: try again")

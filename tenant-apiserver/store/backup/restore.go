@@ -15,8 +15,11 @@ import (
 
 // How far a restored store's revisions lie above all that anybody may have seen.
 const (
-	// jumpKnown is above the last revision of a store that could be read.
+	// jumpKnown is above the last revision of a closed store that could be read.
 	jumpKnown = 1_000
+	// jumpRunning is above the one of a store that goes on while the new one is
+	// being made; Commit refuses when that was not enough.
+	jumpRunning = 1_000_000
 	// jumpUnknown is above the backup's own when the old store cannot say how far
 	// it came: at a thousand writes in each second, eleven days.
 	jumpUnknown = 1_000_000_000
@@ -34,6 +37,9 @@ type Target struct {
 	Path string
 	// Tenant is the ID that the backup must be of, and that the new store gets.
 	Tenant string
+	// Running is the last revision of a store that is still open while Prepare
+	// works; 0: the file is closed, and says it itself.
+	Running int64
 	// Now names what is kept of the old store; zero: the clock's.
 	Now time.Time
 	// Progress, when set, is told how many keys were restored so far.
@@ -75,79 +81,124 @@ type Result struct {
 	Kept   string `json:"kept,omitempty"`
 }
 
-// Restore replaces the store at t.Path by what a backup holds. Until the whole
-// backup was read and verified, and the new store lies complete on disk, the old
-// one is not touched; then both change names, and a crash leaves the old one or
-// the new one. The old one is kept beside it. Errors: those of [Reader],
-// ErrOtherTenant, store.ErrInUse.
+// Restore replaces the closed store at t.Path by what a backup holds: [Prepare]
+// and [Prepared.Commit].
 func Restore(ctx context.Context, r io.Reader, t Target) (Result, error) {
-	res, err := restore(ctx, r, t)
-	if err != nil {
-		return res, fmt.Errorf("restore %s: %w", t.Path, err)
-	}
-	return res, nil
-}
-
-func restore(ctx context.Context, r io.Reader, t Target) (res Result, err error) {
-	b, err := NewReader(r)
+	p, err := Prepare(ctx, r, t)
 	if err != nil {
 		return Result{}, err
 	}
-	res.Header = b.Header()
-	if res.Header.Tenant != t.Tenant {
-		return res, fmt.Errorf("%w: it is of %q, not of %q", ErrOtherTenant, res.Header.Tenant, t.Tenant)
-	}
-	alone, err := store.Hold(filepath.Dir(t.Path)) // of all restores
-	if err != nil {
-		return res, err
-	}
-	defer func() { err = errors.Join(err, alone.Close()) }()
-	from, old := int64(0), io.Closer(nil)
-	if res.Before, from, old, err = begin(ctx, t.Path, res.Header.Revision); err != nil {
-		return res, err
-	}
-	defer func() { err = errors.Join(err, old.Close()) }()
-	t.reached(stepRead)
-	tmp := t.Path + ".restoring"
-	if err := removeIfThere(tmp); err != nil {
-		return res, err
-	}
-	res.Keys, res.Revision, err = fill(ctx, b, tmp, from, t)
-	if err != nil {
-		return res, errors.Join(err, removeIfThere(tmp))
-	}
-	res.Kept, err = t.swap(tmp)
-	if err != nil {
-		return res, errors.Join(err, removeIfThere(tmp))
-	}
-	return res, nil
+	return p.Commit(ctx)
 }
 
-// begin finds the revision that the new store goes on from, and holds the old
-// one, so that nobody opens it any more. An old store that cannot be opened (it
-// is missing, damaged, another's) is why one restores.
-func begin(ctx context.Context, path string, backup int64) (before, from int64, old io.Closer, err error) {
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return 0, backup + jumpUnknown, io.NopCloser(nil), nil
-	} else if err != nil {
-		return 0, 0, nil, err
+// Prepared is a new store beside the one that it is to replace. It is ended by
+// Commit or by Discard, and keeps others from restoring there until then.
+type Prepared struct {
+	target Target
+	tmp    string
+	from   int64 // no revision up to it is in the new store
+	alone  io.Closer
+	result Result
+}
+
+// Prepare reads and verifies a whole backup and makes a store of it, complete and
+// on disk, beside the one at t.Path, which it does not touch. Errors: those of
+// [Reader], ErrOtherTenant, store.ErrInUse.
+func Prepare(ctx context.Context, r io.Reader, t Target) (*Prepared, error) {
+	p, err := prepare(ctx, r, t)
+	if err != nil {
+		return nil, fmt.Errorf("restore %s: %w", t.Path, err)
 	}
-	before, err = lastRevision(ctx, path)
+	return p, nil
+}
+
+func prepare(ctx context.Context, r io.Reader, t Target) (*Prepared, error) {
+	b, err := NewReader(r)
+	if err != nil {
+		return nil, err
+	}
+	p := &Prepared{target: t, tmp: t.Path + ".restoring", result: Result{Header: b.Header()}}
+	if got := b.Header().Tenant; got != t.Tenant {
+		return nil, fmt.Errorf("%w: it is of %q, not of %q", ErrOtherTenant, got, t.Tenant)
+	}
+	if p.alone, err = store.Hold(filepath.Dir(t.Path)); err != nil {
+		return nil, err
+	}
+	if err := p.make(ctx, b); err != nil {
+		return nil, errors.Join(err, p.Discard())
+	}
+	return p, nil
+}
+
+func (p *Prepared) make(ctx context.Context, b *Reader) error {
+	last, jump := p.target.Running, int64(jumpRunning)
+	if last == 0 {
+		var err error
+		if last, err = lastRevision(ctx, p.target.Path); err != nil {
+			return err
+		}
+		jump = jumpKnown
+	}
+	if last == 0 {
+		jump = jumpUnknown
+	}
+	p.from = max(last, b.Header().Revision) + jump
+	p.target.reached(stepRead)
+	if err := removeIfThere(p.tmp); err != nil {
+		return err
+	}
+	var err error
+	p.result.Keys, p.result.Revision, err = fill(ctx, b, p.tmp, p.from, p.target)
+	return err
+}
+
+// Discard removes what was prepared.
+func (p *Prepared) Discard() error {
+	return errors.Join(removeIfThere(p.tmp), p.alone.Close())
+}
+
+// Commit puts the new store in the old one's place, which must be closed by now
+// and is kept beside it; a crash leaves the one or the other. Whatever comes of
+// it, nothing prepared is left. Errors: store.ErrInUse, ErrTryAgain when the old
+// store went on further than the new one reaches back.
+func (p *Prepared) Commit(ctx context.Context) (res Result, err error) {
+	defer func() {
+		if err = errors.Join(err, p.Discard()); err != nil {
+			err = fmt.Errorf("restore %s: %w", p.target.Path, err)
+		}
+	}()
+	last, err := lastRevision(ctx, p.target.Path)
+	if err != nil {
+		return p.result, err
+	}
+	if last > p.from {
+		return p.result, fmt.Errorf("%w: the old store is at revision %d meanwhile, the new one was to begin after %d", ErrTryAgain, last, p.from)
+	}
+	old, err := store.Hold(p.target.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		old, err = io.NopCloser(nil), nil
+	}
+	if err != nil {
+		return p.result, err
+	}
+	p.result.Before = last
+	p.result.Kept, err = p.target.swap(p.tmp)
+	return p.result, errors.Join(err, old.Close())
+}
+
+// lastRevision returns that of the closed store at path, or 0 when it cannot say:
+// a store that is missing, damaged or another's is why one restores.
+func lastRevision(ctx context.Context, path string) (int64, error) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	s, err := store.Open(path, store.Options{})
 	switch {
 	case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrForeign), errors.Is(err, store.ErrNewerFormat):
-		from = backup + jumpUnknown
+		return 0, nil
 	case err != nil:
-		return 0, 0, nil, err
-	default:
-		from = max(before, backup) + jumpKnown
-	}
-	old, err = store.Hold(path)
-	return before, from, old, err
-}
-
-func lastRevision(ctx context.Context, path string) (int64, error) {
-	s, err := store.Open(path, store.Options{})
-	if err != nil {
 		return 0, err
 	}
 	st, err := s.Stats(ctx)

@@ -269,3 +269,42 @@ func TestKilledRestore(t *testing.T) {
 		})
 	}
 }
+
+// A restore can be prepared while the store goes on, up to a bound.
+func TestPrepareWhileRunning(t *testing.T) {
+	data := taken(t, filled(t))
+	for name, overrun := range map[string]bool{"in time": false, "overrun": true} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "store.db")
+			old, err := store.Open(path, store.Options{ID: "acme"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := Prepare(t.Context(), bytes.NewReader(data), Target{Path: path, Tenant: "acme", Running: put(t, old, "old", "x", 0)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Prepare(t.Context(), bytes.NewReader(data), Target{Path: path, Tenant: "acme", Running: 1}); !errors.Is(err, store.ErrInUse) {
+				t.Errorf("two at a time: %v", err)
+			}
+			seen := put(t, old, "old", "y", 0)
+			if err := old.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if overrun {
+				p.from = seen - 1
+			}
+			res, err := p.Commit(t.Context())
+			if overrun {
+				if !errors.Is(err, ErrTryAgain) {
+					t.Errorf("%v", err)
+				}
+			} else if err != nil || res.Before != seen || res.Revision <= seen {
+				t.Errorf("%+v, %v", res, err)
+			}
+			if left, err := filepath.Glob(path + ".restoring*"); err != nil || len(left) > 0 {
+				t.Errorf("left: %v, %v", left, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,157 @@
+package cell
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/store"
+	"sublet.dev/tenant-apiserver/store/backup"
+	"sublet.dev/tenant-apiserver/storetool"
+)
+
+// errorTrailer tells why an answer ended before it was complete.
+const errorTrailer = "Sublet-Error"
+
+// addStoreRoutes adds what can be done with the stores of hosted tenants:
+//
+//	GET  /tenants/{id}/store           storetool.Stat
+//	POST /tenants/{id}/store/check     store.Report
+//	GET  /tenants/{id}/store/keys      storetool.Key, one a line; prefix=P, values=true
+//	GET  /tenants/{id}/store/backup    a backup
+//	PUT  /tenants/{id}/store           a backup -> backup.Result     [Cell.RestoreStore]
+func (c *Cell) addStoreRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /tenants/{id}/store", c.serveStoreStat)
+	mux.HandleFunc("POST /tenants/{id}/store/check", c.serveStoreCheck)
+	mux.HandleFunc("GET /tenants/{id}/store/keys", c.serveStoreKeys)
+	mux.HandleFunc("GET /tenants/{id}/store/backup", c.serveBackup)
+	mux.HandleFunc("PUT /tenants/{id}/store", c.serveRestore)
+}
+
+func (c *Cell) serveStoreStat(w http.ResponseWriter, r *http.Request) {
+	var stat storetool.Stat
+	err := c.WithStore(r.Context(), tenant.ID(r.PathValue("id")), func(s *store.Store) (err error) {
+		stat, err = storetool.StatStore(r.Context(), s)
+		return err
+	})
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	reply(w, stat)
+}
+
+// serveStoreCheck answers with what was found; a damaged store is an answer, too.
+func (c *Cell) serveStoreCheck(w http.ResponseWriter, r *http.Request) {
+	id := tenant.ID(r.PathValue("id"))
+	var report store.Report
+	err := c.WithStore(r.Context(), id, func(s *store.Store) (err error) {
+		report, err = s.CheckNow(r.Context())
+		return err
+	})
+	if errors.Is(err, store.ErrCorrupt) && report.OK() {
+		report.Problems = []string{err.Error()}
+	}
+	if err != nil && report.OK() {
+		refuse(w, err)
+		return
+	}
+	reply(w, report)
+}
+
+func (c *Cell) serveStoreKeys(w http.ResponseWriter, r *http.Request) {
+	prefix, values := r.FormValue("prefix"), r.FormValue("values") == "true"
+	c.stream(w, r, "application/jsonl", func(s *store.Store, out io.Writer) error {
+		enc := json.NewEncoder(out)
+		return storetool.Dump(storetool.OfStore(r.Context(), s), prefix, values, func(k storetool.Key) error { return enc.Encode(k) })
+	})
+}
+
+func (c *Cell) serveBackup(w http.ResponseWriter, r *http.Request) {
+	name := r.FormValue("name")
+	program := r.FormValue("program")
+	c.stream(w, r, "application/octet-stream", func(s *store.Store, out io.Writer) error {
+		_, _, err := backup.Take(r.Context(), s, out, backup.Options{Name: name, Program: program})
+		return err
+	})
+}
+
+// stream answers with what f writes. An error before the first byte is a status;
+// one after it is in a trailer, and says that what came is not the whole.
+func (c *Cell) stream(w http.ResponseWriter, r *http.Request, kind string, f func(*store.Store, io.Writer) error) {
+	out := &countingWriter{w: w}
+	w.Header().Set("Trailer", errorTrailer)
+	err := c.WithStore(r.Context(), tenant.ID(r.PathValue("id")), func(s *store.Store) error {
+		w.Header().Set("Content-Type", kind)
+		return f(s, out)
+	})
+	switch {
+	case err == nil:
+	case out.n == 0:
+		w.Header().Del("Trailer")
+		refuse(w, err)
+	default:
+		w.Header().Set(errorTrailer, oneLine(err))
+	}
+}
+
+func (c *Cell) serveRestore(w http.ResponseWriter, r *http.Request) {
+	res, err := c.RestoreStore(r.Context(), tenant.ID(r.PathValue("id")), r.Body)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	reply(w, res)
+}
+
+// countingWriter notes whether anything was written.
+type countingWriter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// refusals are what a client can tell apart.
+var refusals = []struct {
+	cause error
+	code  int
+}{
+	{ErrNotHosted, http.StatusNotFound}, {os.ErrNotExist, http.StatusNotFound}, {errStoreMissing, http.StatusNotFound},
+	{backup.ErrOtherTenant, http.StatusConflict}, {store.ErrInUse, http.StatusConflict}, {ErrNoFile, http.StatusConflict},
+	{backup.ErrDamaged, http.StatusUnprocessableEntity}, {backup.ErrNotBackup, http.StatusUnprocessableEntity},
+	{backup.ErrNewerFormat, http.StatusUnprocessableEntity},
+	{backup.ErrTryAgain, http.StatusServiceUnavailable}, {ErrStopping, http.StatusServiceUnavailable},
+	{errStopped, http.StatusServiceUnavailable}, {context.Canceled, http.StatusServiceUnavailable},
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	for _, r := range refusals {
+		if errors.Is(err, r.cause) {
+			code = r.code
+			break
+		}
+	}
+	http.Error(w, err.Error(), code)
+}
+
+// oneLine is an error as a header can carry it.
+func oneLine(err error) string {
+	b := []byte(fmt.Sprint(err))
+	for i, c := range b {
+		if c < ' ' || c == 0x7f {
+			b[i] = ' '
+		}
+	}
+	return string(b)
+}
