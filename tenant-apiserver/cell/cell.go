@@ -52,7 +52,10 @@ type Config struct {
 	// ValidatePod refuses pods that a tenant must not have; the error's text goes
 	// to the tenant's user.
 	ValidatePod func(t tenant.Tenant, tenantPod *corev1.Pod) error
-	Logger      *slog.Logger
+	// CheckEvery is how long the cell rests between two looks through the open
+	// stores for damage. 0: six hours.
+	CheckEvery time.Duration
+	Logger     *slog.Logger
 }
 
 func (c Config) validate() error {
@@ -93,6 +96,7 @@ func New(c Config) (*Cell, error) {
 // once they have stopped. It is to be called once.
 func (c *Cell) Run(ctx context.Context) error {
 	c.wg.Go(c.warm)
+	c.wg.Go(c.patrol)
 	<-ctx.Done()
 	c.mu.Lock()
 	c.closed = true

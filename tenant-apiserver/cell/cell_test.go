@@ -36,17 +36,25 @@ func quiet(tenant.Tenant, *rest.Config) (cell.Companion, error) {
 // start runs a cell that serves its API on a unix socket.
 func start(t *testing.T, companion companionFunc) (c *cell.Cell, client *cell.Client, dir string) {
 	t.Helper()
+	return startWith(t, companion, func(*cell.Config) {})
+}
+
+// startWith is start with a changed configuration.
+func startWith(t *testing.T, companion companionFunc, change func(*cell.Config)) (c *cell.Cell, client *cell.Client, dir string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "cell")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err = cell.New(cell.Config{
+	config := cell.Config{
 		Name: "test", Dir: func(id tenant.ID) string { return filepath.Join(dir, string(id)) }, GoldenDir: filepath.Join(dir, "golden"),
 		Socket:      func(id tenant.ID) string { return filepath.Join(dir, id.Short()+".sock") },
 		Companion:   companion,
 		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },
 		Logger:      slog.New(slog.DiscardHandler),
-	})
+	}
+	change(&config)
+	c, err = cell.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -113,8 +114,13 @@ func (c *Check) seek(cursor *bolt.Cursor) (k, v []byte) {
 
 func (c *Check) problem(format string, args ...any) {
 	if len(c.report.Problems) < maxProblems {
-		c.report.Problems = append(c.report.Problems, fmt.Sprintf(format, args...))
+		c.report.Problems = append(c.report.Problems, plain(fmt.Sprintf(format, args...)))
 	}
+}
+
+// plain leaves out what is said of every problem.
+func plain(problem string) string {
+	return strings.ReplaceAll(problem, ErrCorrupt.Error()+": ", "")
 }
 
 // entry checks one entry by itself, and then against the others.

@@ -17,7 +17,7 @@ import (
 func CheckFile(ctx context.Context, path string) (Report, error) {
 	r, err := checkFile(ctx, path)
 	if errors.Is(err, ErrCorrupt) {
-		r.Problems, err = append(r.Problems, err.Error()), nil
+		r.Problems, err = append(r.Problems, plain(err.Error())), nil
 	}
 	if err != nil {
 		return r, fmt.Errorf("check store %s: %w%s", path, err, advice(err))
