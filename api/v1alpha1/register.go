@@ -24,12 +24,17 @@ var VirtualClusterManifest []byte
 //go:embed sublet.dev_plans.yaml
 var PlanManifest []byte
 
+// CredentialManifest is that of Credential.
+//
+//go:embed sublet.dev_credentials.yaml
+var CredentialManifest []byte
+
 // Manifests are the CustomResourceDefinitions of all kinds.
-func Manifests() [][]byte { return [][]byte{VirtualClusterManifest, PlanManifest} }
+func Manifests() [][]byte { return [][]byte{VirtualClusterManifest, PlanManifest, CredentialManifest} }
 
 // AddToScheme makes the package's types known to a scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &VirtualCluster{}, &VirtualClusterList{}, &Plan{}, &PlanList{})
+	s.AddKnownTypes(GroupVersion, &VirtualCluster{}, &VirtualClusterList{}, &Plan{}, &PlanList{}, &Credential{}, &CredentialList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

@@ -76,6 +76,11 @@ type VirtualClusterSpec struct {
 	//
 	// +optional
 	Store *StoreSpec `json:"store,omitempty"`
+
+	// Authority is which of the tenant's CAs sign and are trusted.
+	//
+	// +kubebuilder:default={}
+	Authority AuthoritySpec `json:"authority,omitempty"`
 }
 
 // VirtualClusterStatus is what the manager reports. Once given, Namespace,
@@ -106,6 +111,9 @@ type VirtualClusterStatus struct {
 	// Cell is the process that hosts the tenant's control plane.
 	// +optional
 	Cell string `json:"cell,omitempty"`
+	// Authority is which of the tenant's CAs sign and are trusted.
+	// +optional
+	Authority AuthorityStatus `json:"authority,omitempty"`
 	// +optional
 	// +listType=map
 	// +listMapKey=type
