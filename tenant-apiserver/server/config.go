@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -13,6 +14,7 @@ import (
 	"sublet.dev/tenant-apiserver/internal/kube"
 	"sublet.dev/tenant-apiserver/keyring"
 	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/plan"
 	"sublet.dev/tenant-apiserver/store"
 )
 
@@ -62,13 +64,26 @@ type Config struct {
 	// spec, and when ephemeral containers are added. The user sees the
 	// error's text, as 403.
 	ValidatePod func(*corev1.Pod) error
+	// Terms is what the tenant's plan gives it; SetTerms changes it. The zero value
+	// has no limits.
+	Terms plan.Terms
 	// Host makes the control plane of the nodes instead of a tenant's.
 	Host *HostConfig
 	// Logger gets the life of the server. Nil: slog.Default().
 	Logger *slog.Logger
 
+	terms *atomic.Pointer[plan.Terms] // the present ones, once started
+
 	throwAway bool         // the store need not survive the machine
 	rotation  rotationPace // tests cannot wait as long
+}
+
+// currentTerms returns what the plan allows now.
+func (c Config) currentTerms() *plan.Terms {
+	if c.terms == nil { // a template, which nobody uses
+		return &c.Terms
+	}
+	return c.terms.Load()
 }
 
 // HostConfig is what only the host's control plane has: the scheduler, the node
@@ -127,7 +142,9 @@ func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 	if st.ring != nil {
 		o.Transformer = st.ring
 	}
-	if c.Host != nil {
+	if c.Host == nil {
+		o.Terms, o.Count = c.currentTerms, st.count
+	} else {
 		o.Host = &kube.HostOptions{PodCIDR: c.Host.PodCIDR, NodeMaskSize: c.Host.NodeMaskSize}
 	}
 	return o

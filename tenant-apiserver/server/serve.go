@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,9 +36,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
-	tracked := &trackingListener{Listener: l, conns: map[net.Conn]struct{}{}}
+	tracked := &trackingListener{Listener: l, guard: s.guard, conns: map[net.Conn]struct{}{}}
 	server := &http.Server{
-		Handler:           s.instance.Handler(),
+		Handler:           s.guard.wrap(s.instance.Handler()),
+		ConnContext:       connContext,
 		TLSConfig:         s.tls.Clone(),
 		ReadHeaderTimeout: handshakeTimeout,
 		IdleTimeout:       idleTimeout,
@@ -67,6 +69,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // that were upgraded (exec, port-forward) and would leave them open.
 type trackingListener struct {
 	net.Listener
+	guard  *guard
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
 	closed bool
@@ -100,13 +103,27 @@ func (t *trackingListener) closeAll() {
 
 type trackedConn struct {
 	net.Conn
-	owner *trackingListener
+	owner  *trackingListener
+	serial string // of the client's certificate; guarded by guard.mu
+	closed bool   // guarded by guard.mu
+}
+
+// connContext gives requests the connection that they came on.
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	if tracked, ok := c.(*trackedConn); ok {
+		return context.WithValue(ctx, connKey{}, tracked)
+	}
+	return ctx
 }
 
 func (c *trackedConn) Close() error {
 	c.owner.mu.Lock()
 	delete(c.owner.conns, c)
 	c.owner.mu.Unlock()
+	c.owner.guard.forget(c)
 	return c.Conn.Close()
 }
 

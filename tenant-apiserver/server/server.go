@@ -10,11 +10,13 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/rest"
 
 	"sublet.dev/tenant-apiserver/internal/kube"
+	"sublet.dev/tenant-apiserver/plan"
 	"sublet.dev/tenant-apiserver/store"
 )
 
@@ -37,6 +39,7 @@ type Server struct {
 	loopback *rest.Config
 	client   *http.Client
 	rotation *rotation
+	guard    *guard
 
 	stop context.CancelCauseFunc
 	life context.Context // ends when stopping begins
@@ -56,6 +59,8 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if err := kube.Prepare(); err != nil {
 		return nil, wrap(c.Name, err)
 	}
+	c.terms = &atomic.Pointer[plan.Terms]{}
+	c.terms.Store(&c.Terms)
 	begun := time.Now()
 	s, err := run(ctx, c)
 	if err != nil {
@@ -111,6 +116,7 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *se
 		log:      c.Logger,
 		instance: instance,
 		loopback: instance.Loopback(),
+		guard:    newGuard(c.currentTerms),
 		done:     make(chan struct{}),
 		tls: &tls.Config{
 			GetCertificate: certs.get,

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	"k8s.io/apiserver/pkg/storage/value"
 
@@ -111,6 +112,15 @@ func (s *storage) unseal(ctx context.Context, kv *mvccpb.KeyValue) ([]byte, erro
 		return nil, fmt.Errorf("decrypt %s: %w", kv.Key, err)
 	}
 	return plain, nil
+}
+
+// count returns how many keys there are below a prefix.
+func (s *storage) count(ctx context.Context, prefix string) (int64, error) {
+	resp, err := s.client().KV.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return 0, err
+	}
+	return resp.Count, nil
 }
 
 // bootstrapped returns the version whose bootstrap has been done, or "".

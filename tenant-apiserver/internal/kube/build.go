@@ -174,6 +174,7 @@ func (p *parts) addAdmission(config *controlplane.Config, resolver webhook.Servi
 		options.GenericAdmission.EnablePlugins = append(options.GenericAdmission.EnablePlugins, "NodeRestriction")
 	} else {
 		registerTenantAdmission(options.GenericAdmission, p.opts.ValidatePod)
+		p.registerLimits(options.GenericAdmission)
 	}
 	err = options.ApplyTo(p.generic, p.informers, p.client, dynamicClient, utilfeature.DefaultFeatureGate,
 		p.generic.EffectiveVersion, append(initializers, kubeInitializers...)...)

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/value"
 
 	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/plan"
 )
 
 // Options describe one control plane.
@@ -39,6 +41,10 @@ type Options struct {
 	Kubelet http.Handler
 	// ValidatePod refuses pods, in addition to upstream's rules. May be nil.
 	ValidatePod func(*corev1.Pod) error
+	// Terms says what the tenant's plan allows at the moment, and Count how many keys
+	// there are in the storage below a prefix. Nil: objects are not limited.
+	Terms func() *plan.Terms
+	Count func(ctx context.Context, prefix string) (int64, error)
 	// Bootstrapped says that the storage already holds the objects that
 	// upstream's start hooks create once per version.
 	Bootstrapped bool

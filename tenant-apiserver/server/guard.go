@@ -1,0 +1,139 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+
+	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/plan"
+)
+
+// guard stands between the connections of a control plane and its handler: it
+// refuses revoked certificates, and requests above the plan's limits. Requests of
+// this process do not pass it.
+type guard struct {
+	terms func() *plan.Terms
+	short atomic.Int64 // requests under way
+	long  atomic.Int64 // watches and streams under way
+
+	mu      sync.Mutex
+	revoked map[string]struct{} // serial numbers; they are never taken back
+	conns   map[*trackedConn]struct{}
+}
+
+func newGuard(terms func() *plan.Terms) *guard {
+	return &guard{terms: terms, revoked: map[string]struct{}{}, conns: map[*trackedConn]struct{}{}}
+}
+
+// revoke refuses certificates of these serial numbers from now on, and closes the
+// connections that were made with one.
+func (g *guard) revoke(serials []string) {
+	g.mu.Lock()
+	for _, s := range serials {
+		g.revoked[s] = struct{}{}
+	}
+	var cut []*trackedConn
+	for c := range g.conns {
+		if _, ok := g.revoked[c.serial]; ok {
+			cut = append(cut, c)
+		}
+	}
+	g.mu.Unlock()
+	for _, c := range cut {
+		_ = c.Close() // the peer may be gone already
+	}
+}
+
+// admit remembers whose certificate a connection came with. It is false when that
+// is revoked.
+func (g *guard) admit(r *http.Request) bool {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return true
+	}
+	c, ok := r.Context().Value(connKey{}).(*trackedConn)
+	serial := pki.Serial(r.TLS.PeerCertificates[0].SerialNumber)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if ok && c.serial == "" {
+		c.serial = serial
+		if !c.closed {
+			g.conns[c] = struct{}{}
+		}
+	}
+	_, revoked := g.revoked[serial]
+	return !revoked
+}
+
+// forget drops a connection that is closed.
+func (g *guard) forget(c *trackedConn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.closed = true
+	delete(g.conns, c)
+}
+
+// connKey marks the connection in the context of its requests.
+type connKey struct{}
+
+// requests says what a request is, as the API server does.
+var requests = &apirequest.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}
+
+// lasting are the subresources whose requests last.
+var lasting = []string{"attach", "exec", "log", "portforward", "proxy"}
+
+// wrap returns the handler behind the guard.
+func (g *guard) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !g.admit(r) {
+			w.Header().Set("Connection", "close")
+			refuse(w, http.StatusUnauthorized, metav1.StatusReasonUnauthorized, "the credential was revoked: ask for another")
+			return
+		}
+		t := g.terms()
+		count, most, what := &g.short, t.Limits.Concurrent, "requests"
+		if g.lasts(r) {
+			count, most, what = &g.long, t.Limits.Streams, "watches and streams"
+		}
+		defer count.Add(-1)
+		if n := count.Add(1); most > 0 && n > int64(most) {
+			w.Header().Set("Retry-After", "1")
+			refuse(w, http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests,
+				fmt.Sprintf("the plan %s allows %d %s at a time, and so many are under way: try again", t.Plan, most, what))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// lasts says whether the request goes on until one of the sides ends it.
+func (g *guard) lasts(r *http.Request) bool {
+	info, err := requests.NewRequestInfo(r)
+	return err == nil && (info.Verb == "watch" || info.IsResourceRequest && slices.Contains(lasting, info.Subresource))
+}
+
+// refuse answers as the API server does.
+func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(metav1.Status{ // the client may be gone
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+		Status:   metav1.StatusFailure, Code: int32(code), Reason: reason, Message: message,
+	})
+}
+
+// Revoke refuses client certificates of these serial numbers (as [pki.Serial]
+// writes them) from now on, and closes what is open with them. It knows them as
+// long as the server runs: who starts it again tells it again.
+func (s *Server) Revoke(serials []string) { s.guard.revoke(serials) }
+
+// SetTerms changes what the plan allows, from now on. What is there or under way
+// stays. Node ports are those that the server was started with.
+func (s *Server) SetTerms(t plan.Terms) { s.config.terms.Store(&t) }

@@ -1,0 +1,165 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"sublet.dev/tenant-apiserver/plan"
+)
+
+// get asks for a path without the client's own repetitions.
+func get(t *testing.T, config *rest.Config, path string) (*http.Response, error) {
+	t.Helper()
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, config.Host+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return (&http.Client{Transport: transport}).Do(req)
+}
+
+func serveTo(h http.Handler, path string) int {
+	r := httptest.NewRecorder()
+	h.ServeHTTP(r, httptest.NewRequest(http.MethodGet, path, nil))
+	return r.Code
+}
+
+func configMap(name, data string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"data": data}}
+}
+
+// Objects beyond the plan's numbers are refused with 403 and the reason, whoever
+// makes them; others, and changes of those there are, go on.
+func TestLimitOfObjects(t *testing.T) {
+	const most = 12
+	terms := plan.Terms{Plan: "tiny", Limits: plan.Limits{Resources: map[string]plan.Count{
+		"configmaps": most, "deployments.apps": 1, "customresourcedefinitions.apiextensions.k8s.io": 1}}}
+	m := own(t, "objects", 5, terms)
+	k := client(t, m.admin(t))
+	ns := namespace(t, k)
+
+	made := fillUp(t, k, ns, most)
+	_, err := k.CoreV1().ConfigMaps(ns).Create(t.Context(), configMap("more", ""), metav1.CreateOptions{})
+	wantForbidden(t, err, fmt.Sprintf("the plan tiny allows %d configmaps, and there are %d", most, most))
+	_, err = client(t, m.server.Loopback()).CoreV1().ConfigMaps(ns).Create(t.Context(), configMap("more", ""), metav1.CreateOptions{})
+	wantForbidden(t, err, "the plan tiny allows")
+	if _, err := k.CoreV1().ConfigMaps(ns).Update(t.Context(), configMap(made, "changed"), metav1.UpdateOptions{}); err != nil {
+		t.Errorf("change one that is there: %v", err)
+	}
+	if _, err := k.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}}, metav1.CreateOptions{}); err != nil {
+		t.Errorf("another resource: %v", err)
+	}
+	if err := k.CoreV1().ConfigMaps(ns).Delete(t.Context(), made, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.CoreV1().ConfigMaps(ns).Create(t.Context(), configMap("more", ""), metav1.CreateOptions{}); err != nil {
+		t.Errorf("after one was deleted: %v", err)
+	}
+
+	for i, want := range []bool{true, false} {
+		_, err := k.AppsV1().Deployments(ns).Create(t.Context(), deployment(fmt.Sprint("d", i), 0), metav1.CreateOptions{})
+		if (err == nil) != want {
+			t.Errorf("deployment %d: %v", i, err)
+		}
+	}
+	crds, err := apiextensions.NewForConfig(m.admin(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{true, false} {
+		_, err := crds.ApiextensionsV1().CustomResourceDefinitions().Create(t.Context(), definition(fmt.Sprint("w", i)), metav1.CreateOptions{})
+		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "the plan tiny allows 1 customresourcedefinitions.apiextensions.k8s.io") {
+			t.Errorf("definition %d: %v", i, err)
+		}
+	}
+
+	terms.Limits.Objects, terms.Limits.Resources = 1, nil
+	m.server.SetTerms(terms)
+	_, err = k.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s2"}}, metav1.CreateOptions{})
+	wantForbidden(t, err, "the plan tiny allows 1 objects in all")
+	m.server.SetTerms(plan.Terms{})
+	if _, err := k.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s2"}}, metav1.CreateOptions{}); err != nil {
+		t.Errorf("another plan: %v", err)
+	}
+}
+
+// fillUp makes config maps until there are so many in the whole cluster, and returns
+// the name of one.
+func fillUp(t *testing.T, k kubernetes.Interface, ns string, most int) string {
+	t.Helper()
+	for i := 0; ; i++ {
+		all, err := k.CoreV1().ConfigMaps("").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all.Items) >= most {
+			return "c0"
+		}
+		if _, err := k.CoreV1().ConfigMaps(ns).Create(t.Context(), configMap(fmt.Sprint("c", i), ""), metav1.CreateOptions{}); err != nil {
+			t.Fatalf("%d of %d: %v", len(all.Items), most, err)
+		}
+	}
+}
+
+func definition(plural string) *apiextensionsv1.CustomResourceDefinition {
+	return &apiextensionsv1.CustomResourceDefinition{
+		ObjectMeta: metav1.ObjectMeta{Name: plural + ".example.com"},
+		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
+			Group: "example.com", Scope: apiextensionsv1.NamespaceScoped,
+			Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: plural, Kind: strings.ToUpper(plural)},
+			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true,
+				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object"}}}},
+		},
+	}
+}
+
+// Objects beyond the plan's size are refused with 413, also when they grow by
+// small changes.
+func TestLimitOfSize(t *testing.T) {
+	m := own(t, "sizes", 6, plan.Terms{Plan: "tiny", Limits: plan.Limits{Size: 4096}})
+	k := client(t, m.admin(t))
+	ns := namespace(t, k)
+	maps := k.CoreV1().ConfigMaps(ns)
+	if _, err := maps.Create(t.Context(), configMap("good", strings.Repeat("x", 3000)), metav1.CreateOptions{}); err != nil {
+		t.Fatalf("beneath the limit: %v", err)
+	}
+	_, err := maps.Create(t.Context(), configMap("large", strings.Repeat("x", 5000)), metav1.CreateOptions{})
+	if !apierrors.IsRequestEntityTooLargeError(err) || !strings.Contains(err.Error(), "the plan tiny allows 4096") {
+		t.Errorf("above the limit: %v", err)
+	}
+	patch := fmt.Sprintf(`{"data":{"more":%q}}`, strings.Repeat("y", 1500))
+	if _, err := maps.Patch(t.Context(), "good", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); !apierrors.IsRequestEntityTooLargeError(err) {
+		t.Errorf("grown above the limit: %v", err)
+	}
+	if _, err := maps.Patch(t.Context(), "good", types.MergePatchType, []byte(`{"data":{"more":"y"}}`), metav1.PatchOptions{}); err != nil {
+		t.Errorf("grown beneath the limit: %v", err)
+	}
+	crds, err := apiextensions.NewForConfig(m.admin(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := definition("larges")
+	if _, err := crds.ApiextensionsV1().CustomResourceDefinitions().Create(t.Context(), d, metav1.CreateOptions{}); err != nil {
+		t.Fatalf("a definition beneath the limit: %v", err)
+	}
+	d = definition("hugs")
+	d.Annotations = map[string]string{"x": strings.Repeat("x", 5000)}
+	if _, err := crds.ApiextensionsV1().CustomResourceDefinitions().Create(t.Context(), d, metav1.CreateOptions{}); !apierrors.IsRequestEntityTooLargeError(err) {
+		t.Errorf("a definition above the limit: %v", err)
+	}
+}
