@@ -16,6 +16,12 @@ var errStoreMissing = errors.New("the store is missing")
 func storePath(dir string) string   { return filepath.Join(dir, "store.db") }
 func startedPath(dir string) string { return filepath.Join(dir, "started") }
 
+// HasRun says whether a directory is one of a tenant that has run.
+func HasRun(dir string) bool {
+	ran, err := hasStarted(dir)
+	return ran && err == nil
+}
+
 // hasStarted says whether the tenant has run before.
 func hasStarted(dir string) (bool, error) {
 	_, err := os.Stat(startedPath(dir))

@@ -7,6 +7,7 @@
 //	allocate  host namespace, slice of the service range, port: once, in status
 //	fence     host namespace, rights, limits (isolation/baseline)
 //	service   the Service and EndpointSlice "kubernetes" for the tenant's pods
+//	etcd      the credentials of a tenant that is kept in an etcd (spec.store)
 //	host      the tenant's control plane in its cell
 //	route     the front door's route to it
 //
@@ -16,6 +17,7 @@
 //	stop      control plane and syncer end, so nothing makes new host objects
 //	pods      host pods end, each with at most half a minute of grace
 //	namespace the host namespace goes, with all that is in it
+//	etcd      what a tenant keeps in an etcd (spec.store), if it does
 //	files     store, keys, socket
 //	finalizer the VirtualCluster itself
 //

@@ -36,6 +36,7 @@ const (
 	reasonStarting    = "Starting"
 	reasonNoCell      = "CellUnavailable"
 	reasonRoute       = "RouteFailed"
+	reasonStore       = "StoreUnusable"
 	reasonDeleting    = "Deleting"
 	reasonHostObjects = "HostObjects"
 )
@@ -107,12 +108,24 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 		return outcome{phase: v1alpha1.PhaseFailed, reason: reasonAddresses, message: err.Error() + ": start the host with the service range it had before"}, nil
 	}
 	t.Terms = plan.For(p)
+	err = m.ownsPrefix(ctx, vc)
+	if err == nil {
+		t.Etcd, err = m.etcd(ctx, vc)
+	}
+	if errors.Is(err, errStoreSpec) {
+		return outcome{phase: v1alpha1.PhaseFailed, reason: reasonStore, message: err.Error(), again: credentialsAgain / 12}, nil
+	} else if err != nil {
+		return outcome{phase: v1alpha1.PhaseCreating, reason: reasonStarting, message: err.Error()}, err
+	}
 	if err := m.fence(ctx, vc, t, p.Spec); err != nil {
 		return outcome{phase: v1alpha1.PhaseCreating, reason: reasonHostObjects, message: err.Error()}, err
 	}
 	o, err = m.hostAndRoute(ctx, vc, t)
 	if err == nil && o.phase == v1alpha1.PhaseReady {
 		m.applied(vc, p)
+	}
+	if t.Etcd.Prefix != "" && o.again == 0 {
+		o.again = credentialsAgain
 	}
 	return o, err
 }

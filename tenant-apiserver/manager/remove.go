@@ -49,6 +49,10 @@ func (m *Manager) remove(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 		o.message, o.again = waiting, removeAgain
 		return o, err
 	}
+	if err := m.removeEtcd(ctx, vc); err != nil {
+		o.message = "The tenant's keys in the etcd have to go first; without spec.store they would be left: " + err.Error()
+		return o, err
+	}
 	for _, path := range m.config.Files(id) {
 		if err := os.RemoveAll(path); err != nil {
 			return o, fmt.Errorf("remove the tenant's files: %w", err)
