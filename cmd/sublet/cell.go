@@ -35,7 +35,7 @@ const cellDrain = 2 * time.Second
 const cellGC = 50
 
 func newCell(a *app) *cobra.Command {
-	var name string
+	var name, kmsSocket string
 	var logs logFlags
 	cmd := &cobra.Command{
 		Use: "cell", Short: "Host tenants' control planes (started by the server)", Hidden: true,
@@ -49,10 +49,11 @@ func newCell(a *app) *cobra.Command {
 				return err
 			}
 			a.log = log.With("process", name)
-			return a.runProcess(cmd.Context(), name, func(ctx context.Context) error { return a.cell(ctx, name) })
+			return a.runProcess(cmd.Context(), name, func(ctx context.Context) error { return a.cell(ctx, name, kmsSocket) })
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "cell-0", "the cell's name")
+	addKMS(cmd, &kmsSocket)
 	logs.add(cmd)
 	return cmd
 }
@@ -77,7 +78,7 @@ func (a *app) runProcess(ctx context.Context, name string, work func(context.Con
 }
 
 // cell hosts tenants until ctx ends.
-func (a *app) cell(ctx context.Context, name string) error {
+func (a *app) cell(ctx context.Context, name, kmsSocket string) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(cellGC)
 	}
@@ -85,10 +86,16 @@ func (a *app) cell(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("read the cell's kubeconfig, which `sublet server` writes: %w", err)
 	}
+	kms, err := connectKMS(ctx, kmsSocket)
+	if err != nil {
+		return err
+	}
 	c, err := cell.New(cell.Config{
 		Name: name, Dir: a.dir.tenant, GoldenDir: a.dir.golden(), Socket: a.dir.tenantSocket,
 		Companion:   func(t tenant.Tenant, api *rest.Config) (cell.Companion, error) { return newSyncer(host, t, api, a.log) },
 		ValidatePod: validatePod,
+		KeyFile:     a.dir.storeKeys,
+		KMS:         kms,
 		Logger:      a.log,
 	})
 	if err != nil {

@@ -82,7 +82,8 @@ func (s *hostServer) newCells(ctx context.Context, api *server.Server, c credent
 	}
 	k := &cellKeeper{hostServer: s, api: host, credentials: c, build: build, running: map[string]*keptCell{}}
 	k.argv = func(name string) []string {
-		return append([]string{self, "cell", "--name=" + name, "--data-dir=" + string(s.dir)}, s.logs.args()...)
+		argv := append([]string{self, "cell", "--name=" + name, "--data-dir=" + string(s.dir)}, s.logs.args()...)
+		return append(argv, kmsArgs(s.host.kmsSocket)...)
 	}
 	k.life, k.stopping = context.WithCancel(context.WithoutCancel(ctx))
 	return k, nil

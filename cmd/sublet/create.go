@@ -24,6 +24,7 @@ type createFlags struct {
 	wait, ifNotExists bool
 	timeout           time.Duration
 	sandbox, plan     string
+	store             storeFlags
 }
 
 func newCreate(a *app) *cobra.Command {
@@ -48,6 +49,7 @@ later.`,
 	must(cmd.RegisterFlagCompletionFunc("plan", func(cmd *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 		return a.completePlan(cmd, nil, toComplete)
 	}))
+	f.store.add(cmd)
 	cmd.Flags().BoolVar(&f.ifNotExists, "if-not-exists", false, "succeed when the tenant exists already")
 	must(cmd.RegisterFlagCompletionFunc("sandbox", cobra.FixedCompletions([]string{string(tenant.GVisor), string(tenant.RuncUserNS)}, cobra.ShellCompDirectiveNoFileComp)))
 	output := addOutput(cmd, "text", "table", "json", "yaml", "name")
@@ -66,6 +68,10 @@ func (a *app) create(ctx context.Context, name string, f createFlags, output *ou
 	if err := checkTimeout(f.timeout); err != nil {
 		return err
 	}
+	store, err := f.store.spec()
+	if err != nil {
+		return err
+	}
 	api, err := a.host()
 	if err != nil {
 		return err
@@ -79,12 +85,12 @@ func (a *app) create(ctx context.Context, name string, f createFlags, output *ou
 	}
 	vc := &v1alpha1.VirtualCluster{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       v1alpha1.VirtualClusterSpec{Sandbox: f.sandbox, Plan: f.plan},
+		Spec:       v1alpha1.VirtualClusterSpec{Sandbox: f.sandbox, Plan: f.plan, Store: store},
 	}
 	said := "created"
 	err = api.Create(ctx, vc)
 	if apierrors.IsAlreadyExists(err) {
-		vc, err = existing(ctx, api, name, f)
+		vc, err = existing(ctx, api, vc, f)
 		said = "exists already"
 	}
 	if err != nil {
@@ -108,7 +114,8 @@ func (a *app) create(ctx context.Context, name string, f createFlags, output *ou
 }
 
 // existing returns the tenant that has the name when that is what was asked for.
-func existing(ctx context.Context, api client.Client, name string, f createFlags) (*v1alpha1.VirtualCluster, error) {
+func existing(ctx context.Context, api client.Client, wanted *v1alpha1.VirtualCluster, f createFlags) (*v1alpha1.VirtualCluster, error) {
+	name := wanted.Name
 	vc, err := getTenant(ctx, api, name)
 	switch {
 	case err != nil:
@@ -121,6 +128,8 @@ func existing(ctx context.Context, api client.Client, name string, f createFlags
 		return nil, &exitError{exitConflict, fmt.Errorf("tenant %q exists with the plan %q: change it with `sublet plan set %s %s`", name, vc.Spec.Plan, name, f.plan)}
 	case f.sandbox != "" && vc.Spec.Sandbox != f.sandbox:
 		return nil, &exitError{exitConflict, fmt.Errorf("tenant %q exists with the sandbox %q, which cannot be changed to %q: choose another name", name, vc.Spec.Sandbox, f.sandbox)}
+	case !sameStore(vc, wanted):
+		return nil, &exitError{exitConflict, fmt.Errorf("tenant %q exists, and is kept elsewhere (%s): choose another name, or move it with `sublet store migrate`", name, describeStore(vc))}
 	}
 	return vc, nil
 }

@@ -64,6 +64,7 @@ func (a *app) describe(ctx context.Context, api client.Client, vc *v1alpha1.Virt
 		{"Service range:", s.ServiceCIDR},
 		{"Host namespace:", s.Namespace},
 		{"Cell:", s.Cell},
+		{"Store:", describeStore(vc)},
 		{"Host pods:", pods},
 	}
 	if err := table(a.out, rows); err != nil {

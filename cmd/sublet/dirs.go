@@ -24,6 +24,7 @@ const maxDataDir = 107 - 30
 //
 //	lock, version, admin.kubeconfig, log/, run/
 //	server/{host.db,pki/,golden/,cells/<name>.kubeconfig,tenants/<uid>/{store.db,pki/}}
+//	server/keys/{host,<uid>}.json   what the stores are encrypted with
 //	agent/                     the agent's own
 type dataDir string
 
@@ -39,6 +40,9 @@ func (d dataDir) golden() string                 { return d.path("server", "gold
 func (d dataDir) cellConfig(c string) string     { return d.path("server", "cells", c+".kubeconfig") }
 func (d dataDir) tenant(id tenant.ID) string     { return d.path("server", "tenants", string(id)) }
 func (d dataDir) tenantKeys(id tenant.ID) string { return cell.PKIDir(d.tenant(id)) }
+func (d dataDir) hostStoreKeys() string          { return d.path("server", "keys", "host.json") }
+func (d dataDir) storeKeys(id tenant.ID) string  { return d.path("server", "keys", string(id)+".json") }
+func (d dataDir) serverSocket() string           { return d.path("run", "server.sock") }
 func (d dataDir) cellSocket(c string) string     { return d.path("run", c+".sock") }
 func (d dataDir) tenantSocket(id tenant.ID) string {
 	return d.path("run", "t", id.Short()+".sock")
@@ -135,7 +139,7 @@ func (d dataDir) create() error {
 			return err
 		}
 	}
-	for _, sub := range []string{"log", "run", "run/t", "server", "server/cells", "server/tenants", "agent"} {
+	for _, sub := range []string{"log", "run", "run/t", "server", "server/cells", "server/keys", "server/tenants", "agent"} {
 		if err := os.MkdirAll(d.path(sub), 0o700); err != nil {
 			return fmt.Errorf("make the data directory: %w", err)
 		}

@@ -25,6 +25,7 @@ type hostFlags struct {
 	apiPort, doorPort uint16
 	domain            string
 	perCell           int // how many tenants share a cell
+	kmsSocket         string
 }
 
 func (f *hostFlags) add(cmd *cobra.Command) {
@@ -32,13 +33,15 @@ func (f *hostFlags) add(cmd *cobra.Command) {
 	cmd.Flags().Uint16Var(&f.doorPort, "front-door-port", 8443, "the one port at which tenants reach their APIs")
 	cmd.Flags().IntVar(&f.perCell, "tenants-per-cell", manager.DefaultPerCell, "how many tenants' control planes share a process at most; tenants stay where they are")
 	cmd.Flags().StringVar(&f.domain, "domain", "sublet.internal", "a tenant's server name is NAME.DOMAIN; it need not be in any DNS")
+	addKMS(cmd, &f.kmsSocket)
 }
 
 func (f *hostFlags) args() []string {
-	return []string{
+	args := []string{
 		fmt.Sprintf("--host-api-port=%d", f.apiPort), fmt.Sprintf("--front-door-port=%d", f.doorPort), "--domain=" + f.domain,
 		fmt.Sprintf("--tenants-per-cell=%d", f.perCell),
 	}
+	return append(args, kmsArgs(f.kmsSocket)...)
 }
 
 func (f *hostFlags) complete() error {
@@ -51,7 +54,7 @@ func (f *hostFlags) complete() error {
 	if msgs := validation.IsDNS1123Subdomain(f.domain); len(msgs) > 0 {
 		return usageErrorf("--domain %q is no domain name: %s", f.domain, strings.Join(msgs, "; "))
 	}
-	return nil
+	return checkKMS(f.kmsSocket)
 }
 
 // nodeFlags say which node this machine is.

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -40,6 +42,10 @@ func (s *hostServer) furnish(ctx context.Context, api *server.Server, authority 
 		}
 		objects = append(objects, crd)
 	}
+	objects = append(objects, &corev1.Namespace{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+		ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.SystemNamespace},
+	})
 	for _, o := range baseline.Host() {
 		objects = append(objects, o)
 	}

@@ -168,10 +168,15 @@ func (s *hostServer) loopback() netip.AddrPort {
 
 // startAPI starts the host control plane.
 func (s *hostServer) startAPI(ctx context.Context, authority *pki.Authority) (*server.Server, error) {
+	kms, err := connectKMS(ctx, s.host.kmsSocket)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, hostStart)
 	defer cancel()
 	return server.Start(ctx, server.Config{
 		Name: "host", StorePath: s.dir.hostStore(), PKI: authority,
+		KeyFile: s.dir.hostStoreKeys(), KMS: kms,
 		ServiceCIDR: serviceRange,
 		Advertise:   netip.AddrPortFrom(s.node.addr, s.host.apiPort),
 		ServingIPs:  []netip.Addr{s.node.addr},
@@ -196,7 +201,9 @@ func (s *hostServer) startTenants(ctx context.Context, p *parts, api *server.Ser
 		Door: door, Public: netip.AddrPortFrom(s.node.addr, s.host.doorPort),
 		Cells: cells, PerCell: s.host.perCell,
 		Socket: s.dir.tenantSocket,
-		Files:  func(id tenant.ID) []string { return []string{s.dir.tenant(id), s.dir.tenantSocket(id)} },
+		Files: func(id tenant.ID) []string {
+			return []string{s.dir.tenant(id), s.dir.storeKeys(id), s.dir.tenantSocket(id)}
+		},
 		Logger: s.log,
 	})
 	if err != nil {
@@ -208,6 +215,7 @@ func (s *hostServer) startTenants(ctx context.Context, p *parts, api *server.Ser
 	if err := cells.stopOthers(ctx); err != nil {
 		return err
 	}
+	p.start(ctx, "server's socket", func(ctx context.Context) error { return s.serveControl(ctx, api) })
 	p.start(ctx, "front door", door.Run)
 	p.start(ctx, "manager", m.Run)
 	return nil
