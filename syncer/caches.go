@@ -29,7 +29,7 @@ const (
 
 // side is one informer for each synced kind of one side.
 type side struct {
-	pods, services, endpointSlices, configMaps, secrets cache.SharedIndexInformer
+	pods, services, endpointSlices, configMaps, secrets, networkPolicies cache.SharedIndexInformer
 }
 
 // caches hold what was last seen of both sides. It implements translate.Lookup and
@@ -66,11 +66,12 @@ func newCaches(t tenant.Tenant, tenantAPI, hostRead kubernetes.Interface) (*cach
 
 func sideOf(f informers.SharedInformerFactory) side {
 	return side{
-		pods:           f.Core().V1().Pods().Informer(),
-		services:       f.Core().V1().Services().Informer(),
-		endpointSlices: f.Discovery().V1().EndpointSlices().Informer(),
-		configMaps:     f.Core().V1().ConfigMaps().Informer(),
-		secrets:        f.Core().V1().Secrets().Informer(),
+		pods:            f.Core().V1().Pods().Informer(),
+		services:        f.Core().V1().Services().Informer(),
+		endpointSlices:  f.Discovery().V1().EndpointSlices().Informer(),
+		configMaps:      f.Core().V1().ConfigMaps().Informer(),
+		secrets:         f.Core().V1().Secrets().Informer(),
+		networkPolicies: f.Networking().V1().NetworkPolicies().Informer(),
 	}
 }
 

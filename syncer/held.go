@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -69,6 +70,15 @@ func (h *held) put(tenantPod *corev1.Pod, r reason) bool {
 		h.recorder.Event(tenantPod, corev1.EventTypeWarning, r.reason, r.message)
 	}
 	return true
+}
+
+// tell sends an event about an object of the tenant's.
+func (h *held) tell(tenantObject runtime.Object, kind, why, message string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.recorder != nil {
+		h.recorder.Event(tenantObject, kind, why, message)
+	}
 }
 
 func (h *held) get(tenantPod *corev1.Pod) (reason, bool) {

@@ -23,15 +23,17 @@ const (
 	kindSecret        = "Secret"
 	kindService       = "Service"
 	kindEndpointSlice = "EndpointSlice"
+	kindNetworkPolicy = "NetworkPolicy"
 	kindNode          = "Node"
 	kindNodeStatus    = "NodeStatus"
 )
 
 // kinds lists everything that is synced.
 func (s *Syncer) kinds() []engine.Pass {
-	configMaps, secrets := s.configMaps(), s.secrets()
+	configMaps, secrets, policies := s.configMaps(), s.secrets(), s.networkPolicies()
 	return []engine.Pass{
-		s.newPodDown(configMaps, secrets),
+		s.newPodDown(configMaps, secrets, policies),
+		policies,
 		&podUp{Syncer: s, host: s.hostPods()},
 		&podEvents{Syncer: s, written: map[podEventKey]string{}},
 		configMaps,

@@ -21,18 +21,19 @@ import (
 const forcedGrace = 1
 
 // podDown is everything of a pod that is written on the host, in order: what the
-// pod refers to, the pod, its tokens, what it may know of its node, and the changes
+// pod refers to, the policies that select it, the pod, its tokens, what it may know of its node, and the changes
 // that go through subresources.
 type podDown struct {
 	*Syncer
 	configMaps, secrets engine.Pass
+	policies            *policyDown
 	tokens              engine.Pass
 	pod                 engine.Pass
 	after               []engine.Pass
 }
 
-func (s *Syncer) newPodDown(configMaps, secrets engine.Pass) *podDown {
-	p := &podDown{Syncer: s, configMaps: configMaps, secrets: secrets, tokens: s.podTokens()}
+func (s *Syncer) newPodDown(configMaps, secrets engine.Pass, policies *policyDown) *podDown {
+	p := &podDown{Syncer: s, configMaps: configMaps, secrets: secrets, policies: policies, tokens: s.podTokens()}
 	grace := int64(forcedGrace)
 	p.pod = &engine.Mirror[*corev1.Pod, *corev1.Pod]{
 		Name:        kindPod,
@@ -124,7 +125,7 @@ func (p *podDown) prepare(ctx context.Context, tenantPod *corev1.Pod) error {
 		errs = append(errs, err)
 	}
 	_, err := p.tokens.Reconcile(ctx, translate.NameOf(tenantPod))
-	return unlessUnseen(append(errs, err))
+	return errors.Join(unlessUnseen(append(errs, err)), p.policies.isolate(ctx, tenantPod))
 }
 
 // podNode mirrors what a pod may know of its node.

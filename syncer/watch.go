@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
@@ -24,12 +25,14 @@ func (s *Syncer) watch() error {
 		s.engine.Watch(c.tenant.services, nil, keysOf(ofTenant[*corev1.Service](kindService))),
 		s.engine.Watch(c.tenant.endpointSlices, nil, keysOf(ofTenant[*discoveryv1.EndpointSlice](kindEndpointSlice))),
 		s.engine.Watch(c.tenantNodes, nil, keysOf(s.ofTenantNode)),
-		s.engine.Watch(c.namespaces, nil, func(any) []engine.Key { return nil }),
+		s.engine.Watch(c.tenant.networkPolicies, nil, keysOf(ofTenant[*networkingv1.NetworkPolicy](kindNetworkPolicy))),
+		s.engine.Watch(c.namespaces, nil, keysOf(s.ofTenantNamespace)),
 		s.engine.Watch(c.host.pods, &s.seen.pods, keysOf(s.ofHostPod)),
 		s.engine.Watch(c.host.configMaps, &s.seen.configMaps, keysOf(ofHost[*corev1.ConfigMap](s, kindConfigMap))),
 		s.engine.Watch(c.host.secrets, &s.seen.secrets, keysOf(ofHost[*corev1.Secret](s, kindSecret))),
 		s.engine.Watch(c.host.services, &s.seen.services, keysOf(ofHost[*corev1.Service](s, kindService))),
 		s.engine.Watch(c.host.endpointSlices, &s.seen.endpointSlices, keysOf(ofHost[*discoveryv1.EndpointSlice](s, kindEndpointSlice))),
+		s.engine.Watch(c.host.networkPolicies, nil, keysOf(ofHost[*networkingv1.NetworkPolicy](s, kindNetworkPolicy))),
 		s.engine.Watch(c.hostNodes, nil, keysOf(s.ofHostNode)),
 		s.engine.Watch(c.events, nil, keysOf(s.ofHostEvent)),
 	)
@@ -110,6 +113,17 @@ func (s *Syncer) ofHostPod(hostPod *corev1.Pod) []engine.Key {
 	}
 	if hostPod.Spec.NodeName != "" {
 		all = append(all, keys(s.view(hostPod.Spec.NodeName), kindNode, kindNodeStatus)...)
+	}
+	return all
+}
+
+// ofTenantNamespace: the policies whose peers it may have joined or left.
+func (s *Syncer) ofTenantNamespace(*corev1.Namespace) []engine.Key {
+	var all []engine.Key
+	for _, o := range s.caches.tenant.networkPolicies.GetStore().List() {
+		if p, ok := o.(*networkingv1.NetworkPolicy); ok && translate.SelectsNamespaces(p) {
+			all = append(all, keys(translate.NameOf(p), kindNetworkPolicy)...)
+		}
 	}
 	return all
 }

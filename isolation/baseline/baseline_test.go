@@ -87,7 +87,7 @@ func TestRights(t *testing.T) {
 func TestQuota(t *testing.T) {
 	quantity := resource.MustParse
 	want := corev1.ResourceList{"pods": quantity("250"), "services": quantity("500"), "configmaps": quantity("1000"), "secrets": quantity("1000"),
-		"count/endpointslices.discovery.k8s.io": quantity("1000"), "services.loadbalancers": quantity("0"), "services.nodeports": quantity("0"),
+		"count/endpointslices.discovery.k8s.io": quantity("1000"), "count/networkpolicies.networking.k8s.io": quantity("1000"), "services.loadbalancers": quantity("0"), "services.nodeports": quantity("0"),
 		"persistentvolumeclaims": quantity("0")}
 	for name, c := range map[string]struct {
 		plan   v1alpha1.PlanSpec

@@ -14,11 +14,12 @@ import (
 // quota refuses every pod without requests, and defaulting them (LimitRange) would
 // make the host pod differ from what the syncer wrote.
 var limits = map[corev1.ResourceName]string{
-	corev1.ResourcePods:                     "250",
-	corev1.ResourceServices:                 "500",
-	corev1.ResourceConfigMaps:               "1000",
-	corev1.ResourceSecrets:                  "1000",
-	"count/endpointslices.discovery.k8s.io": "1000",
+	corev1.ResourcePods:                       "250",
+	corev1.ResourceServices:                   "500",
+	corev1.ResourceConfigMaps:                 "1000",
+	corev1.ResourceSecrets:                    "1000",
+	"count/endpointslices.discovery.k8s.io":   "1000",
+	"count/networkpolicies.networking.k8s.io": "1000",
 }
 
 // Quota returns what a tenant of a plan may use up on the host.

@@ -36,6 +36,7 @@ func writeRules() []rbacv1.PolicyRule {
 		// WebSocket clients are judged by "create" too since Kubernetes 1.35.
 		rule("", []string{"get", "create"}, "pods/exec", "pods/attach", "pods/portforward"),
 		rule("discovery.k8s.io", write, "endpointslices"),
+		rule("networking.k8s.io", write, "networkpolicies"),
 		rule("", read, "events"),
 		rule("events.k8s.io", read, "events"),
 	}
@@ -47,6 +48,7 @@ func readRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		rule("", read, "pods", "services", "configmaps", "secrets", "events"),
 		rule("discovery.k8s.io", read, "endpointslices"),
+		rule("networking.k8s.io", read, "networkpolicies"),
 		rule("events.k8s.io", read, "events"),
 	}
 }

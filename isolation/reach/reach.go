@@ -4,7 +4,8 @@
 // verdict to people.
 //
 // The flow: [World.May] translates the destination as the proxy of Services does,
-// asks the sender's side, then the receiver's, and names the rule that decided.
+// asks the sender's side of the fence, then the receiver's, then the tenant's own
+// policies (inner.go), and names the rule that decided.
 //
 // It knows nothing of kernels and APIs and is slow on purpose: no indexes, no
 // caches.
@@ -13,6 +14,9 @@ package reach
 import (
 	"net/netip"
 	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
@@ -45,9 +49,12 @@ const (
 	Service      Rule = "service"     // a virtual address without own pods behind it
 	PrivateRange Rule = "private"     // a private network
 	Internet     Rule = "internet"    // allowed by plan
-	Default      Rule = "default"     // nothing allowed it
-	Stranger     Rule = "stranger"    // from elsewhere to a tenant's pod
-	System       Rule = "system"      // a pod of the provider to anything but tenants
+	// The tenant's own policies do not allow it, at the sender or at the receiver.
+	PolicyEgress  Rule = "policy-egress"
+	PolicyIngress Rule = "policy-ingress"
+	Default       Rule = "default"  // nothing allowed it
+	Stranger      Rule = "stranger" // from elsewhere to a tenant's pod
+	System        Rule = "system"   // a pod of the provider to anything but tenants
 )
 
 // Decision is a verdict with the rule that decided.
@@ -60,6 +67,10 @@ type Decision struct {
 type Pod struct {
 	Addr   netip.Addr
 	Tenant tenant.ID
+	// Labels are the host pod's, Ports those that have names: what policies ask of
+	// a tenant's pod.
+	Labels map[string]string
+	Ports  []corev1.ContainerPort
 }
 
 // World is everything that a verdict depends on.
@@ -70,6 +81,8 @@ type World struct {
 	// Services maps virtual addresses to where the proxy leads, for TCP and UDP.
 	// Those of the tenants' DNS and API need not be in it.
 	Services map[netip.AddrPort][]netip.AddrPort
+	// Policies are those in the tenants' host namespaces.
+	Policies map[tenant.ID][]*networkingv1.NetworkPolicy
 }
 
 // Flow is the first packet of a conversation.
@@ -94,7 +107,7 @@ func (w World) May(f Flow) Decision {
 	}
 	decision := Decision{false, Service}
 	for i, to := range w.translate(f) {
-		d := w.direct(f, to)
+		d := w.inner(f, to, w.direct(f, to))
 		if i == 0 || !d.Allow {
 			decision = d
 		}

@@ -64,9 +64,13 @@ func walkFields(v reflect.Value, path string, found *[]policy.Refusal) {
 }
 
 // decided says whether a type's fields are decided one by one: those of the core
-// API are; selectors, quantities and the like are values.
+// and networking APIs are; selectors, quantities and the like are values.
 func decided(t reflect.Type) bool {
-	return t.Kind() == reflect.Struct && strings.HasSuffix(t.PkgPath(), "k8s.io/api/core/v1")
+	if t.Kind() != reflect.Struct {
+		return false
+	}
+	path := t.PkgPath()
+	return strings.HasSuffix(path, "k8s.io/api/core/v1") || strings.HasSuffix(path, "k8s.io/api/networking/v1")
 }
 
 // unset says whether a field has no value; a pointer to false or to nothing says

@@ -61,7 +61,7 @@ const (
 )
 
 // decisions holds the decision on every field that a pod's spec may have, by the
-// name of its type in k8s.io/api/core/v1. Types below a forced, dropped or refused
+// name of its type in k8s.io/api/core/v1, and a NetworkPolicy's, in networking/v1. Types below a forced, dropped or refused
 // field need none. What the sandbox and Pod Security decide in addition (see
 // isolation/policy) is not repeated here.
 var decisions = map[string]fields{
@@ -203,6 +203,13 @@ var decisions = map[string]fields{
 		all(translated, "TopologyKey", "LabelSelector"),
 		all(copied, "MaxSkew", "WhenUnsatisfiable", "MinDomains", "NodeAffinityPolicy", "NodeTaintsPolicy"),
 		all(dropped, "MatchLabelKeys")),
+
+	"NetworkPolicySpec":        all(translated, "PodSelector", "Ingress", "Egress", "PolicyTypes"),
+	"NetworkPolicyIngressRule": all(translated, "Ports", "From"),
+	"NetworkPolicyEgressRule":  all(translated, "Ports", "To"),
+	"NetworkPolicyPort":        with(all(translated, "Protocol"), all(copied, "Port", "EndPort")),
+	"NetworkPolicyPeer":        all(translated, "PodSelector", "NamespaceSelector", "IPBlock"),
+	"IPBlock":                  all(copied, "CIDR", "Except"),
 }
 
 // containerFields are the decisions on containers of all three sorts.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -168,6 +169,12 @@ func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[st
 		got["host.yaml"] = encode(t, tr.Service(o))
 	case *discoveryv1.EndpointSlice:
 		got["host.yaml"] = encode(t, tr.EndpointSlice(o))
+	case *networkingv1.NetworkPolicy:
+		hostPolicy, refused := tr.NetworkPolicy(o)
+		got["host.yaml"] = encode(t, hostPolicy)
+		if len(refused) > 0 {
+			got["refused.txt"] = []byte(strings.ReplaceAll(policy.Err(refused).Error(), "; ", "\n") + "\n")
+		}
 	case *corev1.ConfigMap:
 		got["host.yaml"] = encode(t, tr.ConfigMap(o))
 	case *corev1.Secret:

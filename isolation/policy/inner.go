@@ -1,0 +1,79 @@
+package policy
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"sublet.dev/isolation/tenant"
+)
+
+// A tenant's own NetworkPolicies stand in its host namespace, translated. They are
+// asked after the fence, so they can only narrow what it allows. Two places that a
+// pod may go to are no pods, and policies know them by more than one name:
+//
+//   - the tenant's DNS, as a pod of the tenant's kube-system that is labelled
+//     k8s-app: kube-dns, at the DNS address of the tenant's slice, ports dns (UDP 53)
+//     and dns-tcp (TCP 53);
+//   - the tenant's API, as an address without labels: that of the Service
+//     default/kubernetes (port 443) and that of its endpoint.
+//
+// What a policy allows to one of the names is allowed.
+
+// DNSLabels returns the labels by which policies on the host know a tenant's DNS.
+// The caller owns the map.
+func DNSLabels() map[string]string {
+	return map[string]string{
+		tenant.LabelNamespace:       tenant.NamespaceValue("kube-system"),
+		tenant.HostLabel("k8s-app"): "kube-dns",
+	}
+}
+
+// DNSPorts returns the named ports of a tenant's DNS. The caller owns the slice.
+func DNSPorts() []corev1.ContainerPort {
+	return []corev1.ContainerPort{
+		{Name: "dns", Protocol: corev1.ProtocolUDP, ContainerPort: DNSPort},
+		{Name: "dns-tcp", Protocol: corev1.ProtocolTCP, ContainerPort: DNSPort},
+	}
+}
+
+// Isolates says in which directions a policy isolates the pods that it selects, by
+// the API's defaults when it does not say.
+func Isolates(p *networkingv1.NetworkPolicy) (ingress, egress bool) {
+	if len(p.Spec.PolicyTypes) == 0 {
+		return true, len(p.Spec.Egress) > 0
+	}
+	return slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeIngress),
+		slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
+}
+
+// NamedPorts returns the ports of a pod that policies can name: those with a name,
+// of containers that run beside each other. The caller owns the slice.
+func NamedPorts(spec *corev1.PodSpec) []corev1.ContainerPort {
+	var named []corev1.ContainerPort
+	add := func(c *corev1.Container) {
+		for _, p := range c.Ports {
+			if p.Name != "" {
+				named = append(named, corev1.ContainerPort{Name: p.Name, Protocol: ProtocolOf(&p.Protocol), ContainerPort: p.ContainerPort})
+			}
+		}
+	}
+	for i := range spec.Containers {
+		add(&spec.Containers[i])
+	}
+	for i := range spec.InitContainers {
+		if c := &spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			add(c)
+		}
+	}
+	return named
+}
+
+// ProtocolOf returns a protocol, TCP for none.
+func ProtocolOf(p *corev1.Protocol) corev1.Protocol {
+	if p == nil || *p == "" {
+		return corev1.ProtocolTCP
+	}
+	return *p
+}

@@ -1,0 +1,101 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/translate"
+)
+
+// policyDown mirrors the tenant's NetworkPolicies. One that can't be translated whole
+// is on the host as one that allows nothing. Whoever wrote a policy that does not do
+// what it says is told by an event.
+type policyDown struct {
+	*Syncer
+	mirror engine.Pass
+}
+
+func (s *Syncer) networkPolicies() *policyDown {
+	ns := s.config.Tenant.HostNamespace
+	p := &policyDown{Syncer: s}
+	p.mirror = &engine.Mirror[*networkingv1.NetworkPolicy, *networkingv1.NetworkPolicy]{
+		Name:   kindNetworkPolicy,
+		Source: fromTenant[*networkingv1.NetworkPolicy](s.caches.tenant.networkPolicies),
+		Target: onHost[*networkingv1.NetworkPolicy](s, s.caches.host.networkPolicies,
+			s.hostRead.NetworkingV1().NetworkPolicies(ns), s.hostWrite.NetworkingV1().NetworkPolicies(ns), ""),
+		Want:  p.want,
+		Merge: translate.MergeNetworkPolicy,
+	}
+	return p
+}
+
+// Kind implements engine.Pass.
+func (p *policyDown) Kind() string { return kindNetworkPolicy }
+
+// Reconcile implements engine.Pass.
+func (p *policyDown) Reconcile(ctx context.Context, name tenant.Name) (time.Duration, error) {
+	again, err := p.mirror.Reconcile(ctx, name)
+	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+		if tenantPolicy, ok := fromTenant[*networkingv1.NetworkPolicy](p.caches.tenant.networkPolicies)(name); ok {
+			p.held.tell(tenantPolicy, corev1.EventTypeWarning, reasonHeld, "it is not enforced: the host takes no more policies of yours, or not this one")
+		}
+	}
+	return again, err
+}
+
+func (p *policyDown) want(_ context.Context, tenantPolicy, hostPolicy *networkingv1.NetworkPolicy) (engine.Want[*networkingv1.NetworkPolicy], error) {
+	want, refusals := p.t.NetworkPolicy(tenantPolicy)
+	if hostPolicy == nil {
+		hostPolicy = &networkingv1.NetworkPolicy{}
+	}
+	if _, found := translate.MergeNetworkPolicy(hostPolicy, want); found != engine.Same && len(refusals) > 0 {
+		p.held.tell(tenantPolicy, corev1.EventTypeWarning, reasonRefused, "it allows nothing to the pods that it selects: "+reasons(refusals))
+	}
+	return engine.Be(want), nil
+}
+
+// isolate brings the policies that select a pod to the host: its first packet is
+// under them. It asks the tenant's API, for its cache of policies may be behind that
+// of pods.
+func (p *policyDown) isolate(ctx context.Context, tenantPod *corev1.Pod) error {
+	list, err := p.tenantAPI.NetworkingV1().NetworkPolicies(tenantPod.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list the policies that may select pod %s: %w", translate.NameOf(tenantPod), err)
+	}
+	var errs []error
+	var behind error
+	for i := range list.Items {
+		tenantPolicy := &list.Items[i]
+		name := translate.NameOf(tenantPolicy)
+		if !translate.IsolatesPod(tenantPolicy, tenantPod) {
+			continue
+		}
+		seen, ok := fromTenant[*networkingv1.NetworkPolicy](p.caches.tenant.networkPolicies)(name)
+		if !ok || seen.UID != tenantPolicy.UID || seen.Generation < tenantPolicy.Generation {
+			behind = fmt.Errorf("policy %s of pod %s: %w", name, translate.NameOf(tenantPod), engine.ErrUnseen)
+			continue
+		}
+		_, err := p.Reconcile(ctx, name)
+		errs = append(errs, err)
+	}
+	return errors.Join(unlessUnseen(errs), behind)
+}
+
+func reasons(refusals []policy.Refusal) string {
+	lines := make([]string, len(refusals))
+	for i, r := range refusals {
+		lines[i] = r.String()
+	}
+	return strings.Join(lines, "; ")
+}
