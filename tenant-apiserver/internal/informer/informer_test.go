@@ -1,0 +1,509 @@
+package informer_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/storage/value"
+	"k8s.io/apiserver/pkg/storage/value/encrypt/secretbox"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/cache"
+
+	"sublet.dev/tenant-apiserver/etcdclient"
+	"sublet.dev/tenant-apiserver/internal/informer"
+	"sublet.dev/tenant-apiserver/store"
+)
+
+const root = "/registry/"
+
+// world is a store with ConfigMaps and Namespaces, and what is fed from it.
+type world struct {
+	t        *testing.T
+	kv       clientv3.KV
+	source   *cutSource
+	codec    runtime.Codec
+	sealing  value.Transformer
+	factory  *informer.Factory
+	stopFeed context.CancelFunc
+	start    func()
+}
+
+// cutSource is a store whose watches can be ended.
+type cutSource struct {
+	clientv3.KV
+	watcher clientv3.Watcher
+
+	mu   sync.Mutex
+	cuts []context.CancelFunc
+}
+
+func (s *cutSource) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
+	ctx, cut := context.WithCancel(ctx)
+	s.mu.Lock()
+	s.cuts = append(s.cuts, cut)
+	s.mu.Unlock()
+	return s.watcher.Watch(ctx, key, opts...)
+}
+
+// cut ends all watches, as a store does that compacted what they have not read.
+func (s *cutSource) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, cut := range s.cuts {
+		cut()
+	}
+	s.cuts = nil
+}
+
+func newWorld(t *testing.T, change func(*informer.Config)) *world {
+	t.Helper()
+	s, err := store.Open(filepath.Join(t.TempDir(), "store.db"), store.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := etcdclient.New(s)
+	block := secretbox.NewSecretboxTransformer([32]byte{})
+	w := &world{
+		t: t, kv: client.KV, source: &cutSource{KV: client.KV, watcher: client.Watcher},
+		codec: scheme.Codecs.LegacyCodec(corev1.SchemeGroupVersion), sealing: block,
+	}
+	c := informer.Config{
+		Source: w.source, Root: root,
+		Resolve: func(gvk schema.GroupVersionKind) (informer.Kind, bool) {
+			prefix, ok := map[string]string{"ConfigMap": root + "configmaps/", "Namespace": root + "namespaces/"}[gvk.Kind]
+			return informer.Kind{Prefix: prefix, Decoder: scheme.Codecs.UniversalDecoder(gvk.GroupVersion()), Transformer: block}, ok
+		},
+	}
+	if change != nil {
+		change(&c)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	w.factory, w.stopFeed = informer.New(ctx, c), stop
+	t.Cleanup(func() {
+		stop()
+		w.factory.Shutdown()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.start = func() { w.factory.StartWithContext(ctx) }
+	return w
+}
+
+func (w *world) maps() cache.SharedIndexInformer {
+	return w.factory.Core().V1().ConfigMaps().Informer()
+}
+
+func configMap(name, data string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name)},
+		Data:       map[string]string{"v": data},
+	}
+}
+
+func keyOf(name string) string { return root + "configmaps/ns/" + name }
+
+// put writes an object as upstream's storage does, and returns its revision.
+func (w *world) put(name, data string) string {
+	w.t.Helper()
+	raw, err := runtime.Encode(w.codec, configMap(name, data))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	sealed, err := w.sealing.TransformToStorage(w.t.Context(), raw, value.DefaultContext(keyOf(name)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r, err := w.kv.Put(w.t.Context(), keyOf(name), string(sealed))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return strconv.FormatInt(r.Header.Revision, 10)
+}
+
+func (w *world) remove(name string) string {
+	w.t.Helper()
+	r, err := w.kv.Delete(w.t.Context(), keyOf(name))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return strconv.FormatInt(r.Header.Revision, 10)
+}
+
+// until waits for a condition that others bring about.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return ok(), nil })
+	if err != nil {
+		t.Fatalf("waiting until %s: %v", what, err)
+	}
+}
+
+// record is a handler that keeps what it was told, and checks that it makes sense.
+type record struct {
+	t    *testing.T
+	hold chan struct{} // not nil: calls wait until it is closed
+
+	mu    sync.Mutex
+	calls []string
+	state map[string]string // name -> data, as told
+}
+
+func newRecord(t *testing.T) *record { return &record{t: t, state: map[string]string{}} }
+
+func (r *record) note(format string, args ...any) {
+	r.calls = append(r.calls, fmt.Sprintf(format, args...))
+}
+
+func (r *record) begin() func() {
+	if r.hold != nil {
+		<-r.hold
+	}
+	r.mu.Lock()
+	return r.mu.Unlock
+}
+
+func (r *record) OnAdd(obj any, initial bool) {
+	defer r.begin()()
+	m := obj.(*corev1.ConfigMap)
+	if _, there := r.state[m.Name]; there {
+		r.t.Errorf("%s was added twice", m.Name)
+	}
+	r.state[m.Name] = m.Data["v"]
+	r.note("add %s=%s@%s initial=%t", m.Name, m.Data["v"], m.ResourceVersion, initial)
+}
+
+func (r *record) OnUpdate(old, obj any) {
+	defer r.begin()()
+	before, m := old.(*corev1.ConfigMap), obj.(*corev1.ConfigMap)
+	if was, there := r.state[m.Name]; !there || was != before.Data["v"] {
+		r.t.Errorf("%s was updated from %q, which the handler has as %q, %t", m.Name, before.Data["v"], was, there)
+	}
+	r.state[m.Name] = m.Data["v"]
+	r.note("update %s=%s->%s@%s", m.Name, before.Data["v"], m.Data["v"], m.ResourceVersion)
+}
+
+func (r *record) OnDelete(obj any) {
+	defer r.begin()()
+	unknown, ok := obj.(cache.DeletedFinalStateUnknown)
+	if ok {
+		obj = unknown.Obj
+	}
+	m := obj.(*corev1.ConfigMap)
+	if _, there := r.state[m.Name]; !there {
+		r.t.Errorf("%s was deleted, and the handler does not have it", m.Name)
+	}
+	delete(r.state, m.Name)
+	if ok {
+		r.note("lost %s", unknown.Key)
+		return
+	}
+	r.note("delete %s=%s@%s", m.Name, m.Data["v"], m.ResourceVersion)
+}
+
+func (r *record) told() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string{}, r.calls...)
+}
+
+func (r *record) states() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.state)
+}
+
+func add(t *testing.T, i cache.SharedIndexInformer, h cache.ResourceEventHandler) cache.ResourceEventHandlerRegistration {
+	t.Helper()
+	handle, err := i.AddEventHandler(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return handle
+}
+
+func (w *world) synced(handles ...cache.ResourceEventHandlerRegistration) {
+	w.t.Helper()
+	for _, h := range handles {
+		select {
+		case <-h.HasSyncedChecker().Done():
+		case <-w.t.Context().Done():
+			w.t.Fatal("a handler does not sync")
+		}
+	}
+}
+
+func expect(t *testing.T, r *record, want ...string) {
+	t.Helper()
+	until(t, fmt.Sprintf("the handler was told %d changes; now %q", len(want), r.told()), func() bool { return len(r.told()) >= len(want) })
+	if got := r.told(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the handler was told\n%q\nwant\n%q", got, want)
+	}
+}
+
+// A handler gets what is there and then each change, with revisions as a client
+// sees them; what is added later gets the same.
+func TestHandlersSeeTheStore(t *testing.T) {
+	w := newWorld(t, nil)
+	one := w.put("a", "1")
+	early, late := newRecord(t), newRecord(t)
+	handle := add(t, w.maps(), early)
+	if handle.HasSynced() || w.maps().HasSynced() {
+		t.Error("synced before the start")
+	}
+	w.start()
+	w.synced(handle)
+	two := w.put("a", "2")
+	three := w.put("b", "1")
+	expect(t, early, "add a=1@"+one+" initial=true", "update a=1->2@"+two, "add b=1@"+three+" initial=false")
+	w.synced(add(t, w.maps(), late))
+	four := w.remove("a")
+	expect(t, early, append(early.told()[:3:3], "delete a=2@"+four)...)
+	until(t, "the late handler saw the deletion", func() bool { return len(late.told()) == 3 })
+	if got := late.states(); !maps.Equal(got, map[string]string{"b": "1"}) {
+		t.Errorf("the late handler has %v", got)
+	}
+	if got := w.maps().LastSyncResourceVersion(); got != four {
+		t.Errorf("the informer is at %s, want %s", got, four)
+	}
+	if got := w.maps().GetStore().LastStoreSyncResourceVersion(); got != four {
+		t.Errorf("the cache is at %s, want %s", got, four)
+	}
+	lister := w.factory.Core().V1().ConfigMaps().Lister()
+	if m, err := lister.ConfigMaps("ns").Get("b"); err != nil || m.ResourceVersion != three {
+		t.Errorf("the lister has %v, %v", m, err)
+	}
+	if got, err := lister.ConfigMaps("other").List(labels.Everything()); err != nil || len(got) != 0 {
+		t.Errorf("another namespace has %v", got)
+	}
+}
+
+// A watch that is lost is begun anew: handlers are told the difference, once.
+func TestLostWatch(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("stays", "1")
+	w.put("goes", "1")
+	r := newRecord(t)
+	var lost sync.WaitGroup
+	lost.Add(1)
+	var once sync.Once
+	if err := w.maps().SetWatchErrorHandler(func(*cache.Reflector, error) { once.Do(lost.Done) }); err != nil {
+		t.Fatal(err)
+	}
+	handle := add(t, w.maps(), r)
+	w.start()
+	w.synced(handle)
+	w.source.cut()
+	w.remove("goes")
+	comes := w.put("comes", "1")
+	lost.Wait()
+	until(t, "the difference was told", func() bool { return len(r.told()) >= 4 })
+	got := map[string]bool{}
+	for _, call := range r.told()[2:] {
+		got[call] = true
+	}
+	// The deletion is seen by the list, or by the watch when that was first.
+	if !got["add comes=1@"+comes+" initial=false"] || len(got) != 2 {
+		t.Errorf("told %q", r.told())
+	}
+	if want := map[string]string{"stays": "1", "comes": "1"}; !maps.Equal(r.states(), want) {
+		t.Errorf("the handler has %v, want %v", r.states(), want)
+	}
+}
+
+// A handler that does not return costs memory by the number of objects, not of
+// changes, and sees the last state of each when it goes on.
+func TestSlowHandlerIsToldLess(t *testing.T) {
+	w := newWorld(t, nil)
+	slow, quick := newRecord(t), newRecord(t)
+	slow.hold = make(chan struct{})
+	handles := []cache.ResourceEventHandlerRegistration{add(t, w.maps(), slow), add(t, w.maps(), quick)}
+	w.start()
+	w.synced(handles...)
+	const changes = 6000
+	for n := range changes {
+		name := "m" + strconv.Itoa(n%10)
+		if n%100 == 99 {
+			w.remove(name)
+			continue
+		}
+		w.put(name, strconv.Itoa(n))
+	}
+	w.put("last", "1")
+	until(t, "the quick handler saw the end", func() bool { return quick.states()["last"] == "1" })
+	close(slow.hold)
+	until(t, "the slow handler saw the end", func() bool { return slow.states()["last"] == "1" })
+	if !maps.Equal(slow.states(), quick.states()) {
+		t.Errorf("the slow handler has %v, the quick one %v", slow.states(), quick.states())
+	}
+	if n := len(slow.told()); n > changes/2 {
+		t.Errorf("the slow handler was told %d changes of %d", n, changes)
+	}
+	if n := len(quick.told()); n < changes/2 {
+		t.Errorf("the quick handler was told %d changes of %d", n, changes)
+	}
+}
+
+// A removed handler is not called any more, and can be waited for.
+func TestRemoveHandler(t *testing.T) {
+	w := newWorld(t, nil)
+	gone, stays := newRecord(t), newRecord(t)
+	handle, other := add(t, w.maps(), gone), add(t, w.maps(), stays)
+	w.start()
+	w.synced(handle, other)
+	if err := cache.ShutDownEventHandler(w.maps(), handle); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.maps().RemoveEventHandler(handle); err != nil {
+		t.Errorf("removing it again: %v", err)
+	}
+	w.put("a", "1")
+	until(t, "the other handler was called", func() bool { return len(stays.told()) == 1 })
+	if got := gone.told(); len(got) != 0 {
+		t.Errorf("the removed handler was told %q", got)
+	}
+}
+
+// Resyncs repeat what is there as updates of nothing.
+func TestResync(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("a", "1")
+	r := newRecord(t)
+	handle, err := w.maps().AddEventHandlerWithResyncPeriod(r, time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.synced(handle)
+	until(t, "the handler was told again, twice", func() bool { return len(r.told()) >= 3 })
+	if got := r.told()[1]; got != "update a=1->1@"+r.told()[0][len("add a=1@"):len(r.told()[0])-len(" initial=true")] {
+		t.Errorf("told %q", r.told()[:2])
+	}
+}
+
+// What an object cannot be decoded from is left out, and told.
+func TestUnreadableValue(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("good", "1")
+	if _, err := w.kv.Put(t.Context(), keyOf("bad"), "nonsense"); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error, 10)
+	if err := w.maps().SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) { failed <- err }); err != nil {
+		t.Fatal(err)
+	}
+	r := newRecord(t)
+	handle := add(t, w.maps(), r)
+	w.start()
+	w.synced(handle)
+	if err := <-failed; err == nil {
+		t.Error("no error was told")
+	}
+	if got := r.states(); !maps.Equal(got, map[string]string{"good": "1"}) {
+		t.Errorf("the handler has %v", got)
+	}
+}
+
+// Whatever happens, in whatever order, a handler's view ends as the store.
+func TestRandom(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			w := newWorld(t, nil)
+			truth := map[string]string{}
+			var records []*record
+			for n := range 2000 {
+				name := "m" + strconv.Itoa(random.IntN(20))
+				switch p := random.IntN(100); {
+				case p < 60:
+					truth[name] = strconv.Itoa(n)
+					w.put(name, truth[name])
+				case p < 96:
+					delete(truth, name)
+					w.remove(name)
+				case p < 98:
+					w.source.cut()
+				case len(records) < 6:
+					r := newRecord(t)
+					records = append(records, r)
+					add(t, w.maps(), r)
+					w.start()
+				}
+			}
+			truth["end"] = "1"
+			w.put("end", "1")
+			for _, r := range records {
+				until(t, "a handler has seen the end", func() bool { return maps.Equal(r.states(), truth) })
+			}
+			if len(records) == 0 || len(w.maps().GetStore().ListKeys()) != len(truth) {
+				t.Errorf("%d handlers; the cache has %v, want %v", len(records), w.maps().GetStore().ListKeys(), truth)
+			}
+		})
+	}
+}
+
+// An informer is of the type and the resource that upstream's factory has.
+func TestForResource(t *testing.T) {
+	everything := newWorld(t, func(c *informer.Config) {
+		c.Resolve = func(gvk schema.GroupVersionKind) (informer.Kind, bool) { return informer.Kind{Prefix: root}, true }
+	}).factory
+	upstream := informers.NewSharedInformerFactory(nil, 0)
+	known := 0
+	for gvk := range scheme.Scheme.AllKnownTypes() {
+		for _, resource := range []string{"pods", "configmaps", "endpoints", "endpointslices", "ingresses", "storageclasses", "networkpolicies", "priorityclasses", "deployments", "podschedulingcontexts"} {
+			gvr := gvk.GroupVersion().WithResource(resource)
+			theirs, theirErr := upstream.ForResource(gvr)
+			ours, err := everything.ForResource(gvr)
+			if (theirErr == nil) != (err == nil) {
+				t.Errorf("%v: %v; upstream %v", gvr, err, theirErr)
+				continue
+			}
+			if err == nil {
+				known++
+				_, _ = theirs.Lister(), ours.Lister()
+			}
+		}
+	}
+	if known == 0 {
+		t.Error("no resource is known")
+	}
+	if _, err := newWorld(t, nil).factory.ForResource(corev1.SchemeGroupVersion.WithResource("pods")); err == nil {
+		t.Error("a resource that the store does not hold has an informer")
+	}
+}
+
+// A stopped informer takes no handlers, and a started one no settings.
+func TestAfterStartAndStop(t *testing.T) {
+	w := newWorld(t, nil)
+	handle := add(t, w.maps(), newRecord(t))
+	w.start()
+	w.synced(handle)
+	if err := w.maps().SetTransform(func(o any) (any, error) { return o, nil }); err == nil {
+		t.Error("a started informer takes a transform")
+	}
+	w.stopFeed()
+	w.factory.Shutdown()
+	if !w.maps().IsStopped() {
+		t.Error("the informer has not stopped")
+	}
+	if _, err := w.maps().AddEventHandler(newRecord(t)); err == nil {
+		t.Error("a stopped informer takes a handler")
+	}
+}
