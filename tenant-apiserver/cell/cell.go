@@ -121,8 +121,8 @@ func (c *Cell) warm() {
 
 // Put makes the cell host the tenant so and waits until it runs or has failed;
 // when ctx ends before that, the start goes on. It is idempotent: a tenant that is
-// hosted with the same values is left alone. One with other terms gets them while
-// it runs; one with other values is restarted.
+// hosted with the same values is left alone. One with other terms or revocations
+// gets them while it runs; one with other values is restarted.
 func (c *Cell) Put(ctx context.Context, t Tenant) (Status, error) {
 	if err := t.validate(); err != nil {
 		return Status{}, err
@@ -154,7 +154,7 @@ func (c *Cell) place(t Tenant) (h, old *hosted, err error) {
 		if !h.tenant.sameBut(t) || h.ctx.Err() != nil {
 			return nil, h, nil
 		}
-		h.setTerms(t.Terms)
+		h.update(t)
 		return h, nil, nil
 	}
 	h = c.newHosted(t)

@@ -50,6 +50,9 @@ type hosted struct {
 	terms  atomic.Pointer[plan.Terms]    // what the tenant may have now; tenant.Terms is what it began with
 	status Status                        // guarded by cell.mu
 
+	changing sync.Mutex          // one change of what the control plane is told at a time
+	revoked  map[string]struct{} // serial numbers; guarded by changing
+
 	tasks chan *task // work for while the store is closed: see offline
 	task  *task      // the one to do next; run's own
 }
@@ -59,10 +62,11 @@ func (c *Cell) newHosted(t Tenant) *hosted {
 	ctx, cancel := context.WithCancel(c.ctx)
 	h := &hosted{
 		cell: c, tenant: t, ctx: ctx, cancel: cancel, done: make(chan struct{}), tasks: make(chan *task),
-		log:    c.config.Logger.With("tenant", t.Name, "tenantID", t.ID),
-		status: Status{ID: t.ID, Name: t.Name, Phase: Starting, Since: time.Now()},
+		log:     c.config.Logger.With("tenant", t.Name, "tenantID", t.ID),
+		status:  Status{ID: t.ID, Name: t.Name, Phase: Starting, Since: time.Now()},
+		revoked: map[string]struct{}{},
 	}
-	h.setTerms(t.Terms)
+	h.update(t)
 	return h
 }
 
@@ -139,7 +143,7 @@ var reasons = []struct {
 	{store.ErrNewerFormat, ReasonStoreNewer}, {store.ErrInUse, ReasonStoreInUse},
 	{store.ErrNoSpace, ReasonDiskFull}, {syscall.ENOSPC, ReasonDiskFull}, {syscall.EDQUOT, ReasonDiskFull},
 	{store.ErrFailed, ReasonStoreFailed},
-	{pki.ErrCorrupt, ReasonKeysCorrupt}, {errEnded, ReasonEnded},
+	{pki.ErrCorrupt, ReasonKeysCorrupt}, {pki.ErrMissing, ReasonCAMissing}, {errEnded, ReasonEnded},
 }
 
 // reasonOf names the cause of a failure for a condition.
@@ -167,7 +171,7 @@ func (h *hosted) once() (err error) {
 			err = fmt.Errorf("%w: %w", cmp.Or(err, errEnded), stopErr)
 		}
 	}()
-	h.api.Store(api)
+	h.begin(api)
 	defer h.api.Store(nil)
 	if err := markStarted(h.cell.config.Dir(h.tenant.ID)); err != nil {
 		return err
@@ -220,7 +224,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 			return nil, err
 		}
 	}
-	authority, err := pki.LoadOrCreate(PKIDir(dir), "sublet-tenant-"+t.Name)
+	authority, err := loadAuthority(dir, t.Name, existing)
 	if err != nil {
 		return nil, err
 	}
@@ -241,6 +245,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 		ServingNames: []string{t.ServerName},
 		Kubelet:      kubelet,
 		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p) },
+		Terms:        *h.terms.Load(),
 		Logger:       h.log,
 	})
 }

@@ -23,12 +23,19 @@ type Tenant struct {
 	Etcd EtcdStore `json:"etcd,omitzero"`
 	// Terms is what the tenant's plan gives it. They may change while it runs.
 	Terms plan.Terms `json:"terms"`
+	// CAs are the oldest CA of the tenant that is trusted, and the one that signs.
+	// They are in the tenant's directory; these say when to read it again.
+	CAs [2]int64 `json:"cas"`
+	// Revoked are the serial numbers of certificates that are refused. There may be
+	// more while the tenant runs; none is taken back.
+	Revoked []string `json:"revoked,omitempty"`
 }
 
 // sameBut says whether two values describe the same tenant, apart from what can be
 // changed without restarting its control plane.
 func (t Tenant) sameBut(o Tenant) bool {
-	return t.Tenant == o.Tenant && t.ServerName == o.ServerName && t.InCluster == o.InCluster && t.Terms.NodePorts == o.Terms.NodePorts
+	return t.Tenant == o.Tenant && t.ServerName == o.ServerName && t.InCluster == o.InCluster && t.Etcd == o.Etcd &&
+		t.CAs == o.CAs && t.Terms.NodePorts == o.Terms.NodePorts
 }
 
 // validate returns an error that names the field which cannot be used.
@@ -73,6 +80,7 @@ const (
 	ReasonStoreFailed  = "StoreFailed" // a disk error; the store is opened again
 	ReasonDiskFull     = "DiskFull"
 	ReasonKeysCorrupt  = "KeysCorrupt"
+	ReasonCAMissing    = "AuthorityMissing"     // of a tenant that has run before
 	ReasonKeyMissing   = "EncryptionKeyMissing" // the store cannot be read without
 	ReasonKMS          = "KMSUnavailable"
 	ReasonEtcd         = "EtcdUnavailable"

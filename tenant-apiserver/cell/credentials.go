@@ -1,0 +1,53 @@
+package cell
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/server"
+)
+
+// loadAuthority opens the keys in a tenant's directory. A tenant that has run
+// before is not given new ones: nobody who knew it could reach it any more.
+func loadAuthority(dir, name string, existing bool) (*pki.Authority, error) {
+	if !existing {
+		return pki.LoadOrCreate(PKIDir(dir), "sublet-tenant-"+name)
+	}
+	a, err := pki.Load(PKIDir(dir))
+	if errors.Is(err, pki.ErrMissing) {
+		return nil, fmt.Errorf("%w, though the tenant has run before; put %s back from a backup, or delete the tenant", err, PKIDir(dir))
+	}
+	return a, err
+}
+
+// update gives a tenant the terms, and takes the credentials from it, that its
+// manager now asks for. What was revoked stays revoked.
+func (h *hosted) update(t Tenant) {
+	h.changing.Lock()
+	defer h.changing.Unlock()
+	h.setTerms(t.Terms)
+	for _, serial := range t.Revoked {
+		h.revoked[serial] = struct{}{}
+	}
+	if api := h.api.Load(); api != nil {
+		h.tell(api)
+	}
+}
+
+// begin gives a control plane that has started what it is to know, and from then on
+// every change.
+func (h *hosted) begin(api *server.Server) {
+	h.changing.Lock()
+	defer h.changing.Unlock()
+	h.api.Store(api)
+	h.tell(api)
+}
+
+// tell gives a control plane what holds now. The caller must hold changing.
+func (h *hosted) tell(api *server.Server) {
+	api.SetTerms(*h.terms.Load())
+	api.Revoke(slices.Collect(maps.Keys(h.revoked)))
+}
