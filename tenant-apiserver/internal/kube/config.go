@@ -96,7 +96,7 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 	if p.generic, err = p.genericConfig(); err != nil {
 		return nil, err
 	}
-	steps := []func(context.Context) error{p.addClients, p.addStorage, p.addAuthentication, p.addAuthorization}
+	steps := []func(context.Context) error{p.addClients, p.addStorage, p.addInformers, p.addAuthentication, p.addAuthorization}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -142,10 +142,6 @@ func (p *parts) addClients(context.Context) error {
 	var err error
 	if p.client, err = kubernetes.NewForConfig(p.generic.LoopbackClientConfig); err != nil {
 		return fmt.Errorf("loopback client: %w", err)
-	}
-	p.informers = informers.NewSharedInformerFactoryWithOptions(p.client, resync, informers.WithTransform(withoutManagedFields))
-	if err := p.run.Features.ApplyTo(p.generic, p.client, p.informers); err != nil {
-		return fmt.Errorf("features: %w", err)
 	}
 	if err := p.run.APIEnablement.ApplyTo(p.generic, p.generic.MergedResourceConfig, legacyscheme.Scheme); err != nil {
 		return fmt.Errorf("enabled APIs: %w", err)

@@ -1,0 +1,63 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+
+	"sublet.dev/tenant-apiserver/etcdclient"
+	"sublet.dev/tenant-apiserver/internal/informer"
+)
+
+// addInformers makes the informers of the API server and its controllers, and
+// what of upstream's options needs them.
+func (p *parts) addInformers(ctx context.Context) error {
+	client, err := etcdclient.Open(p.opts.Endpoint)
+	if err != nil {
+		return fmt.Errorf("informers: %w", err)
+	}
+	p.informers = informer.New(ctx, informer.Config{
+		Source:    storageClient{client.KV, client.Watcher},
+		Root:      directory(p.run.Etcd.StorageConfig.Prefix),
+		Resolve:   p.storedAs,
+		Client:    p.client,
+		Resync:    resync,
+		Transform: withoutManagedFields,
+		Logger:    slog.Default().With("controlPlane", p.opts.Name),
+	})
+	if err := p.run.Features.ApplyTo(p.generic, p.client, p.informers); err != nil {
+		return fmt.Errorf("features: %w", err)
+	}
+	return nil
+}
+
+// storageClient is what informers need of an etcd client.
+type storageClient struct {
+	clientv3.KV
+	clientv3.Watcher
+}
+
+// storedAs says where the storage keeps the objects of a kind, as upstream's
+// registries are told by the storage factory. Kinds that the API server does not
+// serve are not there.
+func (p *parts) storedAs(gvk schema.GroupVersionKind) (informer.Kind, bool) {
+	plural, _ := meta.UnsafeGuessKindToResource(gvk)
+	if !p.generic.MergedResourceConfig.ResourceEnabled(plural) {
+		return informer.Kind{}, false
+	}
+	return informer.Kind{
+		Prefix:      directory(path.Join(p.run.Etcd.StorageConfig.Prefix, p.storage.ResourcePrefix(plural.GroupResource()))),
+		Decoder:     legacyscheme.Codecs.UniversalDecoder(gvk.GroupVersion()),
+		Transformer: p.opts.Transformer,
+	}, true
+}
+
+// directory is a path as keys below it begin.
+func directory(p string) string { return "/" + strings.Trim(p, "/") + "/" }
