@@ -58,6 +58,12 @@ storage-conformance: ## upstream's own storage tests on our store (a part of tes
 bench: build deps images ## the figures of docs/benchmarks.md
 	go test -run '^$$' -bench . -benchtime 3x -timeout 45m ./test/bench/...
 
+.PHONY: bench-store
+bench-store: peers ## our store beside etcd and kine, on one disk (BENCH="-only create" for a part; 10 min)
+	@mkdir -p bin
+	go build -ldflags '-s -w' -o bin/bench-store ./test/bench/store
+	./bin/bench-store $(BENCH)
+
 .PHONY: generate
 generate: ## deep copies and manifests of api/
 	go generate ./api/...

@@ -5,5 +5,5 @@ deps: ## containerd, runc, gVisor, CNI plugins, kubectl and the node's images in
 	@./deploy/deps/deps.sh
 
 .PHONY: peers
-peers: ## what storage is compared with in bin/peers/: a real etcd
+peers: ## what storage is compared with in bin/peers/: a real etcd, kine
 	@./deploy/deps/peers.sh

@@ -29,19 +29,6 @@ install_to() {
 	GOBIN=$dir go install -ldflags "-s -w $ldflags" "$@"
 }
 
-debian_packages() {
-	local p missing=()
-	for p in "${DEBIAN_PACKAGES[@]}"; do
-		[[ $(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null) == installed ]] || missing+=("$p")
-	done
-	((${#missing[@]})) || { say "Debian packages: there already"; return; }
-	say "Debian packages: installing ${missing[*]}"
-	[[ $(id -u) == 0 ]] || { say "run this as root, or install them yourself"; exit 1; }
-	export DEBIAN_FRONTEND=noninteractive
-	{ apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$STAMPS/apt.log" 2>&1 ||
-		{ cat "$STAMPS/apt.log"; say "apt-get failed"; exit 1; }
-}
-
 containerd() {
 	local m=github.com/containerd/containerd/v2
 	install_to "$NODE" "-X $m/version.Version=$CONTAINERD_VERSION" \
@@ -81,7 +68,7 @@ image() {
 }
 
 GO=$(go env GOVERSION GOARCH | tr '\n' ' ')
-debian_packages
+debian_packages "${DEBIAN_PACKAGES[@]}"
 step containerd "$CONTAINERD_VERSION $GO" "$NODE"/{containerd,containerd-shim-runc-v2,ctr} -- containerd
 step runc "$RUNC_VERSION $GO" "$NODE/runc" -- runc
 step runsc "$GVISOR_VERSION $GO" "$NODE/runsc" -- runsc

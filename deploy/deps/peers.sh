@@ -2,10 +2,11 @@
 # Builds, pinned by the go.mod of each, what Sublet's storage is tested on and
 # measured against:
 #
-#   bin/peers/          etcd etcdctl
+#   bin/peers/          etcd etcdctl kine
 #
 # A step that was done with the same version is skipped. Run by `make peers`; works
-# as any user with Go and make.
+# as any user with Go and make once the Debian packages are there: gcc for kine,
+# whose SQLite is in C, and strace, with which flushes are slowed down.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PEERS=$PWD/bin/peers
@@ -23,5 +24,9 @@ etcd() {
 	tool etcd go.etcd.io/etcd/etcdctl/v3 etcdctl
 }
 
+kine() { CGO_ENABLED=1 tool kine github.com/k3s-io/kine kine; }
+
 GO=$(go env GOVERSION GOARCH | tr '\n' ' ')
+debian_packages gcc libc6-dev strace
 step etcd "$(digest test/peers/etcd) $GO" "$PEERS"/{etcd,etcdctl} -- etcd
+step kine "$(digest test/peers/kine) $GO" "$PEERS/kine" -- kine

@@ -29,3 +29,17 @@ step() {
 
 # digest FILES AND FOLDERS: one digest of all that they contain.
 digest() { find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-32; }
+
+# debian_packages NAME...: installs those that are missing.
+debian_packages() {
+	local p missing=()
+	for p; do
+		[[ $(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null) == installed ]] || missing+=("$p")
+	done
+	((${#missing[@]})) || { say "Debian packages: there already"; return; }
+	say "Debian packages: installing ${missing[*]}"
+	[[ $(id -u) == 0 ]] || { say "run this as root, or install them yourself"; exit 1; }
+	export DEBIAN_FRONTEND=noninteractive
+	{ apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$STAMPS/apt.log" 2>&1 ||
+		{ cat "$STAMPS/apt.log"; say "apt-get failed"; exit 1; }
+}
