@@ -17,6 +17,8 @@ func TestMain(m *testing.M) {
 // TestScripts runs the scripts in testdata: what users type, and what they get.
 // None of them starts a machine (that is test/e2e's).
 func TestScripts(t *testing.T) {
+	commands := storeCommands()
+	commands["exits"] = exits
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
@@ -25,7 +27,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
-		Cmds:      map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+		Cmds:      commands,
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -188,6 +189,23 @@ func TestBackupAndRestore(t *testing.T) {
 			if !errors.As(err, &refused) || refused.Code != c.code {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+		if now := await(t, client, a.ID, func(cell.Status) bool { return true }); now != before {
+			t.Errorf("it was disturbed: %+v", now)
+		}
+	})
+
+	t.Run("without the keys that it is encrypted with it changes nothing", func(t *testing.T) {
+		keys := filepath.Join(dir, "uid-a", "keys.json")
+		if err := os.Rename(keys, keys+".away"); err != nil {
+			t.Fatal(err)
+		}
+		_, err := client.RestoreStore(t.Context(), a.ID, bytes.NewReader(data.Bytes()))
+		if err == nil || !strings.Contains(err.Error(), "the backup cannot be read") || !strings.Contains(err.Error(), keys) {
+			t.Errorf("%v", err)
+		}
+		if err := os.Rename(keys+".away", keys); err != nil {
+			t.Fatal(err)
 		}
 		if now := await(t, client, a.ID, func(cell.Status) bool { return true }); now != before {
 			t.Errorf("it was disturbed: %+v", now)

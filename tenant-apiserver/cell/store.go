@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/server"
 	"sublet.dev/tenant-apiserver/store"
 	"sublet.dev/tenant-apiserver/store/backup"
 )
@@ -20,6 +21,12 @@ var ErrNoFile = errors.New("the tenant's cluster is kept in an etcd, not in a fi
 
 // errStopped is returned to whoever asked for something of a tenant that is ending.
 var errStopped = errors.New("the tenant is being stopped")
+
+// StorePath returns where the store is in a tenant's directory.
+func StorePath(dir string) string { return storePath(dir) }
+
+// CAName is the common name of a tenant's CA.
+func CAName(name string) string { return "sublet-tenant-" + name }
 
 // task is work on a tenant's store while nothing has it open.
 type task struct {
@@ -127,42 +134,81 @@ func (c *Cell) RestoreStore(ctx context.Context, id tenant.ID, r io.Reader) (bac
 	return res, err
 }
 
+// ShrinkStore stops the tenant's control plane, rewrites its file without the free
+// room in it, and starts it again: see store.ShrinkFile.
+func (c *Cell) ShrinkStore(ctx context.Context, id tenant.ID) (s store.Shrunk, err error) {
+	h, err := c.find(id)
+	if err != nil {
+		return s, err
+	}
+	if h.inEtcd() {
+		return s, ErrNoFile
+	}
+	if _, err := c.settled(ctx, h); err != nil {
+		return s, err
+	}
+	err = h.offline(context.WithoutCancel(ctx), "Its store is being rewritten.", func() (err error) {
+		s, err = store.ShrinkFile(storePath(c.config.Dir(id)))
+		return err
+	})
+	if err == nil {
+		_, err = c.settled(ctx, h)
+	}
+	return s, err
+}
+
 const restoring = "Its store is being restored from a backup."
 
+// restore prepares a restore, while the control plane goes on if it runs, and then
+// exchanges the files.
 func (h *hosted) restore(ctx context.Context, r io.Reader) (res backup.Result, err error) {
 	if h.inEtcd() {
 		return res, ErrNoFile
 	}
 	target := backup.Target{Path: storePath(h.cell.config.Dir(h.tenant.ID)), Tenant: string(h.tenant.ID)}
-	// What has begun offline ends there, whether anybody waits or not.
-	wait := context.WithoutCancel(ctx)
+	var p *backup.Prepared
 	s := h.file()
-	if s == nil {
-		err = h.offline(wait, restoring, func() (err error) {
-			res, err = backup.Restore(ctx, r, target)
-			return err
-		})
-		return res, err
-	}
-	st, err := s.Stats(ctx)
-	if err != nil {
-		return res, err
-	}
-	target.Running = st.Revision
-	p, err := backup.Prepare(ctx, r, target)
-	if err != nil {
-		return res, err
+	if s != nil {
+		st, err := s.Stats(ctx)
+		if err != nil {
+			return res, err
+		}
+		target.Running = st.Revision
+		if p, err = h.prepare(ctx, r, target); err != nil {
+			return res, err
+		}
 	}
 	began := false
-	err = h.offline(wait, restoring, func() (err error) {
+	// What has begun offline ends there, whether anybody waits or not.
+	err = h.offline(context.WithoutCancel(ctx), restoring, func() (err error) {
 		began = true
+		if p == nil {
+			if p, err = h.prepare(ctx, r, target); err != nil {
+				return err
+			}
+		}
 		res, err = p.Commit(ctx)
 		return err
 	})
-	if !began {
+	if !began && p != nil {
 		err = errors.Join(err, p.Discard())
 	}
 	return res, err
+}
+
+// prepare makes the new store and makes sure that its values can be read.
+func (h *hosted) prepare(ctx context.Context, r io.Reader, target backup.Target) (*backup.Prepared, error) {
+	p, err := backup.Prepare(ctx, r, target)
+	if err != nil {
+		return nil, err
+	}
+	err = p.Look(func(s *store.Store) error {
+		return server.CheckKeys(ctx, s, h.cell.config.keyFile(h.tenant.ID), h.cell.config.KMS)
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the backup cannot be read: %w", err), p.Discard())
+	}
+	return p, nil
 }
 
 // file returns the store that the tenant's control plane has open, if that runs

@@ -37,6 +37,12 @@ func (c *Client) CheckStore(ctx context.Context, id tenant.ID) (store.Report, er
 	return r, c.ask(ctx, http.MethodPost, storeURL(id, "/check"), nil, &r)
 }
 
+// ShrinkStore asks for the file to be rewritten: see [Cell.ShrinkStore].
+func (c *Client) ShrinkStore(ctx context.Context, id tenant.ID) (store.Shrunk, error) {
+	var s store.Shrunk
+	return s, c.ask(ctx, http.MethodPost, storeURL(id, "/shrink"), nil, &s)
+}
+
 // RestoreStore sends a backup to replace the tenant's store: see
 // [Cell.RestoreStore].
 func (c *Client) RestoreStore(ctx context.Context, id tenant.ID, from io.Reader) (backup.Result, error) {

@@ -22,12 +22,14 @@ const errorTrailer = "Sublet-Error"
 //
 //	GET  /tenants/{id}/store           storetool.Stat
 //	POST /tenants/{id}/store/check     store.Report
+//	POST /tenants/{id}/store/shrink    store.Shrunk     [Cell.ShrinkStore]
 //	GET  /tenants/{id}/store/keys      storetool.Key, one a line; prefix=P, values=true
 //	GET  /tenants/{id}/store/backup    a backup
 //	PUT  /tenants/{id}/store           a backup -> backup.Result     [Cell.RestoreStore]
 func (c *Cell) addStoreRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /tenants/{id}/store", c.serveStoreStat)
 	mux.HandleFunc("POST /tenants/{id}/store/check", c.serveStoreCheck)
+	mux.HandleFunc("POST /tenants/{id}/store/shrink", c.serveShrink)
 	mux.HandleFunc("GET /tenants/{id}/store/keys", c.serveStoreKeys)
 	mux.HandleFunc("GET /tenants/{id}/store/backup", c.serveBackup)
 	mux.HandleFunc("PUT /tenants/{id}/store", c.serveRestore)
@@ -62,6 +64,15 @@ func (c *Cell) serveStoreCheck(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, report)
+}
+
+func (c *Cell) serveShrink(w http.ResponseWriter, r *http.Request) {
+	s, err := c.ShrinkStore(r.Context(), tenant.ID(r.PathValue("id")))
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	reply(w, s)
 }
 
 func (c *Cell) serveStoreKeys(w http.ResponseWriter, r *http.Request) {

@@ -122,7 +122,7 @@ func TestCheckFindsDamage(t *testing.T) {
 			if err != nil || r.OK() {
 				t.Errorf("%+v, %v", r, err)
 			}
-			if _, _, err := ShrinkFile(path); !errors.Is(err, ErrCorrupt) {
+			if _, err := ShrinkFile(path); !errors.Is(err, ErrCorrupt) {
 				t.Errorf("it was shrunk: %v", err)
 			}
 		})
@@ -209,15 +209,15 @@ func TestShrinkFile(t *testing.T) {
 		mustPut(t, s, "z", "")
 	}
 	want := mustRead(t, s, Read{Range: everything()})
-	if _, _, err := ShrinkFile(path); !errors.Is(err, ErrInUse) {
+	if _, err := ShrinkFile(path); !errors.Is(err, ErrInUse) {
 		t.Errorf("a store in use was shrunk: %v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	before, after, err := ShrinkFile(path)
-	if err != nil || after >= before/2 {
-		t.Fatalf("%d became %d, %v", before, after, err)
+	shrunk, err := ShrinkFile(path)
+	if err != nil || shrunk.After >= shrunk.Before/2 {
+		t.Fatalf("%+v, %v", shrunk, err)
 	}
 	if r, err := CheckFile(t.Context(), path); err != nil || !r.OK() {
 		t.Errorf("%+v, %v", r, err)

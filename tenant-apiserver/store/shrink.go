@@ -13,22 +13,27 @@ import (
 // shrinkTx bounds one transaction of the copy that ShrinkFile makes.
 const shrinkTx = 8 << 20
 
-// ShrinkFile rewrites the closed store at path into a file without free pages,
-// checks that, and puts it in the old one's place in one step: a crash leaves
-// either. Everything stays, the history and the revisions included. It returns
-// the sizes before and after. Errors: those of [CheckFile], and ErrCorrupt for a
-// damaged file, which is left alone.
-func ShrinkFile(path string) (before, after int64, err error) {
-	before, after, err = shrinkFile(path, path+".shrunk")
-	if err != nil {
-		return 0, 0, fmt.Errorf("shrink store %s: %w%s", path, err, advice(err))
-	}
-	return before, after, nil
+// Shrunk is how large a file was and is, in bytes.
+type Shrunk struct {
+	Before int64 `json:"before"`
+	After  int64 `json:"after"`
 }
 
-func shrinkFile(path, tmp string) (before, after int64, err error) {
+// ShrinkFile rewrites the closed store at path into a file without free pages,
+// checks that, and puts it in the old one's place in one step: a crash leaves
+// either. Everything stays, the history and the revisions included. Errors: those
+// of [CheckFile], and ErrCorrupt for a damaged file, which is left alone.
+func ShrinkFile(path string) (Shrunk, error) {
+	s, err := shrinkFile(path, path+".shrunk")
+	if err != nil {
+		return Shrunk{}, fmt.Errorf("shrink store %s: %w%s", path, err, advice(err))
+	}
+	return s, nil
+}
+
+func shrinkFile(path, tmp string) (s Shrunk, err error) {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, fmt.Errorf("remove what an earlier run left: %w", err)
+		return s, fmt.Errorf("remove what an earlier run left: %w", err)
 	}
 	// Under the old file's lock until the new one is in its place.
 	err = readClosed(path, func(db *bolt.DB) error {
@@ -36,13 +41,13 @@ func shrinkFile(path, tmp string) (before, after int64, err error) {
 		if err != nil {
 			return err
 		}
-		if before, err = fileSize(path); err != nil {
+		if s.Before, err = fileSize(path); err != nil {
 			return err
 		}
-		if err := copyInto(tmp, db, before); err != nil {
+		if err := copyInto(tmp, db, s.Before); err != nil {
 			return err
 		}
-		if after, err = fileSize(tmp); err != nil {
+		if s.After, err = fileSize(tmp); err != nil {
 			return err
 		}
 		if err := os.Rename(tmp, path); err != nil {
@@ -55,7 +60,7 @@ func shrinkFile(path, tmp string) (before, after int64, err error) {
 			err = errors.Join(err, rmErr)
 		}
 	}
-	return before, after, err
+	return s, err
 }
 
 // copyInto writes everything of db to a new file, and checks that.

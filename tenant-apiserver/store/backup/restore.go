@@ -301,3 +301,13 @@ func copyAll(ctx context.Context, b *Reader, s *store.Store, t Target) error {
 		}
 	}
 }
+
+// Look opens the new store, for what only its owner can tell of it, and closes it
+// when f returns. f must not change it.
+func (p *Prepared) Look(f func(*store.Store) error) error {
+	s, err := store.Open(p.tmp, store.Options{ID: p.target.Tenant, Clock: stopped{time.Now()}})
+	if err != nil {
+		return fmt.Errorf("look into the restored store: %w", err)
+	}
+	return errors.Join(f(s), s.Close())
+}
