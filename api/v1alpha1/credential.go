@@ -144,9 +144,4 @@ type AuthorityStatus struct {
 	//
 	// +optional
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
-	// OldCredentials is how many credentials of CAs before Generation are still
-	// good: they end with the trust in their CA.
-	//
-	// +optional
-	OldCredentials int32 `json:"oldCredentials,omitempty"`
 }

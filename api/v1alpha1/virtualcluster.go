@@ -79,7 +79,7 @@ type VirtualClusterSpec struct {
 
 	// Authority is which of the tenant's CAs sign and are trusted.
 	//
-	// +kubebuilder:default={}
+	// +kubebuilder:default={generation: 1, oldest: 1}
 	Authority AuthoritySpec `json:"authority,omitempty"`
 }
 

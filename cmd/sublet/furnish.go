@@ -77,11 +77,11 @@ func (s *hostServer) credentials(authority *pki.Authority) credentials {
 func waitServed(ctx context.Context, c client.Client) error {
 	var last error
 	err := poll(ctx, furnishTime, func(ctx context.Context) (bool, error) {
-		last = errors.Join(c.List(ctx, &v1alpha1.VirtualClusterList{}), c.List(ctx, &v1alpha1.PlanList{}))
+		last = errors.Join(c.List(ctx, &v1alpha1.VirtualClusterList{}), c.List(ctx, &v1alpha1.PlanList{}), c.List(ctx, &v1alpha1.CredentialList{}))
 		return last == nil, nil
 	})
 	if err != nil {
-		return fmt.Errorf("the host API does not serve VirtualClusters and Plans: %w (%w)", last, err)
+		return fmt.Errorf("the host API does not serve the kinds of Sublet: %w (%w)", last, err)
 	}
 	return nil
 }

@@ -200,7 +200,7 @@ func (s *hostServer) startTenants(ctx context.Context, p *parts, api *server.Ser
 		Host: api.Loopback(), Plan: manager.DefaultPlan(serviceRange, s.node.addr), Domain: s.host.domain,
 		Door: door, Public: netip.AddrPortFrom(s.node.addr, s.host.doorPort),
 		Cells: cells, PerCell: s.host.perCell,
-		Socket: s.dir.tenantSocket,
+		Socket: s.dir.tenantSocket, Keys: s.dir.tenantKeys,
 		Files: func(id tenant.ID) []string {
 			return []string{s.dir.tenant(id), s.dir.storeKeys(id), s.dir.tenantSocket(id)}
 		},

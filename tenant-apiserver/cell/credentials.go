@@ -29,7 +29,20 @@ func (h *hosted) update(t Tenant) {
 	h.changing.Lock()
 	defer h.changing.Unlock()
 	h.setTerms(t.Terms)
-	for _, serial := range t.Revoked {
+	h.refuse(t.Revoked)
+}
+
+// revoke takes credentials from the tenant.
+func (h *hosted) revoke(serials []string) {
+	h.changing.Lock()
+	defer h.changing.Unlock()
+	h.refuse(serials)
+}
+
+// refuse remembers serial numbers, and tells the control plane if it runs. The
+// caller must hold changing.
+func (h *hosted) refuse(serials []string) {
+	for _, serial := range serials {
 		h.revoked[serial] = struct{}{}
 	}
 	if api := h.api.Load(); api != nil {

@@ -111,6 +111,17 @@ func TestChangesWhileRunning(t *testing.T) {
 	if _, err := jane.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
 		t.Errorf("a revocation was taken back: %v", err)
 	}
+	third, thirdSerial := credential(t, dir, a)
+	answers(t, third)
+	if err := client.Revoke(t.Context(), "uid-a", []string{thirdSerial}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := third.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
+		t.Errorf("a credential that Revoke named: %v", err)
+	}
+	if err := client.Revoke(t.Context(), "uid-other", nil); err == nil || !strings.Contains(err.Error(), "does not host") {
+		t.Errorf("a tenant of elsewhere: %v", err)
+	}
 	if now := c.Snapshot(t.Context(), 0); now.Revision != before.Revision {
 		t.Error("the tenant was restarted")
 	}

@@ -25,6 +25,7 @@ const longPoll = 30 * time.Second
 //	DELETE /tenants/{id}        204                 [Cell.Delete]
 //	GET    /tenants/{id}/key    KeyStatus or 404    [Cell.KeyStatus]
 //	POST   /tenants/{id}/key    KeyStatus           [Cell.RotateKey]
+//	POST   /tenants/{id}/revoked  204 or 404        [Cell.Revoke]
 //	GET    /tenants?after=N     Snapshot            [Cell.Snapshot]
 //	GET    /healthz             ok
 func (c *Cell) Handler() http.Handler {
@@ -35,6 +36,7 @@ func (c *Cell) Handler() http.Handler {
 	mux.HandleFunc("GET /tenants/{id}/key", c.serveKey)
 	mux.HandleFunc("POST /tenants/{id}/key", c.serveRotateKey)
 	mux.HandleFunc("GET /tenants", c.serveSnapshot)
+	mux.HandleFunc("POST /tenants/{id}/revoked", c.serveRevoke)
 	c.addStoreRoutes(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	return mux

@@ -55,6 +55,7 @@ type Cells interface {
 type Cell interface {
 	Put(ctx context.Context, t cell.Tenant) (cell.Status, error)
 	Delete(ctx context.Context, id tenant.ID) error
+	Revoke(ctx context.Context, id tenant.ID, serials []string) error
 	Snapshot(ctx context.Context, after uint64) (cell.Snapshot, error)
 }
 
@@ -72,6 +73,8 @@ type Config struct {
 	// Socket is the path of the unix socket on which a tenant's API speaks TLS,
 	// whether it runs already or not.
 	Socket func(tenant.ID) string
+	// Keys is the directory with a tenant's authority.
+	Keys func(tenant.ID) string
 	// Files are the paths that belong to a tenant alone, removed with it.
 	Files  func(tenant.ID) []string
 	Logger *slog.Logger
@@ -79,8 +82,8 @@ type Config struct {
 
 func (c Config) validate() error {
 	switch {
-	case c.Host == nil || c.Door == nil || c.Cells == nil || c.Files == nil || c.Socket == nil || c.Logger == nil:
-		return errors.New("manager: Config.Host, Door, Cells, Files, Socket and Logger must be set")
+	case c.Host == nil || c.Door == nil || c.Cells == nil || c.Files == nil || c.Keys == nil || c.Socket == nil || c.Logger == nil:
+		return errors.New("manager: Config.Host, Door, Cells, Files, Keys, Socket and Logger must be set")
 	case c.Domain == "" || !c.Public.IsValid():
 		return errors.New("manager: Config.Domain and Public must be set")
 	}
@@ -160,7 +163,7 @@ func (m *Manager) build() error {
 	if err != nil {
 		return fmt.Errorf("make the controller: %w", err)
 	}
-	return nil
+	return m.buildCredentials()
 }
 
 // Restore starts the first cell and those that have tenants, and routes the tenants
@@ -204,6 +207,9 @@ func (m *Manager) route(t cell.Tenant) frontdoor.Route {
 // Run reconciles until ctx ends, and returns when everything that it started has
 // ended.
 func (m *Manager) Run(ctx context.Context) error {
+	if err := m.index(ctx); err != nil {
+		return err
+	}
 	if err := m.inner.Start(ctx); err != nil {
 		return fmt.Errorf("run the manager: %w", err)
 	}

@@ -156,7 +156,7 @@ func (h *host) startManager(c *rest.Config, node netip.Addr) {
 	m, err := manager.New(manager.Config{
 		Host: c, Plan: plan, Domain: "test", Door: door, Public: h.door,
 		Cells: h.cells, PerCell: 2,
-		Socket: h.socket, Files: func(id tenant.ID) []string { return []string{h.tenantDir(id), h.socket(id)} }, Logger: h.log,
+		Socket: h.socket, Keys: func(id tenant.ID) string { return cell.PKIDir(h.tenantDir(id)) }, Files: func(id tenant.ID) []string { return []string{h.tenantDir(id), h.socket(id)} }, Logger: h.log,
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -267,6 +267,10 @@ func TestManager(t *testing.T) {
 			t.Error("the kubeconfig of a works at b")
 		}
 	})
+
+	t.Run("what a credential cannot say is refused by the API", func(t *testing.T) { h.credentialValidation(t) })
+	t.Run("credentials are issued, recorded and revoked", func(t *testing.T) { h.credentials(t, a, b) })
+	t.Run("a CA is rotated with overlap", func(t *testing.T) { h.rotatedCA(t, a) })
 
 	t.Run("a tenant is not given another's store", func(t *testing.T) { h.swappedStores(t, a, b) })
 

@@ -117,6 +117,9 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 	} else if err != nil {
 		return outcome{phase: v1alpha1.PhaseCreating, reason: reasonStarting, message: err.Error()}, err
 	}
+	if err := m.authority(ctx, vc, &t); err != nil {
+		return outcome{phase: v1alpha1.PhaseCreating, reason: reasonStarting, message: err.Error()}, err
+	}
 	if err := m.fence(ctx, vc, t, p.Spec); err != nil {
 		return outcome{phase: v1alpha1.PhaseCreating, reason: reasonHostObjects, message: err.Error()}, err
 	}
@@ -200,11 +203,15 @@ func (m *Manager) report(ctx context.Context, before, vc *v1alpha1.VirtualCluste
 }
 
 func (m *Manager) condition(vc *v1alpha1.VirtualCluster, kind string, is bool, reason, message string) {
+	setCondition(&vc.Status.Conditions, vc.Generation, kind, is, reason, message)
+}
+
+func setCondition(conditions *[]metav1.Condition, generation int64, kind string, is bool, reason, message string) {
 	status := metav1.ConditionFalse
 	if is {
 		status = metav1.ConditionTrue
 	}
-	meta.SetStatusCondition(&vc.Status.Conditions, metav1.Condition{
-		Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: vc.Generation,
+	meta.SetStatusCondition(conditions, metav1.Condition{
+		Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: generation,
 	})
 }

@@ -1,0 +1,58 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/cell"
+	"sublet.dev/tenant-apiserver/pki"
+)
+
+// authority brings the tenant's CAs to where the spec wants them, and gives the
+// tenant what its cell has to know of them and of revoked credentials. The cell
+// makes the first CA; until then there is nothing to do.
+func (m *Manager) authority(ctx context.Context, vc *v1alpha1.VirtualCluster, t *cell.Tenant) error {
+	all, err := m.credentialsOf(ctx, vc)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if c.Spec.Revoked || c.DeletionTimestamp != nil {
+			t.Revoked = append(t.Revoked, c.Status.Serial)
+		}
+	}
+	slices.Sort(t.Revoked)
+	t.CAs = [2]int64{1, 1} // as the cell makes the first
+	a, err := rotated(m.config.Keys(tenant.ID(vc.UID)), vc.Spec.Authority)
+	if errors.Is(err, pki.ErrMissing) || errors.Is(err, pki.ErrCorrupt) {
+		return nil // the cell says what to do when that is a fault
+	}
+	if err != nil {
+		return fmt.Errorf("rotate the tenant's CA: %w", err)
+	}
+	t.CAs = [2]int64{a.Oldest(), a.Generation()}
+	end := metav1.NewTime(a.Certificate().NotAfter)
+	vc.Status.Authority = v1alpha1.AuthorityStatus{Generation: a.Generation(), Oldest: a.Oldest(), NotAfter: &end}
+	return nil
+}
+
+// rotated returns the authority in dir as the spec wants it.
+func rotated(dir string, spec v1alpha1.AuthoritySpec) (*pki.Authority, error) {
+	a, err := pki.Load(dir)
+	if err == nil && spec.Generation > a.Generation() && a.Oldest() < a.Generation() {
+		a, err = pki.Finish(dir) // a later rotation says that this one is over
+	}
+	if err == nil && spec.Generation > a.Generation() {
+		a, err = pki.Rotate(dir, spec.Generation)
+	}
+	if err == nil && spec.Oldest > a.Oldest() {
+		a, err = pki.Finish(dir)
+	}
+	return a, err
+}
