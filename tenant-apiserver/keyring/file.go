@@ -21,8 +21,11 @@ type file struct {
 	// Write is the key of new values.
 	Write string `json:"write"`
 	// Plaintext says that values which are not encrypted are read, too.
-	Plaintext bool  `json:"plaintext,omitempty"`
-	Keys      []key `json:"keys"`
+	Plaintext bool `json:"plaintext,omitempty"`
+	// Remains says that the store's file may have free space that was not overwritten
+	// since something was dropped.
+	Remains bool  `json:"remains,omitempty"`
+	Keys    []key `json:"keys"`
 }
 
 // key has either Secret or KMS.

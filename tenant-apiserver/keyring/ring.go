@@ -198,10 +198,24 @@ func (r *Ring) AcceptPlaintext() error {
 func (r *Ring) Drop() error {
 	return r.change(func(f *file) error {
 		k, _ := f.find(f.Write)
+		f.Remains = f.Remains || f.Plaintext || len(f.Keys) > 1
 		f.Keys, f.Plaintext = []key{k}, false
 		r.secrets = map[string][]byte{k.ID: r.secrets[k.ID]}
 		return nil
 	})
+}
+
+// Remains says that the store's file may have values in its free space that were
+// rewritten before the last Drop: plain ones, or such under a dropped key.
+func (r *Ring) Remains() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.file.Remains
+}
+
+// NoRemains is to be called when the file has been rewritten without its free space.
+func (r *Ring) NoRemains() error {
+	return r.change(func(f *file) error { f.Remains = false; return nil })
 }
 
 // change does what do says to the file, and then to the ciphers.

@@ -114,7 +114,6 @@ func underKeys(t *testing.T, c Config) map[string]int {
 		rest, ok := strings.CutPrefix(string(kv.Value), keyring.Prefix)
 		if !ok {
 			n["plain"]++
-			t.Logf("not encrypted: %s", kv.Key)
 			continue
 		}
 		id, _, _ := strings.Cut(rest, ":")
@@ -256,7 +255,18 @@ func TestStoreThatIsNotEncryptedIsTakenOver(t *testing.T) {
 	if n := underKeys(t, c); n["1"] < 180 || len(n) != 1 {
 		t.Errorf("values under keys: %v", n)
 	}
+	// Free space of the file may still have what was there; the next start rewrites
+	// the file without it.
+	if !s.rotation.st.ring.Remains() {
+		t.Error("nobody knows that the file has to be rewritten")
+	}
 	s = start(t, c)
+	if s.rotation.st.ring.Remains() {
+		t.Error("the file was not rewritten")
+	}
+	if n := plaintext(bytesOf(t, c)); n > 0 {
+		t.Errorf("the file has %d pieces of plaintext after a restart", n)
+	}
 	wantFilled(t, s)
 	// From now on a value that is not encrypted is not taken for one of ours.
 	kv := s.rotation.st.client().KV

@@ -113,7 +113,7 @@ func (s *Server) abandon(ctx context.Context, why error) error {
 func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *servingCert) *Server {
 	s := &Server{
 		config:   c,
-		log:      c.Logger,
+		log:      c.logger(),
 		instance: instance,
 		loopback: instance.Loopback(),
 		guard:    newGuard(c.currentTerms),
@@ -125,9 +125,6 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *se
 			MinVersion: tls.VersionTLS12,
 			NextProtos: []string{"h2", "http/1.1"},
 		},
-	}
-	if s.log == nil {
-		s.log = slog.Default()
 	}
 	s.client = &http.Client{Transport: s.loopback.Transport}
 	s.life, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))

@@ -58,7 +58,31 @@ func openStorage(ctx context.Context, c Config) (*storage, error) {
 	if err := st.unlock(ctx, c); err != nil {
 		return nil, errors.Join(err, st.close())
 	}
+	if st.file != nil && st.ring != nil && st.ring.Remains() && !st.ring.Unfinished() {
+		return st.withoutRemains(c)
+	}
 	return st, nil
+}
+
+// withoutRemains opens the store again after its file was rewritten without the
+// values that are not under the key in use. When that cannot be done, for want of
+// room, the next start tries.
+func (s *storage) withoutRemains(c Config) (*storage, error) {
+	if err := s.close(); err != nil {
+		return nil, err
+	}
+	_, shrinkErr := store.ShrinkFile(c.StorePath)
+	again, err := openFile(c)
+	if err != nil {
+		return nil, errors.Join(shrinkErr, err)
+	}
+	again.ring = s.ring
+	if shrinkErr != nil {
+		c.logger().Warn("values that were replaced are still in free space of the store's file", "name", c.Name, "error", shrinkErr)
+	} else if err := s.ring.NoRemains(); err != nil {
+		return nil, errors.Join(err, again.close())
+	}
+	return again, nil
 }
 
 func openFile(c Config) (*storage, error) {
