@@ -32,7 +32,13 @@ that can still be read is under it: when the history of that time has been compa
 five to ten minutes later. --wait waits for that, too. A rotation that is interrupted is
 finished at the next start. Backups from before it need the keys' file of their time.`,
 		Example: "  sublet store rotate-key acme\n  sublet store rotate-key host --wait\n  sublet store rotate-key acme --status",
-		Args:    oneName, ValidArgsFunction: a.completeName,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && args[0] == hostName {
+				return nil
+			}
+			return oneName(cmd, args)
+		},
+		ValidArgsFunction: a.completeName,
 	}
 	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until the old key is dropped")
 	cmd.Flags().BoolVar(&f.status, "status", false, "only say which keys there are, and how far a rotation is")
@@ -82,7 +88,7 @@ func (a *app) waitRotated(ctx context.Context, name string, f rotateKeyFlags, lo
 		if s.Error != "" {
 			p.say(fmt.Sprintf("%s: %s (is tried again)", name, s.Error))
 		} else if s.Step != "" {
-			p.say(fmt.Sprintf("%s: %s; %d rewritten", name, s.Step, s.Rewritten))
+			p.say(name + ": " + s.Step)
 		}
 		return s.Step == "" || s.Step == server.StepHistory && !f.wait, nil
 	})
