@@ -29,7 +29,7 @@ func (r *renderer) tenant(t Tenant) {
 	r.table.Chains = append(r.table.Chains,
 		nft.Chain{Name: p + "out", Rules: r.out(t)},
 		nft.Chain{Name: p + "in", Rules: []string{
-			fmt.Sprintf("ip saddr @%spods %s accept", p, r.count(t, "in_own")),
+			fmt.Sprintf("ip saddr @%spods %s return", p, r.count(t, "in_own")),
 			r.count(t, "in_stranger") + " drop",
 		}},
 		nft.Chain{Name: p + "node", Rules: r.node(t)},
@@ -43,7 +43,8 @@ func (r *renderer) count(t Tenant, what string) string {
 	return fmt.Sprintf("counter name %q", name)
 }
 
-// out is the sender's side of the boundary: return goes on to the receiver's.
+// out is the sender's side of the boundary: return goes on to the sender's policies,
+// then to the receiver's side.
 func (r *renderer) out(t Tenant) []string {
 	rules := []string{fmt.Sprintf("ip daddr @%spods %s return", prefix(t.Fence), r.count(t, "own"))}
 	for _, at := range t.Fence.DNS {
@@ -70,11 +71,11 @@ func (r *renderer) node(t Tenant) []string {
 	var rules []string
 	for _, at := range t.Fence.DNS {
 		for _, proto := range []string{"udp", "tcp"} {
-			rules = append(rules, fmt.Sprintf("ip daddr %s %s dport %d %s accept", at.Addr(), proto, at.Port(), r.count(t, "dns")))
+			rules = append(rules, fmt.Sprintf("ip daddr %s %s dport %d %s goto node_policy", at.Addr(), proto, at.Port(), r.count(t, "dns")))
 		}
 	}
 	return append(rules,
-		"iifname . ip daddr . tcp dport @api "+r.count(t, "api")+" accept",
+		"iifname . ip daddr . tcp dport @api "+r.count(t, "api")+" goto node_policy",
 		r.count(t, "node")+" goto refuse",
 	)
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	networkingclient "k8s.io/client-go/kubernetes/typed/networking/v1"
 	"k8s.io/client-go/rest"
 
 	"sublet.dev/host-agent/nft"
@@ -62,6 +63,9 @@ type Enforcer struct {
 	printed    []string              // how nft prints it, which its versions differ in
 	generation uint32                // of the kernel's rules, when they were printed so
 	fenced     map[netip.Addr]string // the addresses in it, with whose they are
+	judged     judge                 // what connections that exist were last held against
+	learned    chan struct{}         // closed when world is another; nil before the first
+	policies   networkingclient.NetworkPoliciesGetter
 }
 
 // New returns an Enforcer for the caller's network namespace. It changes nothing
@@ -136,6 +140,23 @@ func (e *Enforcer) Sync(ctx context.Context) error {
 		return err
 	}
 	e.fenced = now
+	return e.rejudge(state)
+}
+
+// rejudge forgets the connections that policies have come to forbid; the caller must
+// hold mu.
+func (e *Enforcer) rejudge(s State) error {
+	now := judgeOf(s)
+	if reflect.DeepEqual(now, e.judged) {
+		return nil
+	}
+	if err := forgetDenied(now); err != nil {
+		return err
+	}
+	for _, t := range now.Excess {
+		e.Logger.Warn("a tenant's network policies are too much for a node: the pods that they select reach nothing", "tenant", t)
+	}
+	e.judged = now
 	return nil
 }
 
@@ -195,12 +216,12 @@ func (e *Enforcer) state() State {
 	tenants := map[string]*Tenant{}
 	for _, endpoint := range e.Registry.List() {
 		fence, known := e.world.fences[endpoint.Namespace]
+		if known && tenants[endpoint.Namespace] == nil {
+			tenants[endpoint.Namespace] = e.world.tenant(fence)
+		}
 		switch {
-		case known && tenants[endpoint.Namespace] == nil:
-			tenants[endpoint.Namespace] = &Tenant{Fence: fence, Endpoints: []podnet.Endpoint{endpoint}, Remote: e.world.remotePods(endpoint.Namespace)}
 		case known:
-			t := tenants[endpoint.Namespace]
-			t.Endpoints = append(t.Endpoints, endpoint)
+			tenants[endpoint.Namespace].add(endpoint, e.world)
 		case tenant.IsHostNamespace(endpoint.Namespace):
 			s.Orphans = append(s.Orphans, endpoint)
 		default:

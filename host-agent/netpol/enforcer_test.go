@@ -89,17 +89,23 @@ func (l *lab) enforcer() (*Enforcer, *podnet.Registry) {
 }
 
 func knownWorld() world {
-	w := world{synced: true, fences: map[string]policy.Fence{}, nodePods: cidrs("10.244.0.0/24")}
+	w := world{synced: true, fences: map[string]policy.Fence{}, nodePods: cidrs("10.244.0.0/24"), local: map[podKey]Pod{}}
 	for _, f := range testWorld().Fences {
 		w.fences[f.Namespace] = f
 	}
 	return w
 }
 
+// know is what the host API's pods do: here is one.
+func (w world) know(namespace, pod string) {
+	w.local[podKey{namespace: namespace, name: pod}] = Pod{}
+}
+
 // attach plugs a pod in as the CNI plugin does.
 func (l *lab) attach(e *Enforcer, r *podnet.Registry, container, namespace, ip string) string {
 	l.t.Helper()
 	link := l.pod(ip)
+	e.world.know(namespace, "pod-"+container)
 	inside(l.t, l.node, func() error {
 		return first(e.Admits(namespace), r.Put(podnet.Endpoint{ContainerID: container, Namespace: namespace, Pod: "pod-" + container, Interface: link, Addresses: []netip.Addr{addr(ip)}}), e.Sync(l.t.Context()))
 	})
@@ -146,6 +152,7 @@ func TestEndpointsComeAndGo(t *testing.T) {
 	// owner of the address.
 	inside(t, l.node, func() error { return first(r.Delete("a2"), e.Sync(t.Context())) })
 	l.expect([]reach.Flow{flow(podA1, podA2), flow(podA2, podA1)}, false, false)
+	e.world.know(b, "b1")
 	inside(t, l.node, func() error {
 		return first(r.Put(podnet.Endpoint{ContainerID: "b1", Namespace: b, Pod: "b1", Interface: "veth1", Addresses: []netip.Addr{addr(podA2)}}), e.Sync(t.Context()))
 	})
@@ -251,6 +258,7 @@ func TestRestart(t *testing.T) {
 	}
 	l.expect([]reach.Flow{allowed}, true)
 	again.world = knownWorld()
+	again.world.know(tenant.HostNamespace("a", "a"), "pod-a1")
 	inside(t, l.node, func() error { return again.Sync(t.Context()) })
 	l.expect([]reach.Flow{allowed}, true)
 	if f, ok := again.FenceAt(addr(podA1)); !ok || f.Tenant != "a" {

@@ -27,7 +27,8 @@ type lab struct {
 	node, world netns.NsHandle
 	pods        map[netip.Addr]netns.NsHandle
 	sockets     []socket
-	sent        uint32 // the number of the last probe
+	sent        uint32     // the number of the last probe
+	last        netip.Addr // the pod that sends the last one, which is always allowed; podA1 if none
 }
 
 const (

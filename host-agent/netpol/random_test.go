@@ -32,6 +32,12 @@ func randomState(r *rand.Rand) State {
 		for range r.IntN(3) {
 			t.Remote = append(t.Remote, netip.AddrFrom4([4]byte{10, 244, 1, byte(r.IntN(256))}))
 		}
+		t.Pods, t.Policies = map[netip.Addr]Pod{}, random{r}.policies()
+		for _, a := range t.addresses() {
+			if r.IntN(10) > 0 { // the others are not known
+				t.Pods[a] = random{r}.pod()
+			}
+		}
 		s.Tenants = append(s.Tenants, t)
 	}
 	s.System, s.Orphans = endpoints(4), endpoints(4)

@@ -82,8 +82,10 @@ func (l *lab) plug() State {
 	return State{
 		Cluster: w.Cluster, NodePods: cidrs("10.244.0.0/24"), DNS: at(nodeIP + ":10053"),
 		Tenants: []Tenant{
-			{Fence: a, Endpoints: []podnet.Endpoint{endpoint(podA1, a.Namespace), endpoint(podA2, a.Namespace)}, Remote: []netip.Addr{addr(remoteA)}},
-			{Fence: b, Endpoints: []podnet.Endpoint{endpoint(podB, b.Namespace)}, Remote: []netip.Addr{addr(remoteB)}},
+			{Fence: a, Endpoints: []podnet.Endpoint{endpoint(podA1, a.Namespace), endpoint(podA2, a.Namespace)}, Remote: []netip.Addr{addr(remoteA)},
+				Pods: map[netip.Addr]Pod{addr(podA1): {}, addr(podA2): {}, addr(remoteA): {}}},
+			{Fence: b, Endpoints: []podnet.Endpoint{endpoint(podB, b.Namespace)}, Remote: []netip.Addr{addr(remoteB)},
+				Pods: map[netip.Addr]Pod{addr(podB): {}, addr(remoteB): {}}},
 		},
 		System:  []podnet.Endpoint{endpoint(podSystem, "kube-system")},
 		Orphans: []podnet.Endpoint{endpoint(podOrphan, tenant.HostNamespace("gone", "gone"))},
@@ -221,7 +223,11 @@ func (l *lab) probe(flows []reach.Flow) []bool {
 		send(ns, l, packets)
 	}
 	l.sent++
-	last := reach.Flow{Sender: addr(podA1), Source: addr(podA1), To: netip.AddrPortFrom(addr(internet), 9), Proto: reach.UDP}
+	sender := l.last
+	if !sender.IsValid() {
+		sender = addr(podA1)
+	}
+	last := reach.Flow{Sender: sender, Source: sender, To: netip.AddrPortFrom(addr(internet), 9), Proto: reach.UDP}
 	send(l.pods[last.Sender], l, [][]byte{packet(last, l.sent)})
 	arrived := l.arrived()
 	for !arrived[l.sent] {

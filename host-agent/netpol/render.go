@@ -23,12 +23,13 @@ const (
 
 // Render returns the whole table. Equal states give equal tables.
 func Render(s State) nft.Table {
-	r := &renderer{State: s, table: nft.Table{Name: TableName, Counters: []string{counterForged, counterUnknown, counterIPv6, counterStray}}}
+	r := &renderer{State: s, guardOut: map[string]string{}, guardIn: map[string]string{}, table: nft.Table{Name: TableName, Counters: []string{counterForged, counterUnknown, counterIPv6, counterStray}}}
 	r.maps()
 	r.sets()
 	r.chains()
 	for _, t := range s.Tenants {
 		r.tenant(t)
+		r.guard(t)
 	}
 	slices.Sort(r.table.Counters)
 	r.table.Counters = slices.Compact(r.table.Counters)
@@ -49,6 +50,8 @@ func Script(c policy.Cluster, f policy.Fence, pods []netip.Addr) string {
 type renderer struct {
 	State
 	table nft.Table
+	// guardOut and guardIn say by interface what asks the tenants' own policies.
+	guardOut, guardIn map[string]string
 }
 
 // sets makes the sets of ranges, and those by which endpoints are known.
@@ -101,7 +104,7 @@ func (r *renderer) maps() {
 	for _, t := range r.Tenants {
 		for _, e := range t.Endpoints {
 			from[e.Interface] = "jump " + chainName(t, "out")
-			to[e.Interface] = "goto " + chainName(t, "in")
+			to[e.Interface] = "jump " + chainName(t, "in")
 			toNode[e.Interface] = "goto " + chainName(t, "node")
 		}
 	}
@@ -109,6 +112,8 @@ func (r *renderer) maps() {
 		nft.Map{Name: "from_pod", Type: "ifname : verdict", Elements: from},
 		nft.Map{Name: "to_pod", Type: "ifname : verdict", Elements: to},
 		nft.Map{Name: "to_node", Type: "ifname : verdict", Elements: toNode},
+		nft.Map{Name: "guard_out", Type: "ifname : verdict", Elements: r.guardOut},
+		nft.Map{Name: "guard_in", Type: "ifname : verdict", Elements: r.guardIn},
 		nft.Map{Name: "denied", Type: "ifname : counter", Elements: denied},
 	)
 }
@@ -130,7 +135,9 @@ func (r *renderer) chains() {
 	hooked("boundary", "filter", "forward", "filter",
 		"ct state established,related accept",
 		"iifname vmap @from_pod",
+		"iifname vmap @guard_out",
 		"oifname vmap @to_pod",
+		"oifname vmap @guard_in",
 		`ip daddr @node_pods oifname != @interfaces counter name "unknown" drop`,
 	)
 	hooked("leave", "nat", "postrouting", "srcnat", "ip saddr @node_pods ip daddr != @pods masquerade")
@@ -150,6 +157,7 @@ func (r *renderer) chains() {
 			"iifname vmap @to_node",
 			"goto refuse",
 		}},
+		nft.Chain{Name: "node_policy", Rules: []string{"iifname vmap @guard_out", "accept"}},
 		// Two rules: where a lookup fails, the rest of its rule is skipped.
 		nft.Chain{Name: "refuse", Rules: []string{"counter name iifname map @denied", "drop"}},
 	)

@@ -185,6 +185,7 @@ func TestUnreadableFenceAttachesNobody(t *testing.T) {
 	l.attach(e, r, "a1", a, podA1)
 	tick := l.kept(e)
 	link := l.pod(podA2)
+	e.world.know(a, "a2")
 	second := podnet.Endpoint{ContainerID: "a2", Namespace: a, Pod: "a2", Interface: link, Addresses: []netip.Addr{addr(podA2)}}
 	l.nft("flush table inet sublet\n")
 	t.Run("while it can't", func(t *testing.T) {

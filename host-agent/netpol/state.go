@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 
+	networkingv1 "k8s.io/api/networking/v1"
+
 	"sublet.dev/host-agent/podnet"
 	"sublet.dev/isolation/policy"
 )
@@ -30,6 +32,12 @@ type Tenant struct {
 	Endpoints []podnet.Endpoint
 	// Remote are the addresses of its pods on other nodes.
 	Remote []netip.Addr
+	// Pods are what is known of its pods here and there, by address. An endpoint
+	// whose addresses are not in it is one whose pod is not known: it reaches
+	// nothing and nobody reaches it.
+	Pods map[netip.Addr]Pod
+	// Policies are those in its host namespace, sorted by name.
+	Policies []*networkingv1.NetworkPolicy
 }
 
 // addresses returns the tenant's pods' IPv4 addresses, sorted, each once.

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/informers"
@@ -29,6 +31,17 @@ type world struct {
 	nodePods []netip.Prefix          // this node's
 	nodes    []netip.Addr
 	remote   map[string][]netip.Addr // tenants' pods on other nodes, by host namespace
+	// facts are what policies ask of tenants' pods: elsewhere by address, here by
+	// what names a pod. policies are by host namespace, sorted by name.
+	facts    map[netip.Addr]Pod
+	local    map[podKey]Pod
+	policies map[string][]*networkingv1.NetworkPolicy
+}
+
+// podKey names a pod, and only that one: not another that had its name before.
+type podKey struct {
+	namespace, name string
+	uid             types.UID
 }
 
 func (w world) ready() bool { return w.synced && len(w.nodePods) > 0 }
@@ -62,14 +75,18 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 	nodes := informers.NewSharedInformerFactory(typed, 0)
 	pods := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.LabelSelector = tenant.LabelTenant
-		o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", e.NodeName).String()
 	}), informers.WithTransform(address))
 	tenants := dynamicinformer.NewDynamicSharedInformerFactory(untyped, 0)
 	s := sources{
 		tenants: tenants.ForResource(v1alpha1.GroupVersion.WithResource("virtualclusters")).Informer(),
 		nodes:   nodes.Core().V1().Nodes().Informer(),
 		pods:    pods.Core().V1().Pods().Informer(),
+		// Also those that the provider wrote.
+		policies: nodes.Networking().V1().NetworkPolicies().Informer(),
 	}
+	e.mu.Lock()
+	e.policies = typed.NetworkingV1()
+	e.mu.Unlock()
 	for _, i := range s.all() {
 		if _, err := i.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
 			AddFunc: func(any, bool) { e.learn(s) }, UpdateFunc: func(_, _ any) { e.learn(s) }, DeleteFunc: func(any) { e.learn(s) },
@@ -84,7 +101,7 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 	synced := make(chan struct{})
 	go func() { // a host without tenants makes no event
 		defer close(synced)
-		if cache.WaitForCacheSync(ctx.Done(), s.tenants.HasSynced, s.nodes.HasSynced, s.pods.HasSynced) {
+		if cache.WaitForCacheSync(ctx.Done(), s.tenants.HasSynced, s.nodes.HasSynced, s.pods.HasSynced, s.policies.HasSynced) {
 			e.learn(s)
 		}
 	}()
@@ -97,26 +114,27 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 	}, nil
 }
 
-// address keeps of a pod what the fence needs.
+// address keeps of a pod what the fence and policies need.
 func address(o any) (any, error) {
 	pod, ok := o.(*corev1.Pod)
 	if !ok {
 		return o, nil
 	}
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion},
-		Spec:       corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork},
-		Status:     corev1.PodStatus{Phase: pod.Status.Phase, PodIPs: pod.Status.PodIPs},
+		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion, Labels: pod.Labels},
+		Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork,
+			Containers: []corev1.Container{{Ports: policy.NamedPorts(&pod.Spec)}}},
+		Status: corev1.PodStatus{Phase: pod.Status.Phase, PodIPs: pod.Status.PodIPs},
 	}, nil
 }
 
 // sources are the informers behind a world.
 type sources struct {
-	tenants, nodes, pods cache.SharedIndexInformer
+	tenants, nodes, pods, policies cache.SharedIndexInformer
 }
 
 func (s sources) all() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{s.tenants, s.nodes, s.pods}
+	return []cache.SharedIndexInformer{s.tenants, s.nodes, s.pods, s.policies}
 }
 
 // learn makes a new world of what the informers have, once they have everything.
@@ -126,7 +144,8 @@ func (e *Enforcer) learn(s sources) {
 			return // watch calls again
 		}
 	}
-	w := world{synced: true, fences: map[string]policy.Fence{}, remote: map[string][]netip.Addr{}}
+	w := world{synced: true, fences: map[string]policy.Fence{}, remote: map[string][]netip.Addr{},
+		facts: map[netip.Addr]Pod{}, local: map[podKey]Pod{}, policies: map[string][]*networkingv1.NetworkPolicy{}}
 	for _, o := range s.tenants.GetStore().List() {
 		if f, ok := e.fence(o); ok {
 			w.fences[f.Namespace] = f
@@ -139,14 +158,26 @@ func (e *Enforcer) learn(s sources) {
 	}
 	for _, o := range s.pods.GetStore().List() {
 		if p, ok := o.(*corev1.Pod); ok {
-			w.addPod(p)
+			w.addPod(p, p.Spec.NodeName == e.NodeName)
 		}
+	}
+	for _, o := range s.policies.GetStore().List() {
+		if p, ok := o.(*networkingv1.NetworkPolicy); ok {
+			w.policies[p.Namespace] = append(w.policies[p.Namespace], p)
+		}
+	}
+	for _, in := range w.policies {
+		slices.SortFunc(in, func(a, b *networkingv1.NetworkPolicy) int { return strings.Compare(a.Name, b.Name) })
 	}
 	e.mu.Lock()
 	if len(w.nodePods) == 0 {
 		w.nodePods = e.world.nodePods // a node's range never changes, once given
 	}
 	e.world = w
+	if e.learned != nil {
+		close(e.learned) // whoever waits for something to be known looks again
+	}
+	e.learned = make(chan struct{})
 	e.mu.Unlock()
 	e.signal()
 }
@@ -191,8 +222,14 @@ func (w *world) addNode(n *corev1.Node, own bool) {
 	}
 }
 
-// addPod notes the addresses of a tenant's pod on another node while it has them.
-func (w *world) addPod(p *corev1.Pod) {
+// addPod notes what policies ask of a tenant's pod, and of one on another node the
+// addresses while it has them. Those of pods here are the registry's to know.
+func (w *world) addPod(p *corev1.Pod, here bool) {
+	facts := Pod{Labels: p.Labels, Ports: p.Spec.Containers[0].Ports}
+	if here {
+		w.local[podKey{p.Namespace, p.Name, p.UID}] = facts
+		return
+	}
 	ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 	if ended || p.Spec.NodeName == "" || p.Spec.HostNetwork {
 		return
@@ -200,6 +237,7 @@ func (w *world) addPod(p *corev1.Pod) {
 	for _, podIP := range p.Status.PodIPs {
 		if ip, err := netip.ParseAddr(podIP.IP); err == nil { // the API validates them
 			w.remote[p.Namespace] = append(w.remote[p.Namespace], ip)
+			w.facts[ip] = facts
 		}
 	}
 }

@@ -44,6 +44,13 @@ func (k *kernel) Admits(namespace string) error {
 	return nil
 }
 
+func (k *kernel) Await(_ context.Context, e podnet.Endpoint) error {
+	if e.Pod == "unheard-of" {
+		return errors.New("nobody has heard of the pod")
+	}
+	return nil
+}
+
 func (k *kernel) Sync(context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

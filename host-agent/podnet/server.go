@@ -19,6 +19,9 @@ type Fence interface {
 	// Admits returns an error unless the fence of the pods of that host
 	// namespace is known, so that an endpoint there may be made.
 	Admits(namespace string) error
+	// Await returns nil once everything is known that the rules of an endpoint are
+	// made of, as it is at the time of the call.
+	Await(ctx context.Context, e Endpoint) error
 	// Sync returns nil once the kernel has the rules for all endpoints of the
 	// registry, and none for endpoints that are gone.
 	Sync(ctx context.Context) error
@@ -102,11 +105,14 @@ func (s *Server) answer(w http.ResponseWriter, what, id string, err error) {
 
 // attach makes an endpoint, or leaves none.
 func (s *Server) attach(ctx context.Context, e Endpoint) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err := s.Fence.Admits(e.Namespace); err != nil {
 		return err
 	}
+	if err := s.Fence.Await(ctx, e); err != nil { // before the lock: others need not wait
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := s.Registry.Put(e); err != nil {
 		return err
 	}

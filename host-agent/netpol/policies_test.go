@@ -1,0 +1,297 @@
+package netpol
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"sublet.dev/host-agent/podnet"
+	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/reach"
+	"sublet.dev/isolation/tenant"
+)
+
+// random draws policies, labels and ports as the syncer writes them to the host.
+type random struct{ *rand.Rand }
+
+func (r random) one(of ...string) string { return of[r.IntN(len(of))] }
+
+func (r random) labels() map[string]string {
+	l := map[string]string{tenant.LabelNamespace: tenant.NamespaceValue(r.one("x", "y"))}
+	for _, key := range []string{"app", "tier"} {
+		if r.IntN(3) > 0 {
+			l[tenant.HostLabel(key)] = r.one("a", "b", "c")
+		}
+	}
+	return l
+}
+
+func (r random) selector() *metav1.LabelSelector {
+	s := &metav1.LabelSelector{MatchLabels: map[string]string{}}
+	if r.IntN(3) > 0 {
+		s.MatchLabels[tenant.HostLabel("app")] = r.one("a", "b")
+	}
+	if r.IntN(3) == 0 {
+		e := metav1.LabelSelectorRequirement{Key: tenant.HostLabel("tier"), Operator: metav1.LabelSelectorOperator(r.one("In", "NotIn", "Exists", "DoesNotExist"))}
+		if e.Operator == metav1.LabelSelectorOpIn || e.Operator == metav1.LabelSelectorOpNotIn {
+			e.Values = []string{"a", "c"}
+		}
+		s.MatchExpressions = append(s.MatchExpressions, e)
+	}
+	if r.IntN(2) == 0 {
+		s.MatchExpressions = append(s.MatchExpressions, metav1.LabelSelectorRequirement{Key: tenant.LabelNamespace, Operator: metav1.LabelSelectorOpIn,
+			Values: []string{tenant.NamespaceValue(r.one("x", "y", "kube-system"))}})
+	}
+	return s
+}
+
+func (r random) peers() (peers []networkingv1.NetworkPolicyPeer) {
+	for range r.IntN(3) {
+		switch r.IntN(4) {
+		case 0:
+			peers = append(peers, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: r.one("0.0.0.0/0", "203.0.113.0/24", "10.96.0.0/12", "10.244.0.0/16", nodeIP+"/32", "2001:db8::/32"),
+				Except: [][]string{nil, {"203.0.113.8/29"}, {"10.244.0.2/31", "10.244.0.4/32", "203.0.113.0/25"}}[r.IntN(3)]}})
+		case 1:
+			peers = append(peers, networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: policy.DNSLabels()}})
+		default:
+			peers = append(peers, networkingv1.NetworkPolicyPeer{PodSelector: r.selector()})
+		}
+	}
+	return peers
+}
+
+func (r random) ports() (ports []networkingv1.NetworkPolicyPort) {
+	for range r.IntN(4) {
+		var p networkingv1.NetworkPolicyPort
+		if proto := corev1.Protocol(r.one("", "TCP", "UDP", "SCTP")); proto != "" {
+			p.Protocol = &proto
+		}
+		switch r.IntN(5) {
+		case 0:
+		case 1:
+			port := intstr.FromString(r.one("http", "dns", "dns-tcp", "nobody"))
+			p.Port = &port
+		case 2:
+			port, end := intstr.FromInt32(int32(r.IntN(100))), int32(8080)
+			p.Port, p.EndPort = &port, &end
+		default:
+			port := intstr.FromInt32([]int32{53, 80, 443, 8080}[r.IntN(4)])
+			p.Port = &port
+		}
+		ports = append(ports, p)
+	}
+	return ports
+}
+
+func (r random) policies() (all []*networkingv1.NetworkPolicy) {
+	for i := range 1 + r.IntN(4) {
+		p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("p", i)}, Spec: networkingv1.NetworkPolicySpec{PodSelector: *r.selector()}}
+		p.Spec.PolicyTypes = [][]networkingv1.PolicyType{nil, {"Ingress"}, {"Egress"}, {"Ingress", "Egress"}}[r.IntN(4)]
+		for range r.IntN(3) {
+			p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: r.peers(), Ports: r.ports()})
+		}
+		for range r.IntN(3) {
+			p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: r.peers(), Ports: r.ports()})
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+func (r random) pod() Pod {
+	pod := Pod{Labels: r.labels()}
+	if r.IntN(3) > 0 {
+		pod.Ports = []corev1.ContainerPort{{Name: "http", Protocol: corev1.Protocol(r.one("TCP", "UDP", "SCTP")), ContainerPort: []int32{80, 8080}[r.IntN(2)]}}
+	}
+	return pod
+}
+
+// guarded is a node with pods of tenant a that policies are about, and the world as
+// reach sees it.
+func (l *lab) guarded(pods ...string) (State, reach.World) {
+	s, w := l.plug(), testWorld()
+	for _, ip := range pods {
+		s.Tenants[0].Endpoints = append(s.Tenants[0].Endpoints, podnet.Endpoint{ContainerID: "c-" + ip, Namespace: w.Fences[0].Namespace, Pod: "p-" + ip, Interface: l.pod(ip), Addresses: []netip.Addr{addr(ip)}})
+		w.Pods = append(w.Pods, reach.Pod{Addr: addr(ip), Tenant: "a"})
+	}
+	l.last = addr(podSystem)
+	return s, w
+}
+
+// draw gives the pods of tenant a labels and ports, and the tenant policies.
+func draw(r random, s *State, w *reach.World) {
+	a := &s.Tenants[0]
+	a.Pods, a.Policies = map[netip.Addr]Pod{}, r.policies()
+	w.Policies = map[tenant.ID][]*networkingv1.NetworkPolicy{"a": a.Policies}
+	for i, p := range w.Pods {
+		if p.Tenant == "a" {
+			pod := r.pod()
+			a.Pods[p.Addr] = pod
+			w.Pods[i].Labels, w.Pods[i].Ports = pod.Labels, pod.Ports
+		}
+	}
+}
+
+const (
+	podA3 = "10.244.0.7"
+	podA4 = "10.244.0.8"
+)
+
+// policyFlows are what policies of tenant a decide, and what they must not open.
+func policyFlows() (flows []reach.Flow) {
+	add := func(from, to string, port uint16, protos ...reach.Proto) {
+		for _, proto := range protos {
+			f := reach.Flow{To: netip.AddrPortFrom(addr(to), port), Proto: proto}
+			if from != "" {
+				f.Sender = addr(from)
+				f.Source = f.Sender
+			}
+			flows = append(flows, f)
+		}
+	}
+	own := []string{podA1, podA2, podA3, podA4}
+	for _, from := range append([]string{remoteA, podB, internet, ""}, own...) {
+		for _, to := range own {
+			for _, port := range []uint16{80, 443, 8080} {
+				add(from, to, port, reach.TCP, reach.UDP, "SCTP")
+			}
+			add(from, to, 0, reach.ICMP)
+		}
+	}
+	for _, from := range own {
+		for _, to := range []string{internet, podB, otherNode, remoteA, "169.254.169.254", "192.168.50.1"} {
+			add(from, to, 80, reach.TCP, reach.UDP)
+		}
+		add(from, internet, 0, reach.ICMP)
+		add(from, "10.96.4.10", 53, reach.TCP, reach.UDP) // its DNS
+		add(from, "10.96.8.10", 53, reach.UDP)            // another's
+		add(from, "10.96.4.1", 443, reach.TCP)            // its API
+		add(from, nodeIP, 7001, reach.TCP)
+		add(from, nodeIP, 10250, reach.TCP)
+		add(from, "10.96.4.20", 80, reach.TCP, reach.UDP) // its Service: port 8080 of podA2
+		add(from, "10.96.4.21", 80, reach.TCP)            // of podA1
+	}
+	return flows
+}
+
+// Random policies, real packets: what arrives is what reach says.
+func TestPacketsArriveAsPoliciesSay(t *testing.T) {
+	l := newLab(t, append([]string{"198.18.0.1"}, elsewhere...)...)
+	s, w := l.guarded(podA3, podA4)
+	l.proxy(w)
+	flows := policyFlows()
+	for i, arrived := range l.probe(flows) {
+		if !arrived && flows[i].To.Port() != policy.DNSPort { // DNS addresses are led by the table itself
+			t.Fatalf("without the fence %s does not arrive: it would prove nothing", describe(flows[i]))
+		}
+	}
+	r := random{rand.New(rand.NewPCG(7, 8))}
+	allowed, rules := 0, map[reach.Rule]int{}
+	for round := range 25 {
+		draw(r, &s, &w)
+		l.apply(Render(s))
+		l.forgetAll()
+		j := judgeOf(s)
+		for i, arrived := range l.probe(flows) {
+			f := flows[i]
+			want := w.May(f)
+			if rules[want.Rule]++; want.Allow && len(s.Tenants[0].Policies) > 0 {
+				allowed++
+			}
+			if f.Sender == addr(remoteA) && want.Rule == reach.PolicyEgress || f.To.Addr() == addr(remoteA) && want.Rule == reach.PolicyIngress {
+				continue // the other node's to refuse
+			}
+			if arrived != want.Allow && !(otherNodeDecides(f) && !want.Allow) {
+				t.Fatalf("round %d: %s: arrived=%v, reach says %v\n%s", round, describe(f), arrived, want, shown(s, w))
+			}
+			denied := j.denies(f.Sender, f.To.Addr(), uint8(numbers[f.Proto]), f.To.Port())
+			direct := want.Rule == reach.OwnPod || want.Rule == reach.Internet || want.Rule == reach.PolicyEgress || want.Rule == reach.PolicyIngress
+			if _, virtual := w.Services[f.To]; direct && !virtual && f.To.Addr() != addr("10.96.4.10") && f.To.Addr() != addr("10.96.4.1") && denied == want.Allow {
+				t.Fatalf("round %d: a connection %s that exists is denied=%v, reach says %v\n%s", round, describe(f), denied, want, shown(s, w))
+			}
+		}
+	}
+	for _, rule := range []reach.Rule{reach.OwnPod, reach.OwnDNS, reach.OwnAPI, reach.Internet, reach.PolicyEgress, reach.PolicyIngress, reach.ForeignPod, reach.Stranger, reach.Blocked, reach.Host} {
+		if rules[rule] < 10 {
+			t.Errorf("%d packets were decided by %s: it is not tested", rules[rule], rule)
+		}
+	}
+	t.Logf("%d packets were allowed; by rule: %v", allowed, rules)
+}
+
+// shown prints what a failure was about.
+func shown(s State, w reach.World) string {
+	out := ""
+	for _, p := range w.Pods {
+		if p.Tenant == "a" {
+			out += fmt.Sprintln(p.Addr, p.Labels, p.Ports)
+		}
+	}
+	for _, p := range s.Tenants[0].Policies {
+		out += fmt.Sprintf("%s: %+v\n", p.Name, p.Spec)
+	}
+	for _, c := range guardsOf(s.Tenants[0]).chains {
+		for _, line := range Render(s).Chains {
+			if line.Name == c.chain {
+				out += fmt.Sprintln(line.Name, line.Rules)
+			}
+		}
+	}
+	return out
+}
+
+func deny(name string, pods map[string]string, types ...networkingv1.PolicyType) *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: pods}, PolicyTypes: types}}
+}
+
+// A pod that the host API has not told of is closed, whatever the fence allows; the
+// node reaches it, and nobody else does.
+func TestUnknownPodIsClosed(t *testing.T) {
+	l := newLab(t, elsewhere...)
+	s, _ := l.guarded()
+	delete(s.Tenants[0].Pods, addr(podA1))
+	l.apply(Render(s))
+	l.forgetAll()
+	flow := func(from, to string) reach.Flow {
+		f := reach.Flow{To: at(to), Proto: reach.UDP}
+		if from != "" {
+			f.Sender, f.Source = addr(from), addr(from)
+		}
+		return f
+	}
+	l.expect([]reach.Flow{
+		flow(podA1, podA2+":80"), flow(podA2, podA1+":80"), flow(podA1, internet+":80"), flow(podA1, "10.96.4.10:53"),
+		flow("", podA1+":80"), flow(podA2, internet+":80"), flow(podA2, "10.96.4.10:53"),
+	}, false, false, false, false, true, true, true)
+}
+
+// Policies that are too much for a node close the pods that they select, and those
+// alone.
+func TestExcessIsClosed(t *testing.T) {
+	l := newLab(t, elsewhere...)
+	s, _ := l.guarded()
+	a := &s.Tenants[0]
+	key := tenant.HostLabel("app")
+	a.Pods[addr(podA1)] = Pod{Labels: map[string]string{key: "big"}}
+	big := deny("big", map[string]string{key: "big"}, "Egress")
+	for i := range maxGuarded {
+		big.Spec.Egress = append(big.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}).String() + "/32"}}}})
+	}
+	a.Policies = []*networkingv1.NetworkPolicy{big}
+	l.apply(Render(s))
+	l.forgetAll()
+	flow := func(from, to string) reach.Flow {
+		return reach.Flow{Sender: addr(from), Source: addr(from), To: at(to), Proto: reach.UDP}
+	}
+	l.expect([]reach.Flow{flow(podA1, internet+":80"), flow(podA2, internet+":80"), flow(podA2, podA1+":80")}, false, true, true)
+	if got := judgeOf(s).Excess; !slices.Equal(got, []tenant.ID{"a"}) {
+		t.Errorf("too much are the policies of %v", got)
+	}
+}
