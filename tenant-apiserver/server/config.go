@@ -1,9 +1,11 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"sync/atomic"
@@ -60,6 +62,10 @@ type Config struct {
 	// in process, whatever the node's address is. Nil: a host dials its
 	// kubelets, a tenant's requests fail.
 	Kubelet http.Handler
+	// Dial makes a tenant's connections to webhooks, aggregated API servers and what
+	// the proxy subresources lead to, and refuses the others (package dialer). Nil:
+	// a tenant's control plane makes none. A host's ignores it.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// ValidatePod refuses pods of a tenant at creation, at updates of their
 	// spec, and when ephemeral containers are added. The user sees the
 	// error's text, as 403.
@@ -136,6 +142,7 @@ func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 		NodePorts:    c.NodePorts,
 		Advertise:    c.Advertise,
 		Kubelet:      c.Kubelet,
+		Dial:         c.Dial,
 		ValidatePod:  c.ValidatePod,
 		Bootstrapped: bootstrapped,
 	}

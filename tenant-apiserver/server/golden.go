@@ -26,6 +26,7 @@ import (
 // keys, tokens or addresses. Namespaces are not among them: tools take the UID
 // of kube-system for a cluster's identity, so each control plane makes its own.
 var goldenPrefixes = []string{
+	"/registry/apiregistration.k8s.io/apiservices/",
 	"/registry/clusterrolebindings/",
 	"/registry/clusterroles/",
 	"/registry/flowschemas/",

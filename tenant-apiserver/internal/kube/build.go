@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	webhookinit "k8s.io/apiserver/pkg/admission/plugin/webhook/initializer"
 	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/egressselector"
@@ -28,9 +29,10 @@ import (
 	tokens "k8s.io/kubernetes/pkg/serviceaccount"
 )
 
-// servers are the two API servers of an instance: kube answers first and
-// delegates to extensions.
+// servers are the API servers of an instance: the aggregator answers first and
+// delegates to kube, and kube to extensions.
 type servers struct {
+	front      *aggregator
 	kube       *genericapiserver.GenericAPIServer
 	extensions *apiextensionsapiserver.CustomResourceDefinitions
 }
@@ -41,7 +43,9 @@ func (p *parts) buildServers() (*servers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("endpoint slices: %w", err)
 	}
-	resolver := aggregatorapiserver.NewClusterIPServiceResolver(p.informers.Core().V1().Services().Lister())
+	// A Service leads to addresses of pods here and not to its virtual one, which
+	// the node's proxy would translate past the dialer.
+	resolver := aggregatorapiserver.NewEndpointServiceResolver(p.informers.Core().V1().Services().Lister(), endpoints)
 	config, err := p.controlPlaneConfig(endpoints)
 	if err != nil {
 		return nil, err
@@ -63,7 +67,12 @@ func (p *parts) buildServers() (*servers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("API server: %w", err)
 	}
-	return &servers{kube: instance.ControlPlane.GenericAPIServer, extensions: extensions}, nil
+	kube := instance.ControlPlane.GenericAPIServer
+	front, err := p.buildAggregator(kube, extensions, resolver)
+	if err != nil {
+		return nil, err
+	}
+	return &servers{front: front, kube: kube, extensions: extensions}, nil
 }
 
 // controlPlaneConfig configures the API server.
@@ -86,7 +95,7 @@ func (p *parts) controlPlaneConfig(endpoints proxy.EndpointSliceGetter) (*contro
 		return nil, err
 	}
 	config.ControlPlane.Generic = p.generic
-	config.ControlPlane.ClusterAuthenticationInfo.ClientCA = p.clientCA
+	config.ControlPlane.ClusterAuthenticationInfo = p.proxy.trust(p.clientCA)
 	return config, p.addExtra(config, endpoints)
 }
 
@@ -169,6 +178,7 @@ func (p *parts) addAdmission(config *controlplane.Config, resolver webhook.Servi
 	if err != nil {
 		return fmt.Errorf("admission: %w", err)
 	}
+	initializers = append(initializers, webhookinit.NewPluginInitializer(boundAnswers, resolver))
 	options := p.run.Admission
 	if p.opts.Host != nil {
 		options.GenericAdmission.EnablePlugins = append(options.GenericAdmission.EnablePlugins, "NodeRestriction")
@@ -203,14 +213,17 @@ func (p *parts) extensionsConfig(config *controlplane.Config, resolver webhook.S
 		return nil, fmt.Errorf("API extensions: %w", err)
 	}
 	generic.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
+	wrap := webhook.NewDefaultAuthenticationInfoResolverWrapper(
+		config.ControlPlane.ProxyTransport, p.generic.EgressSelector, p.generic.LoopbackClientConfig, p.generic.TracerProvider)
 	return &apiextensionsapiserver.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: generic, SharedInformerFactory: p.informers},
 		ExtraConfig: apiextensionsapiserver.ExtraConfig{
 			CRDRESTOptionsGetter: apiextensionsoptions.NewCRDRESTOptionsGetter(etcd, generic.ResourceTransformers, generic.StorageObjectCountTracker),
 			MasterCount:          1,
 			ServiceResolver:      resolver,
-			AuthResolverWrapper: webhook.NewDefaultAuthenticationInfoResolverWrapper(
-				config.ControlPlane.ProxyTransport, p.generic.EgressSelector, p.generic.LoopbackClientConfig, p.generic.TracerProvider),
+			AuthResolverWrapper: func(delegate webhook.AuthenticationInfoResolver) webhook.AuthenticationInfoResolver {
+				return boundAnswers(wrap(delegate))
+			},
 		},
 	}, nil
 }

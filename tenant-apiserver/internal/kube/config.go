@@ -18,6 +18,7 @@ import (
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/controlplane"
@@ -33,11 +34,13 @@ const resync = 10 * time.Minute
 // step.
 type parts struct {
 	opts      Options
+	life      context.Context // ends with the instance
 	run       *options.ServerRunOptions
 	loopback  *loopback
 	client    kubernetes.Interface
 	informers informers.SharedInformerFactory
 	dial      dialers
+	proxy     *frontProxy
 	clientCA  dynamiccertificates.CAContentProvider
 	generic   *genericapiserver.Config
 	storage   *serverstorage.DefaultStorageFactory
@@ -73,7 +76,9 @@ func runOptions(o Options) *options.ServerRunOptions {
 
 // disabledHooks are the start hooks of upstream that an instance does without.
 func disabledHooks(o Options) map[string]bool {
-	d := map[string]bool{}
+	// What they run is run when there is something to do (remote.go), and a file
+	// that nobody changes needs no watch.
+	d := map[string]bool{hookAPIDiscovery: true, hookAPICertificate: true}
 	if o.Bootstrapped {
 		d[hookRBAC], d[hookPriorityClasses], d[hookFlowSchemas] = true, true, true
 	}
@@ -84,6 +89,7 @@ func disabledHooks(o Options) map[string]bool {
 	return d
 }
 
+// newParts makes what an instance is constructed of. ctx is the instance's life.
 func newParts(ctx context.Context, o Options) (*parts, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -92,7 +98,14 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parts{opts: o, run: runOptions(o), loopback: newLoopback(ctx), disabled: disabledHooks(o), dial: dial}
+	proxy, err := newFrontProxy(o.PKI)
+	if err != nil {
+		return nil, err
+	}
+	p := &parts{
+		opts: o, life: ctx, run: runOptions(o), loopback: newLoopback(ctx), disabled: disabledHooks(o),
+		dial: dial, proxy: proxy,
+	}
 	if p.generic, err = p.genericConfig(); err != nil {
 		return nil, err
 	}
@@ -187,5 +200,5 @@ func (p *parts) addAuthorization(ctx context.Context) error {
 }
 
 func schemes() []*runtime.Scheme {
-	return []*runtime.Scheme{legacyscheme.Scheme, apiextensionsapiserver.Scheme}
+	return []*runtime.Scheme{legacyscheme.Scheme, apiextensionsapiserver.Scheme, aggregatorscheme.Scheme}
 }

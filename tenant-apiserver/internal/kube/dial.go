@@ -14,7 +14,7 @@ import (
 
 // dialers are the only ways in which a control plane makes connections.
 type dialers struct {
-	// outside is for webhooks and the proxy subresources.
+	// outside is for webhooks, aggregated APIs and the proxy subresources.
 	outside utilnet.DialFunc
 	// kubelet is nil where kubelets are dialled directly.
 	kubelet utilnet.DialFunc
@@ -26,8 +26,12 @@ func newDialers(o Options) (dialers, error) {
 	if o.Host != nil {
 		return dialers{outside: (&net.Dialer{}).DialContext}, nil
 	}
+	outside := utilnet.DialFunc(refuseDial)
+	if o.Dial != nil {
+		outside = o.Dial
+	}
 	if o.Kubelet == nil {
-		return dialers{outside: refuseDial, kubelet: refuseDial}, nil
+		return dialers{outside: outside, kubelet: refuseDial}, nil
 	}
 	// Nobody verifies this certificate: both ends are in this process.
 	cert, err := o.PKI.IssueServing([]string{"kubelet"}, nil, kubeletCertTTL)
@@ -35,16 +39,16 @@ func newDialers(o Options) (dialers, error) {
 		return dialers{}, fmt.Errorf("kubelet: %w", err)
 	}
 	l := newPipeListener(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13})
-	return dialers{outside: refuseDial, kubelet: l.Dial, listener: l}, nil
+	return dialers{outside: outside, kubelet: l.Dial, listener: l}, nil
 }
 
 const kubeletCertTTL = 10 * 365 * 24 * time.Hour
 
-// refuseDial is a tenant's dialer. Whatever address a tenant writes into a
-// webhook, a Service or a Node, its API server would dial it from the
-// provider's network; so it dials nothing.
+// refuseDial is the dialer of a tenant that was given none. Whatever address a
+// tenant writes into a webhook, a Service or a Node, its API server would dial it
+// from the provider's network; so it dials nothing.
 func refuseDial(_ context.Context, _, address string) (net.Conn, error) {
-	return nil, fmt.Errorf("connecting to %s is refused: the API server of a tenant makes no connections", address)
+	return nil, fmt.Errorf("connecting to %s is refused: this API server makes no connections", address)
 }
 
 func (d dialers) egress() map[egressselector.EgressType]utilnet.DialFunc {

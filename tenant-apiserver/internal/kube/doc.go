@@ -13,8 +13,9 @@
 //
 // One Instance is the upstream API server (registries, validation, admission,
 // RBAC, API priority and fairness) with the API extensions server as its
-// delegate, upstream's controllers on the API server's own informers, and, for
-// the host flavour, upstream's scheduler and node controllers.
+// delegate and the aggregator in front, upstream's controllers on the API
+// server's own informers, and, for the host flavour, upstream's scheduler and
+// node controllers.
 //
 // # What differs from kube-apiserver and kube-controller-manager
 //
@@ -25,12 +26,13 @@
 //     forged from outside.
 //   - OpenAPI documents of built-in types are built once per process
 //     (openapi.go); those of custom resources belong to an instance.
-//   - There is no aggregator: APIService objects do not exist. Group discovery
-//     of custom resources is merged in discovery.go, which the aggregator
-//     does elsewhere.
-//   - Nothing is dialled from a tenant's control plane: webhooks and proxy
-//     subresources meet a dialer that refuses, and the kubelet is an
-//     http.Handler in this process (dial.go).
+//   - The aggregator is upstream's, with what it runs for API servers of the
+//     tenant's own (discovery, OpenAPI, availability) made when the first of them
+//     is named (remote.go): most tenants have none.
+//   - A tenant's control plane has one way out, Options.Dial (dial.go): webhooks,
+//     aggregated APIs and proxy subresources take it, Services by the addresses
+//     of their endpoints. The kubelet is an http.Handler in this process. What is
+//     read into memory of a tenant's answers is bounded (remoteserver.go).
 //
 // # What is shared by all instances of a process
 //

@@ -22,6 +22,8 @@ const (
 	hookKubernetes      = "bootstrap-controller"
 	hookServiceCIDR     = "start-kubernetes-service-cidr-controller"
 	hookServiceRepair   = "start-service-ip-repair-controllers"
+	hookAPIDiscovery    = "apiservice-discovery-controller"
+	hookAPICertificate  = "aggregator-reload-proxy-client-cert"
 )
 
 // checkFragile fails when the linked Kubernetes is not the one that this
@@ -47,7 +49,7 @@ func checkHooks(s *genericapiserver.GenericAPIServer, disabled map[string]bool) 
 	hooks := s.PostStartHooks()
 	for _, name := range []string{
 		hookRBAC, hookPriorityClasses, hookFlowSchemas, hookNamespaces, hookAuthConfig,
-		hookTokenTracking, hookKubernetes, hookServiceCIDR, hookServiceRepair,
+		hookTokenTracking, hookKubernetes, hookServiceCIDR, hookServiceRepair, hookAPIDiscovery, hookAPICertificate,
 	} {
 		_, registered := hooks[name]
 		if registered == disabled[name] {

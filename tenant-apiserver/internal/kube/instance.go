@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -53,7 +52,7 @@ func New(ctx context.Context, o Options) (_ *Instance, err error) {
 	if i.servers, err = i.parts.buildServers(); err != nil {
 		return nil, err
 	}
-	if err := checkHooks(i.servers.kube, i.parts.disabled); err != nil {
+	if err := checkHooks(i.servers.front.GenericAPIServer, i.parts.disabled); err != nil {
 		return nil, err
 	}
 	if err := i.prepare(); err != nil {
@@ -79,19 +78,16 @@ func (i *Instance) buildControllers() (err error) {
 
 // prepare makes the handler.
 func (i *Instance) prepare() error {
-	kube := i.servers.kube
-	prepared := kube.PrepareRun()
-	i.prepared = prepared
+	kube, front := i.servers.kube, i.servers.front.GenericAPIServer
+	// Not the aggregator's own, which would merge OpenAPI documents of every type
+	// for every instance.
+	i.prepared = front.PrepareRun()
 	shared := sharedOpenAPI()
-	if err := shared.render(kube.Handler.GoRestfulContainer); err != nil {
+	if err := shared.render(kube.Handler.GoRestfulContainer, front.Handler.GoRestfulContainer); err != nil {
 		return err
 	}
-	extensions := i.servers.extensions
-	shared.install(kube.Handler.NonGoRestfulMux, extensions.GenericAPIServer.Handler.NonGoRestfulMux)
-	if err := serveCustomGroups(kube.DiscoveryGroupManager, extensions.Informers.Apiextensions().V1().CustomResourceDefinitions()); err != nil {
-		return fmt.Errorf("discovery: %w", err)
-	}
-	i.handler = kube.Handler
+	shared.install(kube.Handler.NonGoRestfulMux, i.servers.extensions.GenericAPIServer.Handler.NonGoRestfulMux)
+	i.handler = front.Handler
 	i.parts.loopback.serve(i.handler)
 	return nil
 }
@@ -182,7 +178,11 @@ func (i *Instance) Discard() {
 	}
 	i.parts.loopback.close()
 	i.parts.informers.Shutdown()
-	if i.servers != nil && !i.ran {
-		i.servers.kube.Destroy()
+	if i.servers == nil {
+		return
+	}
+	i.servers.front.remotes.wait()
+	if !i.ran {
+		i.servers.front.GenericAPIServer.Destroy()
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/klog/v2"
 	"k8s.io/kube-openapi/pkg/common"
@@ -182,26 +181,5 @@ func TestOptionsNameWhatIsWrong(t *testing.T) {
 		if err := o.validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want it to name %q", err, want)
 		}
-	}
-}
-
-func TestGroupsOfCustomResources(t *testing.T) {
-	crd := func(group string, ready bool, versions ...string) *apiextensionsv1.CustomResourceDefinition {
-		c := &apiextensionsv1.CustomResourceDefinition{Spec: apiextensionsv1.CustomResourceDefinitionSpec{Group: group}}
-		for _, v := range versions {
-			c.Spec.Versions = append(c.Spec.Versions, apiextensionsv1.CustomResourceDefinitionVersion{Name: v, Served: v != "v0"})
-		}
-		if ready {
-			c.Status.Conditions = []apiextensionsv1.CustomResourceDefinitionCondition{{
-				Type: apiextensionsv1.Established, Status: apiextensionsv1.ConditionTrue,
-			}}
-		}
-		return c
-	}
-	got := groupsOf([]*apiextensionsv1.CustomResourceDefinition{
-		crd("a.example", true, "v0", "v1beta1", "v1"), crd("a.example", true, "v2alpha1", "v1"), crd("b.example", false, "v1"),
-	})
-	if len(got) != 1 || strings.Join(got["a.example"], " ") != "v1 v1beta1 v2alpha1" {
-		t.Errorf("groups %v", got)
 	}
 }

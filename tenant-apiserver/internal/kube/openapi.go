@@ -60,10 +60,14 @@ func openAPIConfigs(get common.GetOpenAPIDefinitions) (*common.Config, *common.O
 
 func (o *openAPI) configs() (*common.Config, *common.OpenAPIV3Config) { return o.v2, o.v3 }
 
-// render makes the documents from a server's routes, once per process.
-func (o *openAPI) render(container *restful.Container) error {
+// render makes the documents from the servers' routes, once per process.
+func (o *openAPI) render(servers ...*restful.Container) error {
 	if o.handler != nil {
 		return nil
+	}
+	container := restful.NewContainer()
+	for _, server := range servers {
+		addServices(container, server)
 	}
 	m := mux.NewPathRecorderMux("openapi")
 	routes.OpenAPI{Config: o.v2}.InstallV2(container, m)
@@ -79,6 +83,20 @@ func (o *openAPI) render(container *restful.Container) error {
 	}
 	o.groups, o.handler = groups, m
 	return nil
+}
+
+// addServices adds the services of a container that are not in another yet. A
+// second one of a path ends the process.
+func addServices(to, from *restful.Container) {
+	there := map[string]bool{}
+	for _, s := range to.RegisteredWebServices() {
+		there[s.RootPath()] = true
+	}
+	for _, s := range from.RegisteredWebServices() {
+		if !there[s.RootPath()] {
+			to.Add(s)
+		}
+	}
 }
 
 // install serves the shared documents on m, and those of custom resources from

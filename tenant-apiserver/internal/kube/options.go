@@ -39,6 +39,10 @@ type Options struct {
 	// Kubelet answers what the API server asks of kubelets, in process. Nil:
 	// kubelets are dialled at their nodes' addresses.
 	Kubelet http.Handler
+	// Dial makes the connections of a tenant's control plane: to webhooks,
+	// aggregated API servers, and what the proxy subresources lead to. It decides
+	// what may be reached. Nil: nothing is; a host dials without it.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// ValidatePod refuses pods, in addition to upstream's rules. May be nil.
 	ValidatePod func(*corev1.Pod) error
 	// Terms says what the tenant's plan allows at the moment, and Count how many keys

@@ -57,5 +57,8 @@ func prepare() error {
 	if err := unshareDefinitions(); err != nil {
 		return err
 	}
+	if err := checkPriorities(); err != nil {
+		return err
+	}
 	return checkFragile()
 }
