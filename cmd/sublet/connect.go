@@ -8,16 +8,13 @@ import (
 	"os/exec"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
-
-	"sublet.dev/tenant-apiserver/pki"
 )
 
 func newConnect(a *app) *cobra.Command {
-	ttl := pki.DefaultClientTTL
+	f := credentialFlags{user: adminUser, groups: []string{adminGroup}}
 	cmd := &cobra.Command{
 		Use:   "connect NAME [-- COMMAND...]",
 		Short: "Run a command, or a shell, with a tenant's kubeconfig",
@@ -41,8 +38,11 @@ command's.`,
 			return oneName(cmd, args)
 		},
 	}
-	cmd.Flags().DurationVar(&ttl, "ttl", ttl, "how long the kubeconfig is valid")
+	f.addTTL(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := f.check(cmd); err != nil {
+			return err
+		}
 		command := args[1:]
 		if len(command) == 0 {
 			shell := os.Getenv("SHELL")
@@ -51,29 +51,29 @@ command's.`,
 			}
 			command = []string{shell}
 		}
-		return a.connect(cmd.Context(), args[0], ttl, command, len(args) == 1)
+		return a.connect(cmd.Context(), args[0], f, command, len(args) == 1)
 	}
 	return cmd
 }
 
 // connect runs a command with a kubeconfig that lives as long as it. A shell is
 // introduced to its user.
-func (a *app) connect(ctx context.Context, name string, ttl time.Duration, command []string, shell bool) (err error) {
+func (a *app) connect(ctx context.Context, name string, f credentialFlags, command []string, shell bool) (err error) {
 	path, err := exec.LookPath(command[0])
 	if err != nil {
 		return &exitError{127, fmt.Errorf("%s: no such command: see $PATH and, for a shell, $SHELL", command[0])} // 127: as shells have it
 	}
-	data, err := a.kubeconfig(ctx, name, ttl)
+	data, err := a.kubeconfig(ctx, name, f)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(a.dir.path("run"), "connect-*.kubeconfig") // mode 0600
+	file, err := os.CreateTemp(a.dir.path("run"), "connect-*.kubeconfig") // mode 0600
 	if err != nil {
 		return fmt.Errorf("write the kubeconfig: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err != nil {
+	defer func() { err = errors.Join(err, os.Remove(file.Name())) }()
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("write the kubeconfig: %w", err)
 	}
 	if shell {
@@ -81,7 +81,7 @@ func (a *app) connect(ctx context.Context, name string, ttl time.Duration, comma
 	}
 	cmd := exec.Command(path, command[1:]...)
 	cmd.Args[0] = command[0]
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+f.Name(), "SUBLET_TENANT="+name)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+file.Name(), "SUBLET_TENANT="+name)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.in, a.out, a.err
 	return runForwarding(cmd)
 }
