@@ -19,8 +19,10 @@ import (
 )
 
 const (
-	// dialTimeout bounds a connection, and the first questions; keep-alives find
-	// members that are gone. The values are upstream's.
+	// askTimeout bounds the first questions: somebody waits for the answer.
+	askTimeout = 6 * time.Second
+	// dialTimeout bounds a connection; keep-alives find members that are gone. The
+	// values are upstream's.
 	dialTimeout      = 20 * time.Second
 	keepAlive        = 30 * time.Second
 	keepAliveTimeout = 10 * time.Second
@@ -94,7 +96,7 @@ func DialEtcd(ctx context.Context, c EtcdConfig) (*Etcd, error) {
 		return nil, fmt.Errorf("connect to etcd %s: %w", strings.Join(c.Endpoints, ","), explain(err))
 	}
 	e := &Etcd{config: c, client: client}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	if err := e.check(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to etcd %s: %w", strings.Join(c.Endpoints, ","), explain(err)), client.Close())
