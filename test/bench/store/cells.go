@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -107,6 +108,7 @@ func (b *bench) one(ctx context.Context, c cell, who string, rep int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	syscall.Sync() // what the one before left to the disk is not this one's
 	began := time.Now()
 	s := &session{bench: b, cell: c, who: who, dir: dir, rep: rep}
 	phases, err := tasks[c.name](s, ctx)

@@ -79,7 +79,7 @@ func report(out io.Writer, all []outcome) {
 	tell(out, t, all)
 	fmt.Fprintln(out)
 	for _, name := range slices.SortedFunc(maps.Keys(t), inOrder) {
-		if r, ok := t.ratio(name); ok {
+		if r, ok := t.ratio(name); ok && !strings.HasSuffix(name, "flush") {
 			fmt.Fprintf(out, "ratio %s %.3f\n", name, r)
 		}
 	}
