@@ -6,7 +6,11 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"sublet.dev/isolation/tenant"
@@ -80,4 +84,76 @@ func FuzzReveal(f *testing.F) {
 			t.Fatalf("%q shows the host's names", got)
 		}
 	})
+}
+
+// FuzzNetworkPolicy gives policies with hostile labels, blocks and ports: no key of the
+// tenant's reaches the host, no selector leaves the tenant's pods, and whatever is
+// refused allows nothing.
+func FuzzNetworkPolicy(f *testing.F) {
+	f.Add("default", "p", "app", "web", "10.0.0.0/8", "10.1.0.0/16", "http", int32(0), uint8(0))
+	f.Add("kube-system", "p", "sublet.dev/tenant", "other", "0.0.0.0/0", "", "", int32(99999), uint8(7))
+	f.Add("a", "b", "sublet.dev/namespace", "af5570f5a1810b7af78c", "nonsense", "::/0", "x", int32(-1), uint8(255))
+	f.Add("a", "b", "projectcalico.org/namespace", "kube-system", "", "", "", int32(1), uint8(200))
+	f.Fuzz(func(t *testing.T, namespace, name, key, value, cidr, except, port string, number int32, shape uint8) {
+		selector := &metav1.LabelSelector{MatchLabels: map[string]string{key: value},
+			MatchExpressions: []metav1.LabelSelectorRequirement{{Key: key, Operator: metav1.LabelSelectorOperator([]string{"In", "NotIn", "Exists", "DoesNotExist", "?"}[int(shape)%5]), Values: []string{value}}}}
+		peers := []networkingv1.NetworkPolicyPeer{
+			{PodSelector: selector}, {NamespaceSelector: selector}, {NamespaceSelector: &metav1.LabelSelector{}, PodSelector: selector},
+			{IPBlock: &networkingv1.IPBlock{CIDR: cidr, Except: []string{except}}},
+		}
+		named, end := intstr.FromString(port), number+1
+		if shape&1 == 0 {
+			named = intstr.FromInt32(number)
+		}
+		rules := 1 + int(shape)*2
+		p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: "u1", Labels: map[string]string{key: value}, Annotations: map[string]string{key: value}},
+			Spec: networkingv1.NetworkPolicySpec{PodSelector: *selector}}
+		for range rules {
+			p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: peers, Ports: []networkingv1.NetworkPolicyPort{{Port: &named, EndPort: &end}}})
+		}
+		before := p.DeepCopy()
+		tr := Translation{Tenant: testTenant, Lookup: nothing{}, Data: nothing{}}
+		hostPolicy, refused := tr.NetworkPolicy(p)
+		if !equality.Semantic.DeepEqual(before, p) {
+			t.Fatal("the tenant's policy was changed")
+		}
+		if again, _ := tr.NetworkPolicy(p); !equality.Semantic.DeepEqual(again, hostPolicy) {
+			t.Fatal("it is another each time")
+		}
+		if refusedAny, many := len(refused) > 0, rules > maxPolicyRules || rules*6 > maxPolicyItems; refusedAny != many || many && len(hostPolicy.Spec.Ingress)+len(hostPolicy.Spec.Egress) > 0 {
+			t.Fatalf("refused %v with %d rules: %+v", refused, rules, hostPolicy.Spec)
+		}
+		if owner, err := tenant.ReadOwner(hostPolicy.Name, hostPolicy.Labels, hostPolicy.Annotations); err != nil || owner.Name != NameOf(p) {
+			t.Fatalf("owner %+v, %v", owner, err)
+		}
+		selectors := []*metav1.LabelSelector{&hostPolicy.Spec.PodSelector}
+		for _, r := range hostPolicy.Spec.Ingress {
+			for _, peer := range r.From {
+				if peer.NamespaceSelector != nil || peer.PodSelector == nil && peer.IPBlock == nil {
+					t.Fatalf("a peer beyond the tenant's pods: %+v", peer)
+				}
+				if peer.PodSelector != nil {
+					selectors = append(selectors, peer.PodSelector)
+				}
+			}
+		}
+		for _, s := range selectors {
+			checkSelector(t, s)
+		}
+	})
+}
+
+// checkSelector fails for a key that a tenant could have chosen.
+func checkSelector(t *testing.T, s *metav1.LabelSelector) {
+	t.Helper()
+	for k := range s.MatchLabels {
+		if !strings.HasPrefix(k, "label."+tenant.Domain+"/") {
+			t.Fatalf("the selector has the key %q", k)
+		}
+	}
+	for _, e := range s.MatchExpressions {
+		if e.Key == tenant.LabelNamespace && e.Operator != metav1.LabelSelectorOpIn || e.Key != tenant.LabelNamespace && !strings.HasPrefix(e.Key, "label."+tenant.Domain+"/") {
+			t.Fatalf("the selector has %+v", e)
+		}
+	}
 }
