@@ -145,7 +145,7 @@ func explain(err error) error {
 func (e *Etcd) Client() *kubernetes.Client {
 	c := clientv3.NewCtxClient(context.Background())
 	c.KV = tolerantKV{namespace.NewKV(clientv3.NewKV(e.client), e.config.Prefix)}
-	c.Watcher = namespace.NewWatcher(clientv3.NewWatcher(e.client), e.config.Prefix)
+	c.Watcher = namespace.NewWatcher(leaderWatcher{clientv3.NewWatcher(e.client)}, e.config.Prefix)
 	c.Lease = namespace.NewLease(clientv3.NewLease(e.client), e.config.Prefix)
 	c.Maintenance = clientv3.NewMaintenance(e.client)
 	k := &kubernetes.Client{Client: c}
@@ -159,6 +159,18 @@ func (e *Etcd) Close() error {
 		return fmt.Errorf("close the connection to etcd: %w", err)
 	}
 	return nil
+}
+
+// leaderWatcher ends watches at a member that lost its cluster: they would be silent.
+type leaderWatcher struct{ clientv3.Watcher }
+
+func (w leaderWatcher) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
+	return w.Watcher.Watch(clientv3.WithRequireLeader(ctx), key, opts...)
+}
+
+// RequestProgress reaches the watches with an equal context.
+func (w leaderWatcher) RequestProgress(ctx context.Context) error {
+	return w.Watcher.RequestProgress(clientv3.WithRequireLeader(ctx))
 }
 
 // tolerantKV leaves compaction to others where they do it.
