@@ -1,0 +1,186 @@
+package e2e_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sublet.dev/test/machine"
+)
+
+// tight is a plan with which nobody can do much.
+const tight = `
+apiVersion: sublet.dev/v1alpha1
+kind: Plan
+metadata: {name: tight}
+spec:
+  hostResources: {pods: 17}
+  objects: {resources: {secrets: 0}}
+  credentials: {lifetime: 1h, maxLifetime: 2h}
+`
+
+// A tenant's plan changes while its pods run.
+func TestPlanChange(t *testing.T) {
+	tenants(t, "planned")
+	file := filepath.Join(t.TempDir(), "plan.yaml")
+	if err := os.WriteFile(file, []byte(tight), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	machine.Host(t, "apply", "-f", file)
+	before := webPods(t, "planned")
+	secret := func(name string) machine.Result {
+		return machine.TryKubectl(t, "planned", "create", "secret", "generic", name, "--from-literal=a=b")
+	}
+	if r := secret("first"); r.Code != 0 {
+		t.Fatalf("with the plan small: %v", r)
+	}
+
+	machine.Sublet(t, "plan", "set", "planned", "tight")
+	machine.Eventually(t, "the plan holds", func() error {
+		if r := secret("second"); r.Code == 0 || !strings.Contains(r.Stderr, "the plan tight allows 0 secrets") {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	namespace := strings.TrimSpace(machine.Host(t, "get", "vc", "planned", "-o", "jsonpath={.status.namespace}"))
+	if pods := machine.Host(t, "get", "resourcequota", "sublet", "-n", namespace, "-o", "jsonpath={.spec.hard.pods}"); pods != "17" {
+		t.Errorf("%s pods on the host", pods)
+	}
+	if r := machine.Try(t, "kubeconfig", "planned", "--ttl", "3h"); r.Code == 0 || !strings.Contains(r.Stderr, "longer than the plan tight allows") {
+		t.Errorf("a kubeconfig beyond the plan: %v", r)
+	}
+	if out, err := deletePlan("tight"); err == nil || !strings.Contains(out, "the plan tight is that of the tenant planned") {
+		t.Errorf("delete a plan in use: %v %s", err, out)
+	}
+
+	machine.Sublet(t, "plan", "set", "planned", "small")
+	machine.Eventually(t, "the plan holds no more", func() error {
+		if r := secret("third"); r.Code != 0 {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	machine.Eventually(t, "a plan that nobody has is deleted", func() error {
+		out, err := deletePlan("tight")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	if after := webPods(t, "planned"); after != before {
+		t.Errorf("pods were touched:\n%s\n%s", before, after)
+	}
+}
+
+func deletePlan(name string) (string, error) {
+	out, err := exec.Command(filepath.Join(machine.Root, "bin/kubectl"), "--kubeconfig", filepath.Join(machine.DataDir(), "admin.kubeconfig"), "delete", "plan", name).CombinedOutput()
+	return string(out), err
+}
+
+// webPods is the tenant's web pods with what changes when one is touched.
+func webPods(t *testing.T, tenant string) string {
+	t.Helper()
+	return machine.Kubectl(t, tenant, "get", "pods", "-l", "app=web", "-o", "jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}")
+}
+
+// Revoking a kubeconfig ends what is open with it, in a tenant with real pods; a
+// CA is rotated under them.
+func TestRevokeAndRotate(t *testing.T) {
+	tenants(t, "issuer")
+	jane := kubeconfigFile(t, "issuer", "--user", "jane", "--group", "system:masters")
+	kept := kubeconfigFile(t, "issuer", "--user", "kate", "--group", "system:masters")
+	ended := map[string]chan string{
+		"a watch":        background(t, jane, "get", "pods", "--watch", "-o", "name"),
+		"a port-forward": background(t, jane, "port-forward", "deploy/web", ":8080"),
+		"logs":           background(t, jane, "logs", "--follow", "deploy/web"),
+	}
+	if list := machine.Sublet(t, "kubeconfig", "list", "issuer"); !strings.Contains(list, "jane") || !strings.Contains(list, "valid") {
+		t.Errorf("the list:\n%s", list)
+	}
+
+	machine.Sublet(t, "kubeconfig", "revoke", "issuer", "--user", "jane")
+	for what, done := range ended {
+		t.Logf("%s ended: %s", what, <-done)
+	}
+	if r := as(t, jane, "get", "pods"); r.Code == 0 || !strings.Contains(r.Stderr, "Unauthorized") && !strings.Contains(r.Stderr, "revoked") {
+		t.Errorf("the revoked kubeconfig: %v", r)
+	}
+	if r := as(t, kept, "get", "pods"); r.Code != 0 {
+		t.Errorf("another: %v", r)
+	}
+
+	before := webPods(t, "issuer")
+	machine.Sublet(t, "kubeconfig", "rotate-ca", "issuer")
+	fresh := kubeconfigFile(t, "issuer")
+	for name, file := range map[string]string{"old": kept, "new": fresh} {
+		machine.Eventually(t, "the "+name+" kubeconfig works", func() error {
+			if r := as(t, file, "get", "pods"); r.Code != 0 {
+				return fmt.Errorf("%v", r)
+			}
+			return nil
+		})
+	}
+	if r := machine.Try(t, "kubeconfig", "rotate-ca", "issuer", "--finish"); r.Code != 5 || !strings.Contains(r.Stderr, "kubeconfigs of the old CA") {
+		t.Errorf("finish while somebody uses the old CA: %v", r)
+	}
+	machine.Sublet(t, "kubeconfig", "rotate-ca", "issuer", "--finish", "--force")
+	machine.Eventually(t, "the new kubeconfig works", func() error {
+		if r := as(t, fresh, "get", "pods"); r.Code != 0 {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	if r := as(t, kept, "get", "pods"); r.Code == 0 {
+		t.Errorf("a kubeconfig of the old CA works: %v", r)
+	}
+	if after := webPods(t, "issuer"); after != before {
+		t.Errorf("pods were touched:\n%s\n%s", before, after)
+	}
+	// Pods reach their API by the new CA: the program in them asks for its version.
+	if r := app(t, "issuer", "uname"); r.Code != 0 {
+		t.Errorf("exec after the rotation: %v", r)
+	}
+}
+
+// kubeconfigFile writes a kubeconfig of a tenant.
+func kubeconfigFile(t *testing.T, tenant string, flags ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(path, []byte(machine.Sublet(t, append([]string{"kubeconfig", tenant}, flags...)...)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// as runs kubectl with a kubeconfig.
+func as(t *testing.T, kubeconfig string, args ...string) machine.Result {
+	t.Helper()
+	return machine.Try(t, append([]string{"connect", "issuer", "--", "kubectl", "--kubeconfig", kubeconfig}, args...)...)
+}
+
+// background runs kubectl with a kubeconfig, and returns once it wrote something.
+// The channel gets how it ended.
+func background(t *testing.T, kubeconfig string, args ...string) chan string {
+	t.Helper()
+	cmd := machine.Command(append([]string{"connect", "issuer", "--", "kubectl", "--kubeconfig", kubeconfig}, args...)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+		t.Fatalf("kubectl %q wrote nothing: %v", args, err)
+	}
+	done := make(chan string, 1)
+	go func() {
+		_, _ = io.Copy(io.Discard, out) // until it ends
+		done <- fmt.Sprint(cmd.Wait())
+	}()
+	return done
+}
