@@ -16,12 +16,12 @@ type Mark struct {
 // Seen is what a syncer has seen of the objects that syncers made in the host
 // namespace.
 type Seen struct {
-	Pods, Services, EndpointSlices, ConfigMaps, Secrets Mark
+	Pods, Services, EndpointSlices, ConfigMaps, Secrets, NetworkPolicies Mark
 }
 
 // marks are where the engine notes what Seen says.
 type marks struct {
-	pods, services, endpointSlices, configMaps, secrets engine.Mark
+	pods, services, endpointSlices, configMaps, secrets, networkPolicies engine.Mark
 }
 
 func (m *marks) seen() Seen {
@@ -29,7 +29,10 @@ func (m *marks) seen() Seen {
 		version, count := m.Get()
 		return Mark{version, count}
 	}
-	return Seen{Pods: get(&m.pods), Services: get(&m.services), EndpointSlices: get(&m.endpointSlices), ConfigMaps: get(&m.configMaps), Secrets: get(&m.secrets)}
+	return Seen{
+		Pods: get(&m.pods), Services: get(&m.services), EndpointSlices: get(&m.endpointSlices),
+		ConfigMaps: get(&m.configMaps), Secrets: get(&m.secrets), NetworkPolicies: get(&m.networkPolicies),
+	}
 }
 
 // Rest says whether the syncer has nothing to do now, and when it will have by itself

@@ -32,7 +32,7 @@ func (s *Syncer) watch() error {
 		s.engine.Watch(c.host.secrets, &s.seen.secrets, keysOf(ofHost[*corev1.Secret](s, kindSecret))),
 		s.engine.Watch(c.host.services, &s.seen.services, keysOf(ofHost[*corev1.Service](s, kindService))),
 		s.engine.Watch(c.host.endpointSlices, &s.seen.endpointSlices, keysOf(ofHost[*discoveryv1.EndpointSlice](s, kindEndpointSlice))),
-		s.engine.Watch(c.host.networkPolicies, nil, keysOf(ofHost[*networkingv1.NetworkPolicy](s, kindNetworkPolicy))),
+		s.engine.Watch(c.host.networkPolicies, &s.seen.networkPolicies, keysOf(ofHost[*networkingv1.NetworkPolicy](s, kindNetworkPolicy))),
 		s.engine.Watch(c.hostNodes, nil, keysOf(s.ofHostNode)),
 		s.engine.Watch(c.events, nil, keysOf(s.ofHostEvent)),
 	)

@@ -8,10 +8,11 @@ import (
 type Phase string
 
 // The phases. A tenant is Failed only when waiting will not help: its condition
-// Ready says what to do.
+// Ready says what to do. One that is Asleep answers whoever connects, after a moment.
 const (
 	PhaseCreating Phase = "Creating"
 	PhaseReady    Phase = "Ready"
+	PhaseAsleep   Phase = "Asleep"
 	PhaseFailed   Phase = "Failed"
 	PhaseDeleting Phase = "Deleting"
 )

@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime/debug"
 	"time"
+	_ "time/tzdata" // for the time zones of CronJobs
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -131,10 +132,23 @@ func (a *app) cell(ctx context.Context, name, kmsSocket string) error {
 
 // newSyncer makes a tenant's syncer: it reads the host as the cell, and writes as
 // the tenant.
-func newSyncer(host *rest.Config, t tenant.Tenant, api *rest.Config, log *slog.Logger) (*syncer.Syncer, error) {
+func newSyncer(host *rest.Config, t tenant.Tenant, api *rest.Config, log *slog.Logger) (companion, error) {
 	write := rest.CopyConfig(host)
 	write.Impersonate = rest.ImpersonationConfig{UserName: t.ID.WriteUser()}
-	return syncer.New(syncer.Config{Tenant: t, TenantAPI: api, HostRead: rest.CopyConfig(host), HostWrite: write, Logger: log})
+	s, err := syncer.New(syncer.Config{Tenant: t, TenantAPI: api, HostRead: rest.CopyConfig(host), HostWrite: write, Logger: log})
+	return companion{s}, err
+}
+
+// companion is a syncer as a cell knows it.
+type companion struct{ *syncer.Syncer }
+
+// Rest implements cell.Companion.
+func (c companion) Rest() (cell.Rest, bool) {
+	due, seen, ok := c.Syncer.Rest()
+	return cell.Rest{Due: due, Seen: cell.Seen{
+		Pods: cell.Mark(seen.Pods), Services: cell.Mark(seen.Services), EndpointSlices: cell.Mark(seen.EndpointSlices),
+		ConfigMaps: cell.Mark(seen.ConfigMaps), Secrets: cell.Mark(seen.Secrets), NetworkPolicies: cell.Mark(seen.NetworkPolicies),
+	}}, ok
 }
 
 // validatePod is the admission of a tenant's pods beside upstream's.

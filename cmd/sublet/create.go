@@ -150,7 +150,7 @@ func (a *app) waitReady(ctx context.Context, api client.Client, vc *v1alpha1.Vir
 		switch {
 		case now.UID != uid || now.DeletionTimestamp != nil:
 			return false, &exitError{exitConflict, fmt.Errorf("tenant %q was deleted by somebody else", name)}
-		case now.Status.Phase == v1alpha1.PhaseReady:
+		case now.Status.Phase == v1alpha1.PhaseReady || now.Status.Phase == v1alpha1.PhaseAsleep:
 			vc = now
 			return true, nil
 		case now.Status.Phase == v1alpha1.PhaseFailed && ready != nil:

@@ -91,7 +91,7 @@ A user other than the administrator may do what the roles inside the tenant say.
 
 // warnUnready says why a tenant's API may not answer.
 func (a *app) warnUnready(vc *v1alpha1.VirtualCluster) {
-	if vc.Status.Phase == v1alpha1.PhaseReady {
+	if vc.Status.Phase == v1alpha1.PhaseReady || vc.Status.Phase == v1alpha1.PhaseAsleep {
 		return
 	}
 	why := ""

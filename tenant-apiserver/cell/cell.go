@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
 
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/keyring"
@@ -31,6 +33,9 @@ type Companion interface {
 	// Kubelet answers the tenant API's requests to kubelets (logs, exec, attach,
 	// port-forward).
 	Kubelet() http.Handler
+	// Rest says whether there is nothing to do now, so that it can be ended and
+	// another one made later.
+	Rest() (r Rest, ok bool)
 }
 
 // Config says where a cell keeps what and what its tenants get.
@@ -55,6 +60,7 @@ type Config struct {
 	// CheckEvery is how long the cell rests between two looks through the open
 	// stores for damage. 0: six hours.
 	CheckEvery time.Duration
+	Clock      clock.WithTicker // nil: the real one
 	Logger     *slog.Logger
 }
 
@@ -72,6 +78,8 @@ type Cell struct {
 	ctx      context.Context // ends every tenant
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // the tenants' goroutines
+	starting chan struct{}  // holds a value for each control plane that is being started
+	shrunk   chan struct{}  // gets a value when a tenant has begun to sleep
 
 	mu       sync.Mutex
 	closed   bool
@@ -85,8 +93,13 @@ func New(c Config) (*Cell, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Cell{
+		// Starting is mostly computing: more at a time makes none faster.
+		starting: make(chan struct{}, 2*runtime.GOMAXPROCS(0)), shrunk: make(chan struct{}, 1),
 		config: c, instance: rand.Text(), ctx: ctx, cancel: cancel,
 		hosted: map[tenant.ID]*hosted{}, revision: 1, changed: make(chan struct{}),
 	}, nil
@@ -97,13 +110,53 @@ func New(c Config) (*Cell, error) {
 func (c *Cell) Run(ctx context.Context) error {
 	c.wg.Go(c.warm)
 	c.wg.Go(c.patrol)
-	<-ctx.Done()
+	c.tidy(ctx)
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
 	c.cancel()
 	c.wg.Wait()
 	return nil
+}
+
+// tidy gives the memory of tenants that sleep back to the system, until ctx ends.
+func (c *Cell) tidy(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.shrunk:
+		}
+		// Several often fall asleep one after the other, and collecting garbage
+		// costs the others something.
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.config.Clock.After(tidyAfter):
+			debug.FreeOSMemory()
+		}
+	}
+}
+
+// tidyAfter is how soon after a tenant fell asleep its memory is given back.
+const tidyAfter = 5 * time.Second
+
+// freed notes that a tenant's memory is not used any more.
+func (c *Cell) freed() {
+	select {
+	case c.shrunk <- struct{}{}:
+	default:
+	}
+}
+
+// enter waits for its turn to start a control plane.
+func (c *Cell) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case c.starting <- struct{}{}:
+		return func() { <-c.starting }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for other tenants' starts: %w", context.Cause(ctx))
+	}
 }
 
 // warm makes what the first tenant would otherwise wait for.
@@ -155,6 +208,9 @@ func (c *Cell) place(t Tenant) (h, old *hosted, err error) {
 			return nil, h, nil
 		}
 		h.update(t)
+		if t.Terms.IdleAfter <= 0 && h.status.Phase == Asleep {
+			h.rouse("its plan keeps it awake")
+		}
 		return h, nil, nil
 	}
 	h = c.newHosted(t)
@@ -203,6 +259,67 @@ func (c *Cell) Get(id tenant.ID) (s Status, ok bool) {
 		return Status{}, false
 	}
 	return h.status, true
+}
+
+// Wake starts the tenant's control plane if it sleeps, and waits until it runs or has
+// failed. why is for the log. It is idempotent.
+func (c *Cell) Wake(ctx context.Context, id tenant.ID, why string) (Status, error) {
+	h, err := c.find(id)
+	if err != nil {
+		return Status{}, err
+	}
+	if s, ok := c.Get(id); ok && s.Phase == Asleep {
+		h.rouse(why)
+	}
+	for {
+		c.mu.Lock()
+		s, changed := h.status, c.changed
+		c.mu.Unlock()
+		if s.Phase != Asleep {
+			return c.settled(ctx, h)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return s, context.Cause(ctx)
+		}
+	}
+}
+
+// Sleep stops the tenant's control plane once nothing is going on, however short it
+// has been idle, and waits for that. What still goes on after patience is in the
+// error. It is idempotent.
+func (c *Cell) Sleep(ctx context.Context, id tenant.ID, patience time.Duration) error {
+	h, err := c.find(id)
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	a := ask{asking, make(chan error, 1)}
+	select {
+	case h.asked <- a:
+	case <-h.done:
+		return ErrNotHosted
+	case <-asking.Done():
+		return busy("it is starting, or has failed")
+	}
+	if err := <-a.answer; err != nil {
+		return err
+	}
+	for {
+		c.mu.Lock()
+		phase, changed := h.status.Phase, c.changed
+		c.mu.Unlock()
+		if phase != Ready && phase != Degraded {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // Snapshot returns the cell's state as soon as its revision is above after, or

@@ -26,6 +26,7 @@ type idle struct{ http.Handler }
 
 func (idle) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (i idle) Kubelet() http.Handler       { return i.Handler }
+func (idle) Rest() (cell.Rest, bool)       { return cell.Rest{}, true }
 
 type companionFunc = func(tenant.Tenant, *rest.Config) (cell.Companion, error)
 
@@ -42,23 +43,42 @@ func start(t *testing.T, companion companionFunc) (c *cell.Cell, client *cell.Cl
 // startWith is start with a changed configuration.
 func startWith(t *testing.T, companion companionFunc, change func(*cell.Config)) (c *cell.Cell, client *cell.Client, dir string) {
 	t.Helper()
+	dir = scratch(t)
+	c, client = startIn(t, dir, companion, change)
+	return c, client, dir
+}
+
+// scratch is a directory with a short path: it holds unix sockets.
+func scratch(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "cell")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func socket(dir string, id tenant.ID) string { return filepath.Join(dir, id.Short()+".sock") }
+
+// startIn runs a cell on a directory, which another may have used before.
+func startIn(t *testing.T, dir string, companion companionFunc, change func(*cell.Config)) (c *cell.Cell, client *cell.Client) {
+	t.Helper()
 	config := cell.Config{
 		Name: "test", Dir: func(id tenant.ID) string { return filepath.Join(dir, string(id)) }, GoldenDir: filepath.Join(dir, "golden"),
-		Socket:      func(id tenant.ID) string { return filepath.Join(dir, id.Short()+".sock") },
+		Socket:      func(id tenant.ID) string { return socket(dir, id) },
 		Companion:   companion,
 		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },
 		Logger:      slog.New(slog.DiscardHandler),
 	}
 	change(&config)
-	c, err = cell.New(config)
+	c, err := cell.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("unix", filepath.Join(dir, "api.sock"))
+	path := filepath.Join(dir, "api.sock")
+	_ = os.Remove(path) // of an earlier cell
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,9 +97,8 @@ func startWith(t *testing.T, companion companionFunc, change func(*cell.Config))
 			t.Error(err)
 		}
 		api.Close()
-		_ = os.RemoveAll(dir)
 	})
-	return c, client, dir
+	return c, client
 }
 
 func tenantOf(id, name string) cell.Tenant {

@@ -18,10 +18,30 @@
 // it is stopped and started again, which opens the store anew and finds out what
 // is on disk. A companion that ends is started again while the API goes on.
 //
+// # Sleep
+//
+// A tenant to whom nobody has been connected for the time in its plan, and in which
+// nothing is going on, is put to sleep: control plane and companion end, the store is
+// closed, and only its socket and a small record are left. What makes it wake:
+//
+//	a connection        the socket accepts all the time; connections wait, and are
+//	                    served once the control plane runs
+//	a change of a host  the manager compares what is there with what the companion
+//	object              had seen ([Status.Seen]) and calls [Cell.Wake]
+//	time                the next moment at which a controller (package idle) or the
+//	                    companion would have acted by itself ([Status.Due])
+//
+// Whether something is going on is asked in this order: connections, the companion,
+// the tenant's objects; and then once more whether anything was written meanwhile.
+// What is not known keeps a tenant awake. The record is on disk, so that tenants go
+// on sleeping when their cell is started again; it does not hold any more when the
+// tenant or its store is another.
+//
 // A cell warms up as it starts, so that its first tenant need not wait for what
 // all tenants share. A tenant that comes before waits only for what it needs.
 //
 // Goroutines: each tenant has one that owns it (start, watch, stop, try again)
-// and waits for the two below it: the TLS listener's and the companion's. One
-// more warms up and ends. [Cell.Run] waits for all of them.
+// and waits for those below it: one accepts connections; while the control plane
+// runs there are the TLS listener's, the companion's, and one that looks whether the
+// tenant may sleep. One more warms up and ends. [Cell.Run] waits for all of them.
 package cell

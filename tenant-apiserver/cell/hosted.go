@@ -50,6 +50,12 @@ type hosted struct {
 	terms  atomic.Pointer[plan.Terms]    // what the tenant may have now; tenant.Terms is what it began with
 	status Status                        // guarded by cell.mu
 
+	// The tenant's own goroutine makes gate when the tenant runs or sleeps.
+	gate    *gate
+	current atomic.Pointer[Companion] // the companion that runs; nil: none
+	wake    chan string               // why the tenant is to wake; only the first of several counts
+	asked   chan ask                  // somebody wants the tenant to sleep
+
 	changing sync.Mutex          // one change of what the control plane is told at a time
 	revoked  map[string]struct{} // serial numbers; guarded by changing
 
@@ -62,6 +68,7 @@ func (c *Cell) newHosted(t Tenant) *hosted {
 	ctx, cancel := context.WithCancel(c.ctx)
 	h := &hosted{
 		cell: c, tenant: t, ctx: ctx, cancel: cancel, done: make(chan struct{}), tasks: make(chan *task),
+		wake: make(chan string, 1), asked: make(chan ask),
 		log:     c.config.Logger.With("tenant", t.Name, "tenantID", t.ID),
 		status:  Status{ID: t.ID, Name: t.Name, Phase: Starting, Since: time.Now()},
 		revoked: map[string]struct{}{},
@@ -91,16 +98,21 @@ func (h *hosted) set(p Phase, reason, message string) {
 	if s.Phase == p && s.Reason == reason && s.Message == message {
 		return
 	}
-	s.Phase, s.Reason, s.Message, s.Since = p, reason, message, time.Now()
+	s.Phase, s.Reason, s.Message, s.Since = p, reason, message, h.now()
+	s.Due, s.Seen = time.Time{}, Seen{}
 	h.cell.touch()
 }
 
-// run keeps the tenant's control plane running until the tenant is stopped.
+func (h *hosted) now() time.Time { return h.cell.config.Clock.Now() }
+
+// run keeps the tenant's control plane running, or asleep, until the tenant is
+// stopped.
 func (h *hosted) run() {
+	defer h.shut()
 	retry := firstRetry
 	for {
 		began := time.Now()
-		err := h.once()
+		err := h.turn()
 		if h.perform() {
 			retry = firstRetry
 			continue
@@ -109,6 +121,11 @@ func (h *hosted) run() {
 			h.set(Stopped, "", "")
 			return
 		}
+		if err == nil { // it slept, or it slept enough
+			retry = firstRetry
+			continue
+		}
+		h.shut()
 		if time.Since(began) > lastRetry {
 			retry = firstRetry
 		}
@@ -126,6 +143,46 @@ func (h *hosted) run() {
 		case <-time.After(retry):
 		}
 		retry = min(2*retry, lastRetry)
+	}
+}
+
+// turn sleeps when there is a record that says so, and otherwise runs until the tenant
+// may sleep. It returns nil after either, and when the tenant was stopped.
+func (h *hosted) turn() error {
+	dir := h.cell.config.Dir(h.tenant.ID)
+	r, err := recorded(dir, h.tenant)
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		if err := forgetRecord(dir); err != nil { // one that does not hold any more
+			return err
+		}
+		if r, err = h.once(); r == nil || err != nil {
+			return err
+		}
+		if err := r.save(dir); err != nil {
+			h.log.Warn("the tenant sleeps, but will not when its cell starts again", "error", err)
+		}
+	} else if err := h.openGate(); err != nil {
+		return err
+	}
+	return h.sleep(r)
+}
+
+// openGate makes the tenant's socket, unless it is there.
+func (h *hosted) openGate() (err error) {
+	if h.gate == nil {
+		h.gate, err = openGate(h.cell.config.Socket(h.tenant.ID), h.now)
+	}
+	return err
+}
+
+// shut closes the tenant's socket: nobody is to wait for a tenant that does not come.
+func (h *hosted) shut() {
+	if h.gate != nil {
+		h.gate.close()
+		h.gate = nil
 	}
 }
 
@@ -157,12 +214,13 @@ func reasonOf(err error) string {
 }
 
 // once starts the control plane and its companion, and returns when they have
-// ended: with an error unless the tenant was stopped.
-func (h *hosted) once() (err error) {
+// ended: with a record when the tenant may sleep, with an error unless it was stopped.
+func (h *hosted) once() (r *record, err error) {
 	var kubelet lateHandler
+	h.awake()
 	api, err := h.start(&kubelet)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), stopTimeout)
@@ -174,32 +232,44 @@ func (h *hosted) once() (err error) {
 	h.begin(api)
 	defer h.api.Store(nil)
 	if err := markStarted(h.cell.config.Dir(h.tenant.ID)); err != nil {
-		return err
+		return nil, err
 	}
-	listener, err := listen(h.cell.config.Socket(h.tenant.ID))
-	if err != nil {
-		return err
+	if err := h.openGate(); err != nil {
+		return nil, err
 	}
+	h.gate.resume()
 	ctx, cancel := context.WithCancel(h.ctx)
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer cancel()
-	served := make(chan error, 1)
-	group.Go(func() { served <- api.Serve(ctx, listener) })
+	served, rested := make(chan error, 1), make(chan *record, 1)
+	group.Go(func() { served <- api.Serve(ctx, h.gate.session()) })
 	group.Go(func() { h.accompany(ctx, api, &kubelet) })
+	group.Go(func() { rested <- h.rest(ctx, api) })
 	select {
 	case <-h.ctx.Done():
-		return nil
+		return nil, nil
 	case h.task = <-h.tasks:
-		return nil
+		return nil, nil
 	case <-api.Done():
-		return errEnded
+		return nil, errEnded
+	case r := <-rested:
+		return r, nil
 	case err := <-served:
 		if err == nil { // it is ending; Stop tells why
-			return errEnded
+			return nil, errEnded
 		}
-		return fmt.Errorf("%w: %w", errEnded, err)
+		return nil, fmt.Errorf("%w: %w", errEnded, err)
 	}
+}
+
+// awake notes that the tenant is to run: whoever wanted to wake it has his will.
+func (h *hosted) awake() {
+	select {
+	case <-h.wake:
+	default:
+	}
+	h.set(Starting, "", "")
 }
 
 // start starts the control plane from the tenant's directory.
@@ -230,6 +300,11 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 	}
 	ctx, cancel := context.WithTimeout(h.ctx, startTimeout)
 	defer cancel()
+	leave, err := h.cell.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	return server.Start(ctx, server.Config{
 		Name:         t.Name,
 		ID:           string(t.ID),
@@ -277,6 +352,8 @@ func (h *hosted) companion(ctx context.Context, api *server.Server, kubelet *lat
 		return fmt.Errorf("make it: %w", err)
 	}
 	kubelet.set(c.Kubelet())
+	h.current.Store(&c)
+	defer h.current.Store(nil)
 	h.set(Ready, "", "")
 	if err := c.Run(ctx); err != nil {
 		return err

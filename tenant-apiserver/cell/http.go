@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -27,6 +28,8 @@ const longPoll = 30 * time.Second
 //	POST   /tenants/{id}/key    KeyStatus           [Cell.RotateKey]
 //	POST   /tenants/{id}/revoked  204 or 404        [Cell.Revoke]
 //	GET    /tenants?after=N     Snapshot            [Cell.Snapshot]
+//	POST   /tenants/{id}/wake?why=TEXT       Status                 [Cell.Wake]
+//	POST   /tenants/{id}/sleep?patience=TIME 204, or 409 and why not [Cell.Sleep]
 //	GET    /healthz             ok
 func (c *Cell) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -38,6 +41,8 @@ func (c *Cell) Handler() http.Handler {
 	mux.HandleFunc("GET /tenants", c.serveSnapshot)
 	mux.HandleFunc("POST /tenants/{id}/revoked", c.serveRevoke)
 	c.addStoreRoutes(mux)
+	mux.HandleFunc("POST /tenants/{id}/wake", c.serveWake)
+	mux.HandleFunc("POST /tenants/{id}/sleep", c.serveSleep)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	return mux
 }
@@ -75,6 +80,28 @@ func (c *Cell) serveGet(w http.ResponseWriter, r *http.Request) {
 func (c *Cell) serveDelete(w http.ResponseWriter, r *http.Request) {
 	if err := c.Delete(r.Context(), tenant.ID(r.PathValue("id"))); err != nil {
 		http.Error(w, err.Error(), http.StatusGatewayTimeout)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (c *Cell) serveWake(w http.ResponseWriter, r *http.Request) {
+	s, err := c.Wake(r.Context(), tenant.ID(r.PathValue("id")), r.FormValue("why"))
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	reply(w, s)
+}
+
+func (c *Cell) serveSleep(w http.ResponseWriter, r *http.Request) {
+	patience, err := time.ParseDuration(r.FormValue("patience"))
+	if err != nil {
+		http.Error(w, "patience must be a duration", http.StatusBadRequest)
+		return
+	}
+	if err := c.Sleep(r.Context(), tenant.ID(r.PathValue("id")), patience); err != nil {
+		refuse(w, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -133,6 +160,48 @@ func (c *Client) Delete(ctx context.Context, id tenant.ID) error {
 	return c.do(ctx, http.MethodDelete, "/tenants/"+string(id), nil, nil)
 }
 
+// Wake asks for the tenant to be woken: see [Cell.Wake].
+func (c *Client) Wake(ctx context.Context, id tenant.ID, why string) (Status, error) {
+	var s Status
+	err := c.do(ctx, http.MethodPost, "/tenants/"+string(id)+"/wake?why="+url.QueryEscape(why), nil, &s)
+	return s, told(err)
+}
+
+// Sleep asks for the tenant to be put to sleep: see [Cell.Sleep]. A [Refusal] says
+// why it cannot sleep now.
+func (c *Client) Sleep(ctx context.Context, id tenant.ID, patience time.Duration) error {
+	return told(c.do(ctx, http.MethodPost, "/tenants/"+string(id)+"/sleep?patience="+patience.String(), nil, nil))
+}
+
+// answerError is an answer of the cell that is not what was asked for.
+type answerError struct {
+	code         int
+	status, text string
+}
+
+// Error has the answer's code and text.
+func (e *answerError) Error() string { return fmt.Sprintf("ask the cell: %s: %s", e.status, e.text) }
+
+// told makes of an answer what the cell meant by it.
+func told(err error) error {
+	var answer *answerError
+	switch {
+	case !errors.As(err, &answer):
+		return err
+	case answer.code == http.StatusConflict:
+		return Refusal(answer.text)
+	case answer.code == http.StatusNotFound:
+		return fmt.Errorf("ask the cell: %w", ErrNotHosted)
+	}
+	return err
+}
+
+// Refusal is a cell's answer that something cannot be done now.
+type Refusal string
+
+// Error is the cell's reason.
+func (r Refusal) Error() string { return string(r) }
+
 // Snapshot asks for the cell's state, if its revision is not above after as soon
 // as it changes or after half a minute: see [Cell.Snapshot].
 func (c *Client) Snapshot(ctx context.Context, after uint64) (Snapshot, error) {
@@ -153,7 +222,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, into 
 	defer resp.Body.Close()
 	if resp.StatusCode >= 300 {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // a text cut short is still a text
-		return fmt.Errorf("ask the cell: %s: %s", resp.Status, bytes.TrimSpace(text))
+		return &answerError{resp.StatusCode, resp.Status, string(bytes.TrimSpace(text))}
 	}
 	if into == nil {
 		return nil

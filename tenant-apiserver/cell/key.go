@@ -25,8 +25,13 @@ func (c Config) keyFile(id tenant.ID) string {
 	return c.KeyFile(id)
 }
 
-// running returns a tenant's control plane.
-func (c *Cell) running(id tenant.ID) (*server.Server, error) {
+// running returns a tenant's control plane. One that sleeps is woken.
+func (c *Cell) running(ctx context.Context, id tenant.ID) (*server.Server, error) {
+	if s, ok := c.Get(id); ok && s.Phase == Asleep {
+		if _, err := c.Wake(ctx, id, "its encryption key is asked for"); err != nil {
+			return nil, err
+		}
+	}
 	c.mu.Lock()
 	h := c.hosted[id]
 	c.mu.Unlock()
@@ -41,7 +46,7 @@ func (c *Cell) running(id tenant.ID) (*server.Server, error) {
 // RotateKey makes a new encryption key for a tenant's store, under which everything
 // is rewritten while the tenant goes on: see [server.Server.RotateKey].
 func (c *Cell) RotateKey(ctx context.Context, id tenant.ID) (KeyStatus, error) {
-	api, err := c.running(id)
+	api, err := c.running(ctx, id)
 	if err != nil {
 		return KeyStatus{}, err
 	}
@@ -49,8 +54,8 @@ func (c *Cell) RotateKey(ctx context.Context, id tenant.ID) (KeyStatus, error) {
 }
 
 // KeyStatus says with which keys a tenant's store is encrypted.
-func (c *Cell) KeyStatus(id tenant.ID) (KeyStatus, error) {
-	api, err := c.running(id)
+func (c *Cell) KeyStatus(ctx context.Context, id tenant.ID) (KeyStatus, error) {
+	api, err := c.running(ctx, id)
 	if err != nil {
 		return KeyStatus{}, err
 	}
@@ -58,7 +63,7 @@ func (c *Cell) KeyStatus(id tenant.ID) (KeyStatus, error) {
 }
 
 func (c *Cell) serveKey(w http.ResponseWriter, r *http.Request) {
-	s, err := c.KeyStatus(tenant.ID(r.PathValue("id")))
+	s, err := c.KeyStatus(r.Context(), tenant.ID(r.PathValue("id")))
 	ReplyKey(w, s, err)
 }
 

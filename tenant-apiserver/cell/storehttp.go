@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/migrate"
 	"sublet.dev/tenant-apiserver/store"
 	"sublet.dev/tenant-apiserver/store/backup"
 	"sublet.dev/tenant-apiserver/storetool"
@@ -25,6 +26,7 @@ const errorTrailer = "Sublet-Error"
 //	POST /tenants/{id}/store/shrink    store.Shrunk     [Cell.ShrinkStore]
 //	GET  /tenants/{id}/store/keys      storetool.Key, one a line; prefix=P, values=true
 //	GET  /tenants/{id}/store/backup    a backup
+//	POST /tenants/{id}/store/migrate   EtcdStore -> Moved            [Cell.MigrateStore]
 //	PUT  /tenants/{id}/store           a backup -> backup.Result     [Cell.RestoreStore]
 func (c *Cell) addStoreRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /tenants/{id}/store", c.serveStoreStat)
@@ -32,6 +34,7 @@ func (c *Cell) addStoreRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /tenants/{id}/store/shrink", c.serveShrink)
 	mux.HandleFunc("GET /tenants/{id}/store/keys", c.serveStoreKeys)
 	mux.HandleFunc("GET /tenants/{id}/store/backup", c.serveBackup)
+	mux.HandleFunc("POST /tenants/{id}/store/migrate", c.serveMigrate)
 	mux.HandleFunc("PUT /tenants/{id}/store", c.serveRestore)
 }
 
@@ -120,6 +123,20 @@ func (c *Cell) serveRestore(w http.ResponseWriter, r *http.Request) {
 	reply(w, res)
 }
 
+func (c *Cell) serveMigrate(w http.ResponseWriter, r *http.Request) {
+	var to EtcdStore
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&to); err != nil {
+		http.Error(w, "decode the etcd: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	m, err := c.MigrateStore(r.Context(), tenant.ID(r.PathValue("id")), to)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	reply(w, m)
+}
+
 // countingWriter notes whether anything was written.
 type countingWriter struct {
 	w io.Writer
@@ -139,6 +156,7 @@ var refusals = []struct {
 }{
 	{ErrNotHosted, http.StatusNotFound}, {os.ErrNotExist, http.StatusNotFound}, {errStoreMissing, http.StatusNotFound},
 	{backup.ErrOtherTenant, http.StatusConflict}, {store.ErrInUse, http.StatusConflict}, {ErrNoFile, http.StatusConflict},
+	{migrate.ErrNotEmpty, http.StatusConflict},
 	{backup.ErrDamaged, http.StatusUnprocessableEntity}, {backup.ErrNotBackup, http.StatusUnprocessableEntity},
 	{backup.ErrNewerFormat, http.StatusUnprocessableEntity},
 	{backup.ErrTryAgain, http.StatusServiceUnavailable}, {ErrStopping, http.StatusServiceUnavailable},
@@ -147,6 +165,10 @@ var refusals = []struct {
 
 func refuse(w http.ResponseWriter, err error) {
 	code := http.StatusInternalServerError
+	var why busy
+	if errors.As(err, &why) {
+		code = http.StatusConflict
+	}
 	for _, r := range refusals {
 		if errors.Is(err, r.cause) {
 			code = r.code

@@ -61,11 +61,13 @@ func (t Tenant) validate() error {
 // Phase is the state of a hosted tenant in one word.
 type Phase string
 
-// The phases. Degraded means that the API answers but the companion does not run.
+// The phases. Degraded means that the API answers but the companion does not run,
+// Asleep that the API answers once somebody connects.
 const (
 	Starting Phase = "Starting"
 	Ready    Phase = "Ready"
 	Degraded Phase = "Degraded"
+	Asleep   Phase = "Asleep"
 	Failed   Phase = "Failed"
 	Stopped  Phase = "Stopped"
 )
@@ -98,6 +100,36 @@ type Status struct {
 	Reason  string    `json:"reason,omitempty"`  // of Failed and Degraded
 	Message string    `json:"message,omitempty"` // what happened and what to do
 	Since   time.Time `json:"since"`
+	// Of Asleep: when the tenant wakes by itself (zero: never), and what its
+	// companion had seen of the host. When the host has changed since, somebody has
+	// to wake it.
+	Due  time.Time `json:"due,omitzero"`
+	Seen Seen      `json:"seen,omitzero"`
+}
+
+// Rest is what a companion says that has nothing to do.
+type Rest struct {
+	// Due is when it will have something to do by itself; the zero time: never.
+	Due time.Time
+	// Seen is what it has seen of the host, and carried out.
+	Seen Seen
+}
+
+// Seen is how far the objects in a tenant's host namespace have been seen that
+// companions made there.
+type Seen struct {
+	Pods            Mark `json:"pods,omitzero"`
+	Services        Mark `json:"services,omitzero"`
+	EndpointSlices  Mark `json:"endpointSlices,omitzero"`
+	ConfigMaps      Mark `json:"configMaps,omitzero"`
+	Secrets         Mark `json:"secrets,omitzero"`
+	NetworkPolicies Mark `json:"networkPolicies,omitzero"`
+}
+
+// Mark is how far the objects of one kind have been seen.
+type Mark struct {
+	Version string `json:"version,omitempty"` // the newest resource version; "": none
+	Count   int    `json:"count,omitempty"`   // how many objects there were
 }
 
 // Settled says whether waiting alone will not change the phase soon.

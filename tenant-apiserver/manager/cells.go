@@ -106,6 +106,7 @@ func (w *cellWatch) Start(ctx context.Context) error {
 			known = map[string]cell.Status{}
 			w.all(ctx)
 		}
+		w.manager.waker.set(w.name, now.Tenants)
 		known = w.changes(ctx, known, now)
 		last = now
 	}

@@ -24,10 +24,14 @@ import (
 )
 
 // idle is a companion with nothing to do: there are no nodes.
-type idle struct{ http.Handler }
+type idle struct {
+	http.Handler
+	seen func() cell.Seen
+}
 
 func (idle) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (i idle) Kubelet() http.Handler       { return i.Handler }
+func (i idle) Rest() (cell.Rest, bool)     { return cell.Rest{Seen: i.seen()}, true }
 
 // cells are real cells in this process instead of processes of their own. It is the
 // manager's Cells.
@@ -35,6 +39,21 @@ type cells struct {
 	host *host
 	mu   sync.Mutex
 	stop map[string]func() // guarded by mu: of those that run
+
+	saw  sync.Mutex
+	seen map[tenant.ID]cell.Seen // guarded by saw: what the companions say they have seen
+}
+
+func (c *cells) seenOf(id tenant.ID) cell.Seen {
+	c.saw.Lock()
+	defer c.saw.Unlock()
+	return c.seen[id]
+}
+
+func (c *cells) see(id tenant.ID, s cell.Seen) {
+	c.saw.Lock()
+	defer c.saw.Unlock()
+	c.seen[id] = s
 }
 
 // Start implements manager.Cells.
@@ -82,7 +101,9 @@ func (c *cells) run(name string) {
 	h := c.host
 	hosted, err := cell.New(cell.Config{
 		Name: name, Dir: h.tenantDir, GoldenDir: filepath.Join(h.dir, "golden"), Socket: h.socket,
-		Companion:   func(tenant.Tenant, *rest.Config) (cell.Companion, error) { return idle{http.NotFoundHandler()}, nil },
+		Companion: func(t tenant.Tenant, _ *rest.Config) (cell.Companion, error) {
+			return idle{http.NotFoundHandler(), func() cell.Seen { return c.seenOf(t.ID) }}, nil
+		},
 		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },
 		Logger:      h.log,
 	})

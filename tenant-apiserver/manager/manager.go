@@ -57,6 +57,12 @@ type Cell interface {
 	Delete(ctx context.Context, id tenant.ID) error
 	Revoke(ctx context.Context, id tenant.ID, serials []string) error
 	Snapshot(ctx context.Context, after uint64) (cell.Snapshot, error)
+	Sleeper
+}
+
+// Sleeper is what wakes tenants that sleep.
+type Sleeper interface {
+	Wake(ctx context.Context, id tenant.ID, why string) (cell.Status, error)
 }
 
 // Config says what a manager manages.
@@ -99,6 +105,8 @@ type Manager struct {
 
 	placing sync.Mutex // one tenant is given its place, or a cell taken away, at a time
 	changed chan event.TypedGenericEvent[string]
+
+	waker *waker
 
 	mu    sync.Mutex
 	cells map[string]*openCell // guarded by mu: those that run
@@ -148,6 +156,9 @@ func New(c Config) (*Manager, error) {
 		config: c, inner: inner, api: direct, events: inner.GetEventRecorder("sublet-manager"),
 		changed: make(chan event.TypedGenericEvent[string], 64), cells: map[string]*openCell{},
 	}
+	if m.waker, err = newWaker(m, c.Host); err != nil {
+		return nil, err
+	}
 	return m, m.build()
 }
 
@@ -162,6 +173,9 @@ func (m *Manager) build() error {
 		Complete(m)
 	if err != nil {
 		return fmt.Errorf("make the controller: %w", err)
+	}
+	if err := m.inner.Add(m.waker); err != nil {
+		return fmt.Errorf("watch host objects: %w", err)
 	}
 	return m.buildCredentials()
 }

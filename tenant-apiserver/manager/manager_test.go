@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -39,12 +40,13 @@ import (
 // host is a real host control plane with a front door, a cell and a manager, in
 // this process and without nodes.
 type host struct {
-	t     *testing.T
-	dir   string // short: it holds unix sockets
-	api   client.Client
-	door  netip.AddrPort
-	log   *slog.Logger
-	cells *cells
+	t      *testing.T
+	dir    string // short: it holds unix sockets
+	api    client.Client
+	door   netip.AddrPort
+	log    *slog.Logger
+	cells  *cells
+	guests []http.RoundTripper // of the tenants' clients
 }
 
 var services = netip.MustParsePrefix("10.96.0.0/12")
@@ -91,7 +93,7 @@ func startHost(t *testing.T) *host {
 		}
 	})
 	h.furnish(control.Loopback())
-	h.cells = &cells{host: h, stop: map[string]func(){}}
+	h.cells = &cells{host: h, stop: map[string]func(){}, seen: map[tenant.ID]cell.Seen{}}
 	t.Cleanup(h.cells.stopAll)
 	h.startManager(control.Loopback(), node)
 	return h
@@ -216,7 +218,12 @@ func (h *host) tenantAPI(vc *v1alpha1.VirtualCluster) kubernetes.Interface {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	api, err := kubernetes.NewForConfig(c)
+	transport, err := rest.HTTPClientFor(c)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.guests = append(h.guests, transport.Transport)
+	api, err := kubernetes.NewForConfigAndClient(c, transport)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -275,6 +282,8 @@ func TestManager(t *testing.T) {
 	t.Run("a tenant is not given another's store", func(t *testing.T) { h.swappedStores(t, a, b) })
 
 	t.Run("a third tenant has another cell, which ends with it", func(t *testing.T) { h.secondCell(t, a, b) })
+
+	t.Run("a tenant that sleeps is woken by its host objects", func(t *testing.T) { h.wokenByHost(t, a, b) })
 
 	t.Run("a restarted cell gets its tenants again, but for the damaged one", func(t *testing.T) {
 		h.cells.kill("cell-0")

@@ -29,6 +29,7 @@ const (
 // Reasons of the conditions, besides those of cell.Status.
 const (
 	reasonReady       = "Ready"
+	reasonAsleep      = "Asleep"
 	reasonFenced      = "InPlace"
 	reasonInvalid     = "InvalidName"
 	reasonFull        = "NoAddressesLeft"
@@ -124,7 +125,7 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 		return outcome{phase: v1alpha1.PhaseCreating, reason: reasonHostObjects, message: err.Error()}, err
 	}
 	o, err = m.hostAndRoute(ctx, vc, t)
-	if err == nil && o.phase == v1alpha1.PhaseReady {
+	if err == nil && answers(o.phase) {
 		m.applied(vc, p)
 	}
 	if t.Etcd.Prefix != "" && o.again == 0 {
@@ -160,6 +161,8 @@ func (m *Manager) hostAndRoute(ctx context.Context, vc *v1alpha1.VirtualCluster,
 	switch s.Phase {
 	case cell.Ready:
 		o.phase, o.reason, o.message = v1alpha1.PhaseReady, reasonReady, "The tenant's API answers."
+	case cell.Asleep:
+		o.phase, o.reason, o.message = v1alpha1.PhaseAsleep, reasonAsleep, "Nobody uses the tenant's API: it answers whoever connects, after a moment."
 	case cell.Degraded:
 		o.reason, o.message = s.Reason, s.Message
 	default: // Starting, or Stopped for a moment while the cell ends
@@ -178,7 +181,7 @@ func (m *Manager) report(ctx context.Context, before, vc *v1alpha1.VirtualCluste
 		o.message = failed.Error()
 	}
 	vc.Status.Phase = o.phase
-	m.condition(vc, v1alpha1.ConditionReady, o.phase == v1alpha1.PhaseReady, o.reason, o.message)
+	m.condition(vc, v1alpha1.ConditionReady, answers(o.phase), o.reason, o.message)
 	if o.fenced {
 		m.condition(vc, v1alpha1.ConditionFenced, true, reasonFenced, "The host namespace, its rights and its limits are in place.")
 	}
@@ -201,6 +204,9 @@ func (m *Manager) report(ctx context.Context, before, vc *v1alpha1.VirtualCluste
 	}
 	return nil
 }
+
+// answers says whether the tenant's API does, in that phase.
+func answers(p v1alpha1.Phase) bool { return p == v1alpha1.PhaseReady || p == v1alpha1.PhaseAsleep }
 
 func (m *Manager) condition(vc *v1alpha1.VirtualCluster, kind string, is bool, reason, message string) {
 	setCondition(&vc.Status.Conditions, vc.Generation, kind, is, reason, message)
