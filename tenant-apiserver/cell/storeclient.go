@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,26 +29,41 @@ func (e *RefusedError) Error() string { return e.Message }
 // StoreStat asks what a tenant's store has.
 func (c *Client) StoreStat(ctx context.Context, id tenant.ID) (storetool.Stat, error) {
 	var s storetool.Stat
-	return s, c.ask(ctx, http.MethodGet, storeURL(id, ""), nil, &s)
+	err := c.ask(ctx, http.MethodGet, storeURL(id, ""), nil, &s)
+	return s, err
 }
 
 // CheckStore asks for a whole check of a tenant's store, without pauses.
 func (c *Client) CheckStore(ctx context.Context, id tenant.ID) (store.Report, error) {
 	var r store.Report
-	return r, c.ask(ctx, http.MethodPost, storeURL(id, "/check"), nil, &r)
+	err := c.ask(ctx, http.MethodPost, storeURL(id, "/check"), nil, &r)
+	return r, err
 }
 
 // ShrinkStore asks for the file to be rewritten: see [Cell.ShrinkStore].
 func (c *Client) ShrinkStore(ctx context.Context, id tenant.ID) (store.Shrunk, error) {
 	var s store.Shrunk
-	return s, c.ask(ctx, http.MethodPost, storeURL(id, "/shrink"), nil, &s)
+	err := c.ask(ctx, http.MethodPost, storeURL(id, "/shrink"), nil, &s)
+	return s, err
 }
 
 // RestoreStore sends a backup to replace the tenant's store: see
 // [Cell.RestoreStore].
 func (c *Client) RestoreStore(ctx context.Context, id tenant.ID, from io.Reader) (backup.Result, error) {
 	var r backup.Result
-	return r, c.ask(ctx, http.MethodPut, storeURL(id, ""), from, &r)
+	err := c.ask(ctx, http.MethodPut, storeURL(id, ""), from, &r)
+	return r, err
+}
+
+// MigrateStore asks for the tenant's cluster to be moved: see [Cell.MigrateStore].
+func (c *Client) MigrateStore(ctx context.Context, id tenant.ID, to EtcdStore) (Moved, error) {
+	var m Moved
+	body, err := json.Marshal(to)
+	if err != nil {
+		return m, fmt.Errorf("encode the etcd: %w", err)
+	}
+	err = c.ask(ctx, http.MethodPost, storeURL(id, "/migrate"), bytes.NewReader(body), &m)
+	return m, err
 }
 
 // DumpStore calls f for the keys of a tenant's store: see storetool.Dump.

@@ -196,8 +196,14 @@ func TestThereAndBack(t *testing.T) {
 			if err != nil || restored.Keys != int64(len(want)) || restored.Revision <= back.Header().Revision {
 				t.Errorf("%+v, %v", restored, err)
 			}
+			if left, err := Left(t.Context(), to, "acme"); left || err != nil {
+				t.Errorf("it was left already: %v, %v", left, err)
+			}
 			if err := Leave(t.Context(), to, "acme"); err != nil {
 				t.Fatal(err)
+			}
+			if left, err := Left(t.Context(), to, "acme"); !left || err != nil {
+				t.Errorf("it was not left: %v, %v", left, err)
 			}
 			if _, err := NewSource(t.Context(), to, "acme"); !errors.Is(err, store.ErrForeign) {
 				t.Errorf("after it was left: %v", err)

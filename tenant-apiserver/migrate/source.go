@@ -123,3 +123,13 @@ func Leave(ctx context.Context, s Side, id string) error {
 	}
 	return nil
 }
+
+// Left says whether tenant id was moved away from a part of an etcd.
+func Left(ctx context.Context, s Side, id string) (bool, error) {
+	owner, _, err := get(ctx, s.KV, idKey)
+	if err != nil || owner != "" {
+		return false, err
+	}
+	moved, _, err := get(ctx, s.KV, movingKey)
+	return moved == id, err
+}
