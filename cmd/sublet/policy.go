@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -37,8 +38,9 @@ func newPolicy(a *app) *cobra.Command {
 		Use:   "render NAME --target nftables|calico",
 		Short: "Render a tenant's fence for what enforces it",
 		Long: `Render a tenant's network fence: for nftables, what the agents of this host load (without
-the pods' interfaces, which only their nodes know); for calico, the objects that say the
-same on a cluster with Calico, ready for kubectl apply.`,
+the pods' interfaces, which only their nodes know, and so without the tenant's own
+network policies); for calico, the objects that say the same on a cluster with Calico,
+the tenant's own policies among them, ready for kubectl apply.`,
 		Args: oneName, ValidArgsFunction: a.completeName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains(targets, target) {
@@ -78,7 +80,11 @@ func (a *app) renderPolicy(ctx context.Context, name, target string) error {
 		_, err = fmt.Fprint(a.out, netpol.Script(cluster, fence, pods))
 		return err
 	}
-	return a.printObjects(calico.Render(cluster, fence))
+	policies, err := networkPolicies(ctx, api, fence.Namespace)
+	if err != nil {
+		return err
+	}
+	return a.printObjects(calico.Render(cluster, fence, policies...))
 }
 
 // clusterOf returns what the fences of this host have in common, and where its
@@ -118,6 +124,19 @@ func podAddresses(ctx context.Context, api client.Client, namespace string) ([]n
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
+	return out, nil
+}
+
+// networkPolicies returns the tenant's own policies, as they are on the host.
+func networkPolicies(ctx context.Context, api client.Client, namespace string) ([]*networkingv1.NetworkPolicy, error) {
+	var list networkingv1.NetworkPolicyList
+	if err := api.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+		return nil, fmt.Errorf("list the tenant's host policies: %w", explain(err))
+	}
+	out := make([]*networkingv1.NetworkPolicy, len(list.Items))
+	for i := range list.Items {
+		out[i] = &list.Items[i]
+	}
 	return out, nil
 }
 

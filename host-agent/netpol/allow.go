@@ -78,16 +78,14 @@ func (c *compiler) egress(r networkingv1.NetworkPolicyEgressRule) allow {
 	a.everything, a.ports = numericPorts(r.Ports)
 	a.named = c.namedPorts(r.Ports, c.sorted)
 	f := c.tenant.Fence
-	dns := Pod{Labels: policy.DNSLabels(), Ports: policy.DNSPorts()}
-	at := tenant.DNSAddress(f.Services)
-	if anyPeer(r.To, at, &dns) {
+	if policy.PeersHold(r.To, tenant.DNSAddress(f.Services), policy.DNSLabels()) {
 		for _, proto := range []corev1.Protocol{corev1.ProtocolUDP, corev1.ProtocolTCP} {
-			if anyPort(r.Ports, proto, policy.DNSPort, dns.Ports) {
+			if policy.PortsHold(r.Ports, proto, policy.DNSPort, policy.DNSPorts()) {
 				a.dns = append(a.dns, proto)
 			}
 		}
 	}
-	a.api = anyPeer(r.To, tenant.APIAddress(f.Services), nil) && anyPort(r.Ports, corev1.ProtocolTCP, policy.APIPort, nil)
+	a.api = policy.PeersHold(r.To, tenant.APIAddress(f.Services), nil) && policy.PortsHold(r.Ports, corev1.ProtocolTCP, policy.APIPort, nil)
 	return a
 }
 
@@ -175,38 +173,4 @@ func numericPorts(ports []networkingv1.NetworkPolicyPort) (everything bool, span
 		out = append(out, s)
 	}
 	return len(ports) == 0, out
-}
-
-// anyPeer says whether a rule's peers hold an address that is no pod of the node's
-// world; pod is what it counts as, nil for none.
-func anyPeer(peers []networkingv1.NetworkPolicyPeer, at netip.Addr, pod *Pod) bool {
-	for _, p := range peers {
-		switch {
-		case p.NamespaceSelector != nil:
-		case p.IPBlock != nil:
-			if within(blockSpans(p.IPBlock), at) {
-				return true
-			}
-		case p.PodSelector != nil && pod != nil:
-			selector, err := metav1.LabelSelectorAsSelector(p.PodSelector)
-			if err == nil && selector.Matches(labels.Set(pod.Labels)) {
-				return true
-			}
-		}
-	}
-	return len(peers) == 0
-}
-
-// anyPort says whether a rule's ports hold one, which may have names.
-func anyPort(ports []networkingv1.NetworkPolicyPort, proto corev1.Protocol, port uint16, names []corev1.ContainerPort) bool {
-	everything, spans := numericPorts(ports)
-	if everything || slices.ContainsFunc(spans, func(s portSpan) bool { return s.proto == proto && s.first <= port && port <= s.last }) {
-		return true
-	}
-	return slices.ContainsFunc(ports, func(p networkingv1.NetworkPolicyPort) bool {
-		return p.Port != nil && p.Port.Type == intstr.String && policy.ProtocolOf(p.Protocol) == proto &&
-			slices.ContainsFunc(names, func(n corev1.ContainerPort) bool {
-				return n.Name == p.Port.StrVal && n.Protocol == proto && uint16(n.ContainerPort) == port
-			})
-	})
 }

@@ -7,111 +7,18 @@ import (
 	"slices"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"sublet.dev/host-agent/podnet"
 	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/policy/policytest"
 	"sublet.dev/isolation/reach"
 	"sublet.dev/isolation/tenant"
 )
 
-// random draws policies, labels and ports as the syncer writes them to the host.
-type random struct{ *rand.Rand }
-
-func (r random) one(of ...string) string { return of[r.IntN(len(of))] }
-
-func (r random) labels() map[string]string {
-	l := map[string]string{tenant.LabelNamespace: tenant.NamespaceValue(r.one("x", "y"))}
-	for _, key := range []string{"app", "tier"} {
-		if r.IntN(3) > 0 {
-			l[tenant.HostLabel(key)] = r.one("a", "b", "c")
-		}
-	}
-	return l
-}
-
-func (r random) selector() *metav1.LabelSelector {
-	s := &metav1.LabelSelector{MatchLabels: map[string]string{}}
-	if r.IntN(3) > 0 {
-		s.MatchLabels[tenant.HostLabel("app")] = r.one("a", "b")
-	}
-	if r.IntN(3) == 0 {
-		e := metav1.LabelSelectorRequirement{Key: tenant.HostLabel("tier"), Operator: metav1.LabelSelectorOperator(r.one("In", "NotIn", "Exists", "DoesNotExist"))}
-		if e.Operator == metav1.LabelSelectorOpIn || e.Operator == metav1.LabelSelectorOpNotIn {
-			e.Values = []string{"a", "c"}
-		}
-		s.MatchExpressions = append(s.MatchExpressions, e)
-	}
-	if r.IntN(2) == 0 {
-		s.MatchExpressions = append(s.MatchExpressions, metav1.LabelSelectorRequirement{Key: tenant.LabelNamespace, Operator: metav1.LabelSelectorOpIn,
-			Values: []string{tenant.NamespaceValue(r.one("x", "y", "kube-system"))}})
-	}
-	return s
-}
-
-func (r random) peers() (peers []networkingv1.NetworkPolicyPeer) {
-	for range r.IntN(3) {
-		switch r.IntN(4) {
-		case 0:
-			peers = append(peers, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: r.one("0.0.0.0/0", "203.0.113.0/24", "10.96.0.0/12", "10.244.0.0/16", nodeIP+"/32", "2001:db8::/32"),
-				Except: [][]string{nil, {"203.0.113.8/29"}, {"10.244.0.2/31", "10.244.0.4/32", "203.0.113.0/25"}}[r.IntN(3)]}})
-		case 1:
-			peers = append(peers, networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: policy.DNSLabels()}})
-		default:
-			peers = append(peers, networkingv1.NetworkPolicyPeer{PodSelector: r.selector()})
-		}
-	}
-	return peers
-}
-
-func (r random) ports() (ports []networkingv1.NetworkPolicyPort) {
-	for range r.IntN(4) {
-		var p networkingv1.NetworkPolicyPort
-		if proto := corev1.Protocol(r.one("", "TCP", "UDP", "SCTP")); proto != "" {
-			p.Protocol = &proto
-		}
-		switch r.IntN(5) {
-		case 0:
-		case 1:
-			port := intstr.FromString(r.one("http", "dns", "dns-tcp", "nobody"))
-			p.Port = &port
-		case 2:
-			port, end := intstr.FromInt32(int32(r.IntN(100))), int32(8080)
-			p.Port, p.EndPort = &port, &end
-		default:
-			port := intstr.FromInt32([]int32{53, 80, 443, 8080}[r.IntN(4)])
-			p.Port = &port
-		}
-		ports = append(ports, p)
-	}
-	return ports
-}
-
-func (r random) policies() (all []*networkingv1.NetworkPolicy) {
-	for i := range 1 + r.IntN(4) {
-		p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("p", i)}, Spec: networkingv1.NetworkPolicySpec{PodSelector: *r.selector()}}
-		p.Spec.PolicyTypes = [][]networkingv1.PolicyType{nil, {"Ingress"}, {"Egress"}, {"Ingress", "Egress"}}[r.IntN(4)]
-		for range r.IntN(3) {
-			p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: r.peers(), Ports: r.ports()})
-		}
-		for range r.IntN(3) {
-			p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: r.peers(), Ports: r.ports()})
-		}
-		all = append(all, p)
-	}
-	return all
-}
-
-func (r random) pod() Pod {
-	pod := Pod{Labels: r.labels()}
-	if r.IntN(3) > 0 {
-		pod.Ports = []corev1.ContainerPort{{Name: "http", Protocol: corev1.Protocol(r.one("TCP", "UDP", "SCTP")), ContainerPort: []int32{80, 8080}[r.IntN(2)]}}
-	}
-	return pod
-}
+// randomPod draws what policies ask of a pod.
+func randomPod(r policytest.Random) Pod { return Pod{Labels: r.Labels(), Ports: r.Ports()} }
 
 // guarded is a node with pods of tenant a that policies are about, and the world as
 // reach sees it.
@@ -126,13 +33,13 @@ func (l *lab) guarded(pods ...string) (State, reach.World) {
 }
 
 // draw gives the pods of tenant a labels and ports, and the tenant policies.
-func draw(r random, s *State, w *reach.World) {
+func draw(r policytest.Random, s *State, w *reach.World) {
 	a := &s.Tenants[0]
-	a.Pods, a.Policies = map[netip.Addr]Pod{}, r.policies()
+	a.Pods, a.Policies = map[netip.Addr]Pod{}, r.Policies()
 	w.Policies = map[tenant.ID][]*networkingv1.NetworkPolicy{"a": a.Policies}
 	for i, p := range w.Pods {
 		if p.Tenant == "a" {
-			pod := r.pod()
+			pod := randomPod(r)
 			a.Pods[p.Addr] = pod
 			w.Pods[i].Labels, w.Pods[i].Ports = pod.Labels, pod.Ports
 		}
@@ -192,7 +99,7 @@ func TestPacketsArriveAsPoliciesSay(t *testing.T) {
 			t.Fatalf("without the fence %s does not arrive: it would prove nothing", describe(flows[i]))
 		}
 	}
-	r := random{rand.New(rand.NewPCG(7, 8))}
+	r := policytest.Random{Rand: rand.New(rand.NewPCG(7, 8))}
 	allowed, rules := 0, map[reach.Rule]int{}
 	for round := range 25 {
 		draw(r, &s, &w)

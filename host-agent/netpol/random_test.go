@@ -10,6 +10,7 @@ import (
 	"sublet.dev/host-agent/nft"
 	"sublet.dev/host-agent/podnet"
 	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/policy/policytest"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -32,10 +33,10 @@ func randomState(r *rand.Rand) State {
 		for range r.IntN(3) {
 			t.Remote = append(t.Remote, netip.AddrFrom4([4]byte{10, 244, 1, byte(r.IntN(256))}))
 		}
-		t.Pods, t.Policies = map[netip.Addr]Pod{}, random{r}.policies()
+		t.Pods, t.Policies = map[netip.Addr]Pod{}, policytest.Random{Rand: r}.Policies()
 		for _, a := range t.addresses() {
 			if r.IntN(10) > 0 { // the others are not known
-				t.Pods[a] = random{r}.pod()
+				t.Pods[a] = randomPod(policytest.Random{Rand: r})
 			}
 		}
 		s.Tenants = append(s.Tenants, t)

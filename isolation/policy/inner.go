@@ -1,10 +1,14 @@
 package policy
 
 import (
+	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"sublet.dev/isolation/tenant"
 )
@@ -76,4 +80,53 @@ func ProtocolOf(p *corev1.Protocol) corev1.Protocol {
 		return corev1.ProtocolTCP
 	}
 	return *p
+}
+
+// PeersHold says whether the peers of a rule hold an address, which counts as a pod
+// with these labels or, for nil, as none. No peers hold everything.
+func PeersHold(peers []networkingv1.NetworkPolicyPeer, at netip.Addr, pod map[string]string) bool {
+	for _, p := range peers {
+		switch {
+		case p.NamespaceSelector != nil: // host namespaces are the provider's business
+		case p.IPBlock != nil:
+			if blockHolds(p.IPBlock, at) {
+				return true
+			}
+		case p.PodSelector != nil && pod != nil:
+			selector, err := metav1.LabelSelectorAsSelector(p.PodSelector)
+			if err == nil && selector.Matches(labels.Set(pod)) {
+				return true
+			}
+		}
+	}
+	return len(peers) == 0
+}
+
+func blockHolds(b *networkingv1.IPBlock, at netip.Addr) bool {
+	within := func(cidr string) bool {
+		p, err := netip.ParsePrefix(cidr)
+		return err == nil && p.Contains(at)
+	}
+	return within(b.CIDR) && !slices.ContainsFunc(b.Except, within)
+}
+
+// PortsHold says whether the ports of a rule hold one of a protocol, at a place whose
+// ports have these names. No ports hold everything.
+func PortsHold(ports []networkingv1.NetworkPolicyPort, proto corev1.Protocol, port uint16, names []corev1.ContainerPort) bool {
+	holds := func(p networkingv1.NetworkPolicyPort) bool {
+		switch {
+		case ProtocolOf(p.Protocol) != proto:
+			return false
+		case p.Port == nil:
+			return true
+		case p.Port.Type == intstr.String:
+			return slices.ContainsFunc(names, func(n corev1.ContainerPort) bool {
+				return n.Name == p.Port.StrVal && n.Protocol == proto && n.ContainerPort == int32(port)
+			})
+		case p.EndPort != nil:
+			return p.Port.IntVal <= int32(port) && int32(port) <= *p.EndPort
+		}
+		return p.Port.IntVal == int32(port)
+	}
+	return len(ports) == 0 || slices.ContainsFunc(ports, holds)
 }

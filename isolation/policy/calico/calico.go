@@ -5,7 +5,8 @@
 // each tenant has one policy that denies what crosses the fence and passes on what
 // does not: the tenant's own policies then decide, and can only narrow. Whoever
 // is selected and matches nothing is denied at the end of the tier, so a forgotten
-// case fails closed. Calico applies policy after the translation of Service
+// case fails closed. The tenants' own policies stand in a second tier behind it.
+// Calico applies policy after the translation of Service
 // addresses, so the rules name where a tenant's DNS and API listen in the end.
 //
 // A tenant's pods are known by Calico's own label of their namespace, which no
@@ -24,6 +25,7 @@ import (
 
 	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 	"github.com/projectcalico/api/pkg/lib/numorstring"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -52,27 +54,38 @@ type Objects struct {
 	Tier             *v3.Tier
 	Blocked, Private *v3.GlobalNetworkSet
 	Policy           *v3.GlobalNetworkPolicy
+	// InnerTier is the same for all tenants, Inner are the tenant's own policies.
+	InnerTier *v3.Tier
+	Inner     []*v3.GlobalNetworkPolicy
 }
 
 // InOrder returns the objects in the order in which to write them.
 func (o *Objects) InOrder() []runtime.Object {
-	return []runtime.Object{o.Tier, o.Blocked, o.Private, o.Policy}
+	objects := []runtime.Object{o.Tier, o.Blocked, o.Private, o.InnerTier, o.Policy}
+	for _, p := range o.Inner {
+		objects = append(objects, p)
+	}
+	return objects
 }
 
-// Render returns the objects of a tenant's fence.
-func Render(c policy.Cluster, f policy.Fence) *Objects {
-	order, deny := float64(tierOrder), v3.Deny
-	tier := v3.NewTier()
-	tier.ObjectMeta = meta(TierName, nil)
-	tier.Spec = v3.TierSpec{Order: &order, DefaultAction: &deny}
-	return &Objects{
-		Tier: tier,
+// Render returns the objects of a tenant's fence, and of its own policies as they
+// stand in its host namespace.
+func Render(c policy.Cluster, f policy.Fence, policies ...*networkingv1.NetworkPolicy) *Objects {
+	objects := &Objects{
+		Tier: newTier(TierName, tierOrder), InnerTier: newTier(InnerTierName, innerOrder),
 		// Own pods, DNS and API are passed before these are asked.
 		Blocked: networkSet(setBlocked, slices.Concat(c.Blocked, c.Nodes, c.PodCIDRs, c.ServiceCIDRs)),
 		Private: networkSet(setPrivate, c.Private),
 		Policy:  tenantPolicy(f),
 	}
+	for _, p := range policies {
+		objects.Inner = append(objects.Inner, innerPolicy(f, ownPods(f), p))
+	}
+	return objects
 }
+
+// ownPods selects the tenant's pods.
+func ownPods(f policy.Fence) string { return fmt.Sprintf("%s in {%q}", labelNamespace, f.Namespace) }
 
 func meta(name string, labels map[string]string) metav1.ObjectMeta {
 	m := metav1.ObjectMeta{Name: name, Labels: map[string]string{tenant.LabelManagedBy: tenant.ManagedByManager}}
@@ -96,7 +109,7 @@ func networkSet(name string, ranges []netip.Prefix) *v3.GlobalNetworkSet {
 // tenantPolicy is the policy of one tenant. Types are explicit: Calico would
 // derive them from the rules present.
 func tenantPolicy(f policy.Fence) *v3.GlobalNetworkPolicy {
-	own := fmt.Sprintf("%s in {%q}", labelNamespace, f.Namespace)
+	own := ownPods(f)
 	order := float64(100)
 	p := v3.NewGlobalNetworkPolicy()
 	p.ObjectMeta = meta(TierName+".t-"+f.Tenant.Short(), map[string]string{tenant.LabelTenant: string(f.Tenant)})

@@ -2,13 +2,18 @@ package calico_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
 	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/policy/calico"
+	"sublet.dev/isolation/policy/policytest"
 	"sublet.dev/isolation/reach"
 	"sublet.dev/isolation/tenant"
 )
@@ -20,7 +25,7 @@ func randomWorld(r *rand.Rand) reach.World {
 	w := reach.World{Cluster: policy.Cluster{
 		PodCIDRs: prefix("10.244.0.0/16"), ServiceCIDRs: prefix("10.96.0.0/12"),
 		Nodes: prefix("192.0.2.0/28"), Blocked: policy.Blocked(), Private: policy.Private(),
-	}}
+	}, Policies: map[tenant.ID][]*networkingv1.NetworkPolicy{}}
 	used := map[netip.Addr]bool{}
 	address := func() netip.Addr {
 		for {
@@ -43,7 +48,11 @@ func randomWorld(r *rand.Rand) reach.World {
 		}
 		w.Fences = append(w.Fences, f)
 		for range r.IntN(4) {
-			w.Pods = append(w.Pods, reach.Pod{Addr: address(), Tenant: f.Tenant})
+			draw := policytest.Random{Rand: r}
+			w.Pods = append(w.Pods, reach.Pod{Addr: address(), Tenant: f.Tenant, Labels: draw.Labels(), Ports: draw.Ports()})
+		}
+		if r.IntN(3) > 0 {
+			w.Policies[f.Tenant] = policytest.Random{Rand: r}.Policies()
 		}
 	}
 	for range r.IntN(3) {
@@ -74,9 +83,9 @@ func TestSaysWhatReachMeans(t *testing.T) {
 	verdicts := map[reach.Rule]int{}
 	for range 100 {
 		w := randomWorld(r)
-		c := &cluster{endpoints: map[netip.Addr]map[string]string{}}
+		c := &cluster{endpoints: map[netip.Addr]map[string]string{}, ports: map[netip.Addr][]corev1.ContainerPort{}}
 		for _, f := range w.Fences {
-			c.add(calico.Render(w.Cluster, f))
+			c.add(calico.Render(w.Cluster, f, w.Policies[f.Tenant]...))
 		}
 		for _, p := range w.Pods {
 			namespace := "kube-system"
@@ -85,6 +94,8 @@ func TestSaysWhatReachMeans(t *testing.T) {
 			}
 			// A tenant's labels, if one got there, must not matter.
 			c.endpoints[p.Addr] = map[string]string{"projectcalico.org/namespace": namespace, "pcns.sublet.dev/tenant": "tenant-0"}
+			maps.Copy(c.endpoints[p.Addr], p.Labels)
+			c.ports[p.Addr] = p.Ports
 		}
 		all := places(r, w)
 		for _, from := range all {
@@ -92,7 +103,7 @@ func TestSaysWhatReachMeans(t *testing.T) {
 				continue
 			}
 			for _, to := range all {
-				for _, port := range []uint16{80, 10053, 7000, 7001} {
+				for _, port := range []uint16{80, 8080, 10053, 7000, 7001} {
 					for _, proto := range []reach.Proto{reach.TCP, reach.UDP, reach.ICMP, "SCTP"} {
 						want := w.May(reach.Flow{Sender: from, Source: from, To: netip.AddrPortFrom(to, port), Proto: proto})
 						if from != to && (isPod(w, from) || isPod(w, to)) {
@@ -107,7 +118,7 @@ func TestSaysWhatReachMeans(t *testing.T) {
 		}
 	}
 	for _, rule := range []reach.Rule{reach.OwnPod, reach.OwnAPI, reach.OwnDNS, reach.Internet, reach.Blocked, reach.Node, reach.ForeignPod,
-		reach.Service, reach.PrivateRange, reach.Default, reach.Stranger} {
+		reach.Service, reach.PrivateRange, reach.Default, reach.Stranger, reach.PolicyEgress, reach.PolicyIngress} {
 		if verdicts[rule] == 0 {
 			t.Errorf("no packet was decided by %s: it is not tested", rule)
 		}

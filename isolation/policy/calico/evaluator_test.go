@@ -1,6 +1,7 @@
 package calico_test
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 	"github.com/projectcalico/api/pkg/lib/numorstring"
+	corev1 "k8s.io/api/core/v1"
 
 	"sublet.dev/isolation/policy/calico"
 )
@@ -19,15 +21,17 @@ import (
 // that no tier selects is allowed by its profile.
 type cluster struct {
 	endpoints map[netip.Addr]map[string]string
+	ports     map[netip.Addr][]corev1.ContainerPort // those with names
 	sets      map[string]*v3.GlobalNetworkSet
-	tier      *v3.Tier
+	tiers     []*v3.Tier // in their order
 	policies  []*v3.GlobalNetworkPolicy
 }
 
 func (c *cluster) add(o *calico.Objects) {
-	c.tier = o.Tier
+	c.tiers = []*v3.Tier{o.Tier, o.InnerTier}
+	slices.SortFunc(c.tiers, func(a, b *v3.Tier) int { return cmp.Compare(*a.Spec.Order, *b.Spec.Order) })
 	c.sets = map[string]*v3.GlobalNetworkSet{o.Blocked.Name: o.Blocked, o.Private.Name: o.Private}
-	c.policies = append(c.policies, o.Policy)
+	c.policies = append(append(c.policies, o.Policy), o.Inner...)
 }
 
 type packet struct {
@@ -46,9 +50,22 @@ func (c *cluster) direction(p packet, endpoint netip.Addr, typ v3.PolicyType) bo
 	if !ok {
 		return true // no workload endpoint: policy does not apply
 	}
+	for _, tier := range c.tiers {
+		switch c.inTier(p, tier, labels, typ) {
+		case v3.Deny:
+			return false
+		case v3.Allow:
+			return true
+		}
+	}
+	return true // by its profile
+}
+
+// inTier returns what a tier says; Pass also for an endpoint that it does not select.
+func (c *cluster) inTier(p packet, tier *v3.Tier, labels map[string]string, typ v3.PolicyType) v3.Action {
 	selected := false
 	for _, pol := range c.policies {
-		if pol.Spec.Tier != c.tier.Name || !slices.Contains(pol.Spec.Types, typ) || !matches(pol.Spec.Selector, labels) {
+		if pol.Spec.Tier != tier.Name || !slices.Contains(pol.Spec.Types, typ) || !matches(pol.Spec.Selector, labels) {
 			continue
 		}
 		selected = true
@@ -57,19 +74,15 @@ func (c *cluster) direction(p packet, endpoint netip.Addr, typ v3.PolicyType) bo
 			rules = pol.Spec.Ingress
 		}
 		for _, r := range rules {
-			if !c.ruleMatches(r, p) {
-				continue
+			if c.ruleMatches(r, p) {
+				return r.Action
 			}
-			switch r.Action {
-			case v3.Deny:
-				return false
-			case v3.Allow, v3.Pass: // nothing stands in the tiers behind
-				return true
-			}
-			panic("action " + r.Action)
 		}
 	}
-	return !selected || *c.tier.Spec.DefaultAction != v3.Deny
+	if selected {
+		return *tier.Spec.DefaultAction
+	}
+	return v3.Pass
 }
 
 func (c *cluster) ruleMatches(r v3.Rule, p packet) bool {
@@ -82,17 +95,27 @@ func (c *cluster) ruleMatches(r v3.Rule, p packet) bool {
 	if r.NotProtocol != nil || r.ICMP != nil || r.HTTP != nil {
 		panic("a match that this evaluator does not know")
 	}
-	return c.entityMatches(r.Source, p.from, 0) && c.entityMatches(r.Destination, p.to, p.port)
+	return c.entityMatches(r.Source, p.from, 0, p.proto) && c.entityMatches(r.Destination, p.to, p.port, p.proto)
 }
 
-func (c *cluster) entityMatches(e v3.EntityRule, ip netip.Addr, port uint16) bool {
-	if e.NamespaceSelector != "" || e.Services != nil || e.NotSelector != "" || e.NotNets != nil || e.ServiceAccounts != nil || e.NotPorts != nil {
+func (c *cluster) entityMatches(e v3.EntityRule, ip netip.Addr, port uint16, proto string) bool {
+	if e.NamespaceSelector != "" || e.Services != nil || e.NotSelector != "" || e.ServiceAccounts != nil || e.NotPorts != nil {
 		panic("a match that this evaluator does not know")
 	}
 	if e.Nets != nil && !contains(e.Nets, ip) {
 		return false
 	}
-	inPort := func(r numorstring.Port) bool { return r.MinPort <= port && port <= r.MaxPort }
+	if contains(e.NotNets, ip) {
+		return false
+	}
+	inPort := func(r numorstring.Port) bool {
+		if r.PortName == "" {
+			return r.MinPort <= port && port <= r.MaxPort
+		}
+		return slices.ContainsFunc(c.ports[ip], func(n corev1.ContainerPort) bool {
+			return n.Name == r.PortName && string(n.Protocol) == proto && n.ContainerPort == int32(port)
+		})
+	}
 	if e.Ports != nil && !slices.ContainsFunc(e.Ports, inPort) {
 		return false
 	}
@@ -117,18 +140,34 @@ func contains(nets []string, ip netip.Addr) bool {
 	return slices.ContainsFunc(nets, func(n string) bool { return netip.MustParsePrefix(n).Contains(ip) })
 }
 
-// matches evaluates the three forms of selectors that are rendered.
+// matches evaluates the forms of selectors that are rendered.
 func matches(selector string, labels map[string]string) bool {
-	var key, value string
-	if key, ok := strings.CutPrefix(selector, "has("); ok {
+	for _, term := range strings.Split(selector, " && ") {
+		if !matchesTerm(term, labels) {
+			return false
+		}
+	}
+	return true
+}
+
+func matchesTerm(term string, labels map[string]string) bool {
+	if key, ok := strings.CutPrefix(term, "has("); ok {
 		_, has := labels[strings.TrimSuffix(key, ")")]
 		return has
 	}
-	if n, _ := fmt.Sscanf(selector, "%s in {%q}", &key, &value); n == 2 {
+	if positive, ok := strings.CutPrefix(term, "!has("); ok {
+		return !matchesTerm("has("+positive, labels)
+	}
+	if key, values, ok := strings.Cut(term, " not in {"); ok {
+		return !matchesTerm(key+" in {"+values, labels)
+	}
+	if key, values, ok := strings.Cut(term, " in {"); ok {
+		value, has := labels[key]
+		return has && slices.Contains(strings.Split(strings.TrimSuffix(values, "}"), ", "), fmt.Sprintf("%q", value))
+	}
+	var key, value string
+	if n, _ := fmt.Sscanf(term, "%s == %q", &key, &value); n == 2 {
 		return labels[key] == value
 	}
-	if n, _ := fmt.Sscanf(selector, "%s == %q", &key, &value); n == 2 {
-		return labels[key] == value
-	}
-	panic("a selector that this evaluator does not know: " + selector)
+	panic("a selector that this evaluator does not know: " + term)
 }
