@@ -3,7 +3,7 @@
 // A [Syncer] watches the tenant's API (all namespaces) and the tenant's one host
 // namespace, and keeps them in step with the passes that kinds lists:
 //
-//	down  Pod, ConfigMap, Secret, Service, EndpointSlice
+//	down  Pod, ConfigMap, Secret, Service, EndpointSlice, NetworkPolicy
 //	up    PodStatus (binding, status, end), PodEvents, Node, NodeStatus
 //
 // The engine package does the work, the translate package says what an object is

@@ -21,7 +21,7 @@ type Config struct {
 	// TenantAPI reaches the tenant's API with all rights.
 	TenantAPI *rest.Config
 	// HostRead reads the tenant's host namespace (pods, services, endpointslices,
-	// configmaps, secrets, events: get, list, watch) and nodes.
+	// configmaps, secrets, networkpolicies, events: get, list, watch) and nodes.
 	HostRead *rest.Config
 	// HostWrite writes the tenant's host namespace (all of the above but events, and
 	// pods/ephemeralcontainers, pods/resize, pods/log, pods/exec, pods/attach,
