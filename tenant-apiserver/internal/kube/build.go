@@ -63,11 +63,10 @@ func (p *parts) buildServers() (*servers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("API extensions server: %w", err)
 	}
-	instance, err := completed.New(extensions.GenericAPIServer)
+	kube, err := p.newKubeServer(completed, extensions.GenericAPIServer)
 	if err != nil {
-		return nil, fmt.Errorf("API server: %w", err)
+		return nil, err
 	}
-	kube := instance.ControlPlane.GenericAPIServer
 	front, err := p.buildAggregator(kube, extensions, resolver)
 	if err != nil {
 		return nil, err

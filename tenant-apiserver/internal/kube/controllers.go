@@ -14,7 +14,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	controllersmetrics "k8s.io/component-base/metrics/prometheus/controllers"
-	"k8s.io/controller-manager/pkg/clientbuilder"
 	"k8s.io/controller-manager/pkg/informerfactory"
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	kcmoptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
@@ -128,10 +127,14 @@ func (p *parts) newControllers(ctx context.Context) (*controllers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metadata client: %w", err)
 	}
+	clients, err := newOneClient(loopback)
+	if err != nil {
+		return nil, fmt.Errorf("controllers' client: %w", err)
+	}
 	metaInformers := metadatainformer.NewSharedInformerFactoryWithOptions(meta, resync, metadatainformer.WithTransform(withoutManagedFields))
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(cacheddiscovery.NewMemCacheClient(p.client.Discovery()))
 	c := &controllers{ctx: kcm.ControllerContext{
-		ClientBuilder:                   clientbuilder.SimpleControllerClientBuilder{ClientConfig: loopback},
+		ClientBuilder:                   clients,
 		InformerFactory:                 p.informers,
 		ObjectOrMetadataInformerFactory: informerfactory.NewInformerFactory(p.informers, metaInformers),
 		ComponentConfig:                 config,

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/rest"
 )
 
@@ -87,6 +88,11 @@ func (i *Instance) prepare() error {
 		return err
 	}
 	shared.install(kube.Handler.NonGoRestfulMux, i.servers.extensions.GenericAPIServer.Handler.NonGoRestfulMux)
+	for _, server := range []*genericapiserver.GenericAPIServer{kube, front, i.servers.extensions.GenericAPIServer} {
+		if err := shareServer(server); err != nil {
+			return err
+		}
+	}
 	i.handler = front.Handler
 	i.parts.loopback.serve(i.handler)
 	return nil
