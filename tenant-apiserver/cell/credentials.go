@@ -4,11 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/server"
 )
+
+// AuditLog returns where the requests to a tenant's API are recorded, in its
+// directory.
+func AuditLog(dir string) string { return filepath.Join(dir, "audit.log") }
 
 // loadAuthority opens the keys in a tenant's directory. A tenant that has run
 // before is not given new ones: nobody who knew it could reach it any more.

@@ -321,6 +321,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 		Kubelet:      kubelet,
 		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p) },
 		Terms:        *h.terms.Load(),
+		AuditLog:     AuditLog(dir),
 		Logger:       h.log,
 	})
 }

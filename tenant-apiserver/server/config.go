@@ -73,12 +73,16 @@ type Config struct {
 	// Terms is what the tenant's plan gives it; SetTerms changes it. The zero value
 	// has no limits.
 	Terms plan.Terms
+	// AuditLog is the file that requests are recorded in, as Terms says; those before
+	// it are beside it (AuditPath). Empty: none are.
+	AuditLog string
 	// Host makes the control plane of the nodes instead of a tenant's.
 	Host *HostConfig
 	// Logger gets the life of the server. Nil: slog.Default().
 	Logger *slog.Logger
 
 	terms *atomic.Pointer[plan.Terms] // the present ones, once started
+	audit *auditFile                  // nil: none
 
 	throwAway bool         // the store need not survive the machine
 	rotation  rotationPace // tests cannot wait as long
@@ -151,6 +155,9 @@ func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 	}
 	if c.Host == nil {
 		o.Terms, o.Count = c.currentTerms, st.count
+		if c.audit != nil {
+			o.AuditLog = c.audit
+		}
 	} else {
 		o.Host = &kube.HostOptions{PodCIDR: c.Host.PodCIDR, NodeMaskSize: c.Host.NodeMaskSize}
 	}

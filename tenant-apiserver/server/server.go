@@ -61,6 +61,9 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	}
 	c.terms = &atomic.Pointer[plan.Terms]{}
 	c.terms.Store(&c.Terms)
+	if c.AuditLog != "" {
+		c.audit = &auditFile{path: c.AuditLog, max: auditSize}
+	}
 	begun := time.Now()
 	s, err := run(ctx, c)
 	if err != nil {
@@ -143,7 +146,7 @@ func (s *Server) run(st *storage) {
 	err := s.instance.Run(s.life)
 	cancel()
 	rotating.Wait()
-	err = errors.Join(err, st.close())
+	err = errors.Join(err, st.close(), s.config.audit.Close())
 	cause := context.Cause(s.life) // nil: the instance ended by itself
 	s.stop(ErrStopped)
 	watch.Wait()

@@ -109,7 +109,7 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 	if p.generic, err = p.genericConfig(); err != nil {
 		return nil, err
 	}
-	steps := []func(context.Context) error{p.addClients, p.addStorage, p.addInformers, p.addAuthentication, p.addAuthorization}
+	steps := []func(context.Context) error{p.addClients, p.addStorage, p.addInformers, p.addAuthentication, p.addAuthorization, p.addAudit}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, err

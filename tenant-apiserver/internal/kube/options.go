@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -49,6 +50,9 @@ type Options struct {
 	// there are in the storage below a prefix. Nil: objects are not limited.
 	Terms func() *plan.Terms
 	Count func(ctx context.Context, prefix string) (int64, error)
+	// AuditLog gets an event for each request that Terms says to record, one JSON
+	// document a line, one a call. Nil: none is.
+	AuditLog io.Writer
 	// Bootstrapped says that the storage already holds the objects that
 	// upstream's start hooks create once per version.
 	Bootstrapped bool
