@@ -54,6 +54,10 @@ test: build deps peers images lint ## every test, on real containers (root)
 storage-conformance: ## upstream's own storage tests on our store (a part of test)
 	go test -v -count=1 -timeout 30m ./test/conformance/storage
 
+.PHONY: crash
+crash: ## stores killed 1000 times under load, and their power cut at every step (10 min)
+	SUBLET_CRASH_CYCLES=1000 go test -v -count=1 -timeout 60m -run 'TestKill|TestFaults|TestPowerCut' ./tenant-apiserver/store
+
 .PHONY: bench
 bench: build deps images ## the figures of docs/benchmarks.md
 	go test -run '^$$' -bench . -benchtime 3x -timeout 45m ./test/bench/...
@@ -63,6 +67,13 @@ bench-store: peers ## our store beside etcd and kine, on one disk (BENCH="-only 
 	@mkdir -p bin
 	go build -ldflags '-s -w' -o bin/bench-store ./test/bench/store
 	./bin/bench-store $(BENCH)
+
+.PHONY: bench-density
+bench-density: peers ## our control planes beside upstream's processes (BENCH="-tenants 1,10" for less; 10 min)
+	@mkdir -p bin
+	go build -ldflags '-s -w $(K8S_LDFLAGS)' -o bin/peers/ k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
+	go build -ldflags '-s -w $(K8S_LDFLAGS)' -o bin/bench-density ./test/bench/density
+	./bin/bench-density $(BENCH)
 
 .PHONY: generate
 generate: ## deep copies and manifests of api/
