@@ -85,7 +85,7 @@ func (w *world) wrote(rev int64, got []change) error {
 	asked, acked := w.acked.LoadAndDelete(rev)
 	if !acked {
 		var known bool
-		if asked, known = w.maybe.LoadAndDelete(got[len(got)-1].value); !known {
+		if asked, known = w.maybe.LoadAndDelete(got[len(got)-1].Value); !known {
 			return fmt.Errorf("%v was never written, or twice", got)
 		}
 	}
@@ -96,7 +96,7 @@ func (w *world) wrote(rev int64, got []change) error {
 }
 
 func puts(all []change) []change {
-	return slices.DeleteFunc(slices.Clone(all), func(c change) bool { return c.value == "" })
+	return slices.DeleteFunc(slices.Clone(all), func(c change) bool { return c.Value == "" })
 }
 
 func watched(key, of string) bool {
