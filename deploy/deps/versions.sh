@@ -8,6 +8,7 @@ GVISOR_RELEASE=20260905.0
 GVISOR_VERSION=v0.0.0-20260905035102-160fafc42237
 CNI_PLUGINS_VERSION=v1.9.1
 # Debian packages: the kernel's tools that the agent, kube-proxy and runc use,
-# and what the C part of runc is compiled with.
+# what the C part of runc is compiled with, and strace, by which the tests see
+# all that a store writes.
 DEBIAN_PACKAGES=(ca-certificates conntrack gcc iproute2 libc6-dev libseccomp-dev
-	mount nftables pkg-config procps util-linux)
+	mount nftables pkg-config procps strace util-linux)

@@ -26,23 +26,26 @@ func flip(t *testing.T, client *cell.Client, tn cell.Tenant, path, key string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for at := 0; ; n++ {
-		i := bytes.Index(data[at:], part)
-		if i < 0 {
-			break
-		}
-		at += i + 1
-		if _, err := f.WriteAt([]byte{part[0] ^ 1}, int64(at-1)); err != nil {
+	for n := 0; n == 0; { // it comes from the log into the file after some seconds
+		data, err := os.ReadFile(path)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	if n == 0 {
-		t.Fatalf("%s is not in the file", key)
+		for at := 0; ; n++ {
+			i := bytes.Index(data[at:], part)
+			if i < 0 {
+				break
+			}
+			at += i + 1
+			if _, err := f.WriteAt([]byte{part[0] ^ 1}, int64(at-1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("%s is not in the file", key)
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // maxProblems bounds a report: a file with more is not worth a longer list.
@@ -82,13 +80,9 @@ func (c *Check) step(snap snapshot, n int) error {
 	c.report.Stats = statsOf(snap)
 	for n > 0 && c.bucket < len(counted) && len(c.report.Problems) < maxProblems {
 		name := counted[c.bucket]
-		b := snap.tx.Bucket(name)
-		if b == nil {
-			return fmt.Errorf("%w: it has no bucket %s", ErrCorrupt, name)
-		}
-		cursor := b.Cursor()
+		cursor := snap.cursor(name)
 		k, v := c.seek(cursor)
-		for ; k != nil && n > 0; k, v = cursor.Next() {
+		for ; k != nil && n > 0; k, v = cursor.next() {
 			c.entry(snap, name, k, v)
 			c.after = append(c.after[:0], k...)
 			n--
@@ -101,13 +95,10 @@ func (c *Check) step(snap snapshot, n int) error {
 	return nil
 }
 
-func (c *Check) seek(cursor *bolt.Cursor) (k, v []byte) {
-	if c.after == nil {
-		return cursor.First()
-	}
-	k, v = cursor.Seek(c.after)
-	if bytes.Equal(k, c.after) {
-		return cursor.Next()
+func (c *Check) seek(cursor *cursor) (k, v []byte) {
+	k, v = cursor.seek(c.after)
+	if c.after != nil && bytes.Equal(k, c.after) {
+		return cursor.next()
 	}
 	return k, v
 }
@@ -124,20 +115,20 @@ func plain(problem string) string {
 }
 
 // entry checks one entry by itself, and then against the others.
-func (c *Check) entry(snap snapshot, bucket, key, sealed []byte) {
+func (c *Check) entry(snap snapshot, bucket bucketID, key, sealed []byte) {
 	err := checkValue(bucket, key, sealed)
 	if err == nil {
-		switch string(bucket) {
-		case string(bucketCur):
+		switch bucket {
+		case bucketCur:
 			err = c.key(snap, key, sealed)
-		case string(bucketLog):
+		case bucketLog:
 			err = c.record(snap, key, sealed)
-		case string(bucketLease):
+		case bucketLease:
 			c.report.Leases++
 			err = checkLease(snap, key)
-		case string(bucketDue):
+		case bucketDue:
 			err = checkDue(snap, key)
-		case string(bucketHeld):
+		case bucketHeld:
 			err = checkHeld(snap, key)
 		}
 	}
@@ -168,7 +159,7 @@ func (c *Check) key(snap snapshot, key, sealed []byte) error {
 	if n := int64(len(r.value)); n > c.report.LargestBytes {
 		c.report.Largest, c.report.LargestBytes = string(key), n
 	}
-	if e.lease != 0 && snap.tx.Bucket(bucketHeld).Get(append(heldPrefix(e.lease), key...)) == nil {
+	if e.lease != 0 && snap.get(bucketHeld, append(heldPrefix(e.lease), key...)) == nil {
 		return fmt.Errorf("%w: key %q is not in the index of its lease", ErrCorrupt, key)
 	}
 	return nil
@@ -211,8 +202,8 @@ func (c *Check) record(snap snapshot, place, sealed []byte) error {
 }
 
 func checkLease(snap snapshot, key []byte) error {
-	l, err := readLease(snap.tx.Bucket(bucketLease), idOf(key))
-	if err == nil && snap.tx.Bucket(bucketDue).Get(dueKey(idOf(key), l)) == nil {
+	l, err := readLease(snap, idOf(key))
+	if err == nil && snap.get(bucketDue, dueKey(idOf(key), l)) == nil {
 		err = fmt.Errorf("%w: lease %d would never end", ErrCorrupt, idOf(key))
 	}
 	return err
@@ -222,7 +213,7 @@ func checkDue(snap snapshot, key []byte) error {
 	if len(key) != 16 {
 		return fmt.Errorf("%w: due/%x", ErrCorrupt, key)
 	}
-	l, err := readLease(snap.tx.Bucket(bucketLease), idOf(key[8:]))
+	l, err := readLease(snap, idOf(key[8:]))
 	if err != nil || l.deadline != idOf(key) {
 		return fmt.Errorf("%w: lease %d is due at a time that is not its end", ErrCorrupt, idOf(key[8:]))
 	}
@@ -237,15 +228,15 @@ func checkHeld(snap snapshot, key []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, leaseErr := readLease(snap.tx.Bucket(bucketLease), idOf(key)); leaseErr != nil || !e.live() || e.lease != idOf(key) {
+	if _, leaseErr := readLease(snap, idOf(key)); leaseErr != nil || !e.live() || e.lease != idOf(key) {
 		return fmt.Errorf("%w: the index of lease %d names key %q, which does not hang on it", ErrCorrupt, idOf(key), key[8:])
 	}
 	return nil
 }
 
 // endBucket checks what only the end of a bucket can tell.
-func (c *Check) endBucket(snap snapshot, name []byte) {
-	if next := c.contiguous(snap); bytes.Equal(name, bucketLog) && next <= snap.head.rev {
+func (c *Check) endBucket(snap snapshot, name bucketID) {
+	if next := c.contiguous(snap); name == bucketLog && next <= snap.head.rev {
 		c.problem("%v: log records of the revisions %d to %d are missing", ErrCorrupt, next, snap.head.rev)
 	}
 }

@@ -80,19 +80,19 @@ func TestCheckFindsNothing(t *testing.T) {
 
 // TestCheckFindsDamage changes a file in ways that no checksum of a value shows.
 func TestCheckFindsDamage(t *testing.T) {
-	drop := func(bucket []byte, nth int) func(*bolt.Tx) error {
+	drop := func(b bucketID, nth int) func(*bolt.Tx) error {
 		return func(tx *bolt.Tx) error {
-			c := tx.Bucket(bucket).Cursor()
+			c := tx.Bucket(b.name()).Cursor()
 			k, _ := c.First()
 			for range nth {
 				k, _ = c.Next()
 			}
-			return tx.Bucket(bucket).Delete(k)
+			return tx.Bucket(b.name()).Delete(k)
 		}
 	}
 	last := func(tx *bolt.Tx) error {
-		k, _ := tx.Bucket(bucketLog).Cursor().Last()
-		return tx.Bucket(bucketLog).Delete(k)
+		k, _ := tx.Bucket(bucketLog.name()).Cursor().Last()
+		return tx.Bucket(bucketLog.name()).Delete(k)
 	}
 	for name, damage := range map[string]func(*bolt.Tx) error{
 		"a lost key":            drop(bucketCur, 20),
@@ -103,10 +103,10 @@ func TestCheckFindsDamage(t *testing.T) {
 		"a lost end of a lease": drop(bucketDue, 0),
 		"a lost lease's key":    drop(bucketHeld, 0),
 		"a flipped bit": func(tx *bolt.Tx) error {
-			k, v := tx.Bucket(bucketLog).Cursor().First()
+			k, v := tx.Bucket(bucketLog.name()).Cursor().First()
 			v = append([]byte{}, v...)
 			v[len(v)/2] ^= 4
-			return tx.Bucket(bucketLog).Put(k, v)
+			return tx.Bucket(bucketLog.name()).Put(k, v)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -134,14 +134,14 @@ func TestCheckFindsDamage(t *testing.T) {
 func TestCheckWhileOpen(t *testing.T) {
 	for name, damage := range map[string]func(*bolt.Tx) error{
 		"lost": func(tx *bolt.Tx) error {
-			k, _ := tx.Bucket(bucketCur).Cursor().First()
-			return tx.Bucket(bucketCur).Delete(k)
+			k, _ := tx.Bucket(bucketCur.name()).Cursor().First()
+			return tx.Bucket(bucketCur.name()).Delete(k)
 		},
 		"flipped": func(tx *bolt.Tx) error {
-			k, v := tx.Bucket(bucketCur).Cursor().First()
+			k, v := tx.Bucket(bucketCur.name()).Cursor().First()
 			v = append([]byte{}, v...)
 			v[0] ^= 1
-			return tx.Bucket(bucketCur).Put(k, v)
+			return tx.Bucket(bucketCur.name()).Put(k, v)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

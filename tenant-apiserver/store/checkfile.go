@@ -29,10 +29,10 @@ func checkFile(ctx context.Context, path string) (Report, error) {
 	var r Report
 	err := readClosed(path, func(db *bolt.DB) error {
 		return db.View(func(tx *bolt.Tx) error {
-			if _, err := checkHeadOnly(tx); err != nil {
+			if _, err := checkFileOnly(tx); err != nil {
 				return err
 			}
-			snap, err := newSnapshot(tx)
+			snap, err := withLog(path, tx)
 			if err != nil {
 				return err
 			}
@@ -44,25 +44,12 @@ func checkFile(ctx context.Context, path string) (Report, error) {
 				}
 			}
 			if len(c.report.Problems) == 0 {
-				_, err = checkContents(tx) // counts
+				err = snap.checkAll() // counts
 			}
 			return err
 		})
 	})
 	return r, err
-}
-
-// checkHeadOnly says whether the rest of the file can be understood.
-func checkHeadOnly(tx *bolt.Tx) (head, error) {
-	meta := tx.Bucket(bucketMeta)
-	if meta == nil {
-		return head{}, fmt.Errorf("%w: it is a bbolt file of another program", ErrForeign)
-	}
-	h, err := readHead(meta)
-	if err == nil && h.format != format {
-		err = fmt.Errorf("%w: %d, this release knows %d", ErrNewerFormat, h.format, format)
-	}
-	return h, err
 }
 
 // readClosed runs f on the file at path, which nobody else has open and which

@@ -18,7 +18,8 @@ func (s *Store) Compact(ctx context.Context, rev int64) (revision int64, err err
 		case rev > g.head.rev:
 			return ErrFutureRevision
 		}
-		g.head.compacted, g.dirty, g.keep.sweeping = rev, true, true
+		g.changed()
+		g.head.compacted, g.keep.sweeping = rev, true
 		revision = g.head.rev
 		return nil
 	})
@@ -49,8 +50,8 @@ func (g *group) sweep(slice int) error {
 	var batch []seen // collected first: a cursor must not see its bucket change
 	next := pos{rev: g.head.compacted}
 	done := true
-	c := g.log.Cursor()
-	for k, v := c.Seek(g.head.swept.bytes()); k != nil; k, v = c.Next() {
+	c := g.cursor(bucketLog)
+	for k, v := c.seek(g.head.swept.bytes()); k != nil; k, v = c.next() {
 		at, err := decodePos(k)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -71,7 +72,7 @@ func (g *group) sweep(slice int) error {
 	}
 	for _, s := range batch {
 		if s.prev != (pos{}) {
-			g.remove(g.toLog, s.prev.bytes())
+			g.remove(bucketLog, s.prev.bytes())
 		}
 		if s.deleted && s.at.rev < g.head.compacted {
 			if err := g.forget(s.key, s.at); err != nil {
@@ -79,8 +80,10 @@ func (g *group) sweep(slice int) error {
 			}
 		}
 	}
-	g.head.swept, g.keep.sweeping, g.dirty = next, !done, true
-	return g.err
+	g.changed()
+	g.head.swept, g.keep.sweeping = next, !done
+	fault(faultSweep)
+	return nil
 }
 
 // forget removes a deletion, and the key when nothing came after it.
@@ -90,8 +93,8 @@ func (g *group) forget(key []byte, at pos) error {
 		return err
 	}
 	if e.at == at {
-		g.remove(g.toCur, key)
+		g.remove(bucketCur, key)
 	}
-	g.remove(g.toLog, at.bytes())
+	g.remove(bucketLog, at.bytes())
 	return nil
 }

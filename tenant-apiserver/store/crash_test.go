@@ -1,240 +1,262 @@
 package store
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"os/signal"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
-// childRole tells a copy of the test binary what to be instead of a test.
-const childRole = "SUBLET_STORE_TEST_ROLE"
+const (
+	loadClients = 8
+	loadRounds  = 12 // of a child that is not killed
+	loadSteps   = 12 // of a client in one round
+)
 
-const childPath = "SUBLET_STORE_TEST_PATH"
-
-func runChild(role string) int {
-	roles := map[string]func(path string) error{"writer": childWriter, "full": childFullDisk, "limited": childLimited}
-	if err := roles[role](os.Getenv(childPath)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+// childLoad prints what it finds, and lets clients change keys of their own in
+// all ways until the process is killed or has done its rounds, with rests in
+// between. Each client prints what it is about to change, and then the revision
+// that it was told.
+func childLoad(path string) error {
+	if point, passes, ok := strings.Cut(os.Getenv(childFault), ":"); ok {
+		if err := killAt(faultPoint(point), passes); err != nil {
+			return err
+		}
 	}
-	return 0
-}
-
-func child(t *testing.T, role, path string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childRole+"="+role, childPath+"="+path)
-	cmd.Stderr = os.Stderr
-	return cmd
-}
-
-// childWriter writes until it is killed: eight goroutines, each with keys of its
-// own, put, overwrite and delete; one compacts. Each line says what is on disk.
-func childWriter(path string) error {
-	s, err := Open(path, Options{SweepSlice: 16})
+	s, err := Open(path, Options{SweepSlice: 16, pace: fastPace})
 	if err != nil {
 		return err
 	}
-	ctx := context.Background()
-	var out sync.Mutex
-	var group sync.WaitGroup
-	for w := range 8 {
-		group.Go(func() {
-			for i := 0; ; i++ {
-				key := fmt.Sprintf("%d/%d/%d", os.Getpid(), w, i%40)
-				op := Op{Put: &Put{Key: []byte(key), Value: fmt.Appendf(nil, "value %d", i)}}
-				if i%7 == 6 {
-					op = Op{Delete: &Range{Key: []byte(key)}}
+	found, rev, err := readAll(s)
+	if err != nil {
+		return err
+	}
+	for k, value := range found {
+		printLine("S %s=%s", k, value)
+	}
+	printLine("R %d", rev)
+	clients := make([]*loadClient, loadClients)
+	for i := range clients {
+		clients[i] = &loadClient{s: s, id: i, has: map[string]bool{}}
+	}
+	for range loadRounds {
+		var all sync.WaitGroup
+		for _, c := range clients {
+			all.Go(func() {
+				for range loadSteps {
+					c.step()
 				}
-				r, err := s.Txn(ctx, Txn{Then: []Op{op}})
-				if err != nil {
-					panic(err)
+			})
+		}
+		all.Wait()
+		if err := s.flush(context.Background()); err != nil {
+			return err
+		}
+		<-time.After(2 * fastPace.layerAge)
+	}
+	return s.Close()
+}
+
+// killAt ends the process, as kill -9 does, when a point was passed so often.
+func killAt(point faultPoint, passes string) error {
+	left, err := strconv.Atoi(passes)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	onFault = func(at faultPoint) {
+		mu.Lock()
+		defer mu.Unlock()
+		if at != point {
+			return
+		}
+		if left--; left < 0 {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	return nil
+}
+
+// loadClient is one goroutine of the load. Its leases have keys' names too, so
+// that what it changes is always a list of name=value, "-" when it goes.
+type loadClient struct {
+	s    *Store
+	id   int
+	n    int
+	has  map[string]bool // keys that are there, of this life
+	hung int64           // the lease that exists; 0: none
+}
+
+func (c *loadClient) key(n int) string { return fmt.Sprintf("%d/%d", c.id, n) }
+
+func (c *loadClient) leaseName(id int64) string { return fmt.Sprintf("lease/%d", id) }
+
+// hungName is the key that hangs on the lease.
+func (c *loadClient) hungName() string { return fmt.Sprintf("%d/hung/%d", c.id, c.hung) }
+
+func (c *loadClient) step() {
+	c.n++
+	more := 0
+	if c.n%11 == 0 { // longer than a page, and together than a segment
+		more = 3000 + rand.IntN(30_000)
+	}
+	value := fmt.Sprintf("%d.%d.%d.%d", os.Getpid(), c.id, c.n, more)
+	a, b := c.key(rand.IntN(10)), c.key(10+rand.IntN(10))
+	switch n := rand.IntN(100); {
+	case n < 45:
+		c.txn(map[string]string{a: value}, 0)
+	case n < 60:
+		c.txn(map[string]string{a: value, b: value}, 0)
+	case n < 75:
+		c.txn(map[string]string{a: "-", b: value}, 0)
+	case n < 85:
+		c.txn(map[string]string{a: "-"}, 0)
+	case n < 90 && c.hung == 0:
+		c.grant()
+	case n < 90:
+		c.txn(map[string]string{c.hungName(): value}, c.hung)
+	case n < 95 && c.hung != 0:
+		c.revoke()
+	default:
+		c.compact()
+	}
+}
+
+var loadOut sync.Mutex
+
+func printLine(format string, args ...any) {
+	loadOut.Lock()
+	defer loadOut.Unlock()
+	fmt.Printf(format+"\n", args...)
+}
+
+// intent prints what is going to change.
+func (c *loadClient) intent(changes map[string]string) {
+	line := fmt.Sprintf("I %d", c.id)
+	for k, v := range changes {
+		line += " " + k + "=" + v
+	}
+	printLine("%s", line)
+}
+
+// done prints what was acknowledged: the revision, 0 when none was made.
+func (c *loadClient) done(rev int64, err error) {
+	if err != nil {
+		panic(err)
+	}
+	printLine("A %d %d", c.id, rev)
+}
+
+func (c *loadClient) txn(changes map[string]string, lease int64) {
+	var ops []Op
+	for k, v := range changes {
+		if v == "-" {
+			ops = append(ops, Op{Delete: &Range{Key: []byte(k)}})
+			continue
+		}
+		ops = append(ops, Op{Put: &Put{Key: []byte(k), Value: longValue(v), Lease: lease}})
+	}
+	c.intent(changes)
+	res, err := c.s.Txn(context.Background(), Txn{Then: ops})
+	rev := int64(0)
+	for i, op := range ops {
+		if err == nil && (op.Put != nil || len(res.Results[i].Prev) > 0) {
+			rev = res.Revision
+		}
+	}
+	c.done(rev, err)
+}
+
+// longValue is a value as it is stored: with as many x as its last number says.
+func longValue(v string) []byte {
+	n, _ := strconv.Atoi(v[strings.LastIndexByte(v, '.')+1:])
+	return []byte(v + strings.Repeat("x", n))
+}
+
+// shortValue takes off what longValue added.
+func shortValue(b []byte) string {
+	v := strings.TrimRight(string(b), "x")
+	if string(longValue(v)) != string(b) {
+		return "damaged " + v
+	}
+	return v
+}
+
+func (c *loadClient) grant() {
+	id := rand.Int64N(1 << 40)
+	c.intent(map[string]string{c.leaseName(id): "+"})
+	_, err := c.s.Grant(context.Background(), id, 3600)
+	c.hung = id
+	c.done(0, err)
+}
+
+func (c *loadClient) revoke() {
+	c.intent(map[string]string{c.leaseName(c.hung): "-", c.hungName(): "-"})
+	_, err := c.s.Revoke(context.Background(), c.hung)
+	c.hung = 0
+	c.done(0, err)
+}
+
+func (c *loadClient) compact() {
+	c.intent(nil)
+	st, err := c.s.Stats(context.Background())
+	if err == nil {
+		_, err = c.s.Compact(context.Background(), st.Revision-rand.Int64N(30))
+	}
+	if errors.Is(err, ErrCompacted) {
+		err = nil
+	}
+	c.done(0, err)
+}
+
+// TestKill kills a process under load again and again, at any moment.
+func TestKill(t *testing.T) {
+	cycles := 20
+	if n, err := strconv.Atoi(os.Getenv("SUBLET_CRASH_CYCLES")); err == nil {
+		cycles = n
+	}
+	v := newSurvivor(t)
+	for range cycles {
+		v.live(t, 1+rand.IntN(loadClients*loadRounds*loadSteps*2))
+		if rand.IntN(3) == 0 {
+			v.look(t)
+		}
+	}
+	v.look(t)
+	t.Logf("%d acknowledged writes in %d lives, 0 lost; revisions up to %d, none used twice", v.acked, cycles, v.floor)
+}
+
+// TestFaults ends a process at each of the named points, the first time that it
+// comes there and later, and goes on with what is left.
+func TestFaults(t *testing.T) {
+	loops := 4
+	if n, err := strconv.Atoi(os.Getenv("SUBLET_CRASH_CYCLES")); err == nil {
+		loops = max(loops, n/50)
+	}
+	for _, point := range faultPoints {
+		t.Run(string(point), func(t *testing.T) {
+			t.Parallel()
+			v, reached := newSurvivor(t), 0
+			for i := range loops {
+				if i > 0 {
+					v.live(t, 100+200*i) // leaves a log to recover
 				}
-				out.Lock()
-				fmt.Printf("%s %d %v\n", key, r.Revision, op.Delete != nil)
-				out.Unlock()
-				if w == 0 && i%20 == 19 {
-					if _, err := s.Compact(ctx, r.Revision-10); err != nil && !errors.Is(err, ErrCompacted) {
-						panic(err)
-					}
+				if v.live(t, 0, fmt.Sprintf("%s=%s:%d", childFault, point, i*i)) {
+					reached++
 				}
+				v.look(t)
+			}
+			if reached == 0 {
+				t.Error("the load never comes here")
 			}
 		})
-	}
-	group.Wait()
-	return nil
-}
-
-// TestKill kills a writing process again and again, and wants every write back
-// that it was told was done, and revisions without a gap.
-func TestKill(t *testing.T) {
-	cycles := 8
-	if testing.Short() {
-		cycles = 2
-	}
-	path := filepath.Join(t.TempDir(), "store.db")
-	type written struct {
-		rev     int64
-		deleted bool
-	}
-	acked, total := map[string]written{}, 0
-	for range cycles {
-		cmd := child(t, "writer", path)
-		pipe, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines, killAt := bufio.NewScanner(pipe), 300+rand.IntN(700)
-		for n := 0; lines.Scan(); n++ {
-			var key string
-			var w written
-			if _, err := fmt.Sscan(lines.Text(), &key, &w.rev, &w.deleted); err != nil {
-				continue // the last line, cut by the kill
-			}
-			acked[key], total = w, total+1
-			if n == killAt {
-				cmd.Process.Signal(syscall.SIGKILL)
-			}
-		}
-		cmd.Wait()
-
-		s := openAt(t, path, Options{})
-		for key, w := range acked {
-			got := mustRead(t, s, Read{Range: Range{Key: []byte(key)}})
-			// A write that was not acknowledged may be there on top.
-			newer := len(got.KVs) == 1 && got.KVs[0].ModRevision > w.rev
-			switch {
-			case got.Revision < w.rev:
-				t.Fatalf("store is at %d, %s was written at %d", got.Revision, key, w.rev)
-			case w.deleted && len(got.KVs) == 1 && !newer, !w.deleted && len(got.KVs) == 1 && got.KVs[0].ModRevision < w.rev:
-				t.Errorf("%s: got %s, acknowledged %+v", key, show(got.KVs), w)
-			case !w.deleted && len(got.KVs) == 0 && !deletedAfter(t, s, key, w.rev):
-				t.Errorf("%s: lost, acknowledged at %d", key, w.rev)
-			}
-		}
-		verify(t, s)
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("%d acknowledged writes in %d lives", total, cycles)
-}
-
-// deletedAfter says whether the log has a deletion of key after rev.
-func deletedAfter(t *testing.T, s *Store, key string, rev int64) (yes bool) {
-	err := s.view(t.Context(), func(snap snapshot) error {
-		e, err := snap.entry([]byte(key))
-		yes = !e.live() && (e.at.rev > rev || e.at == pos{} && snap.head.compacted > rev)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return yes
-}
-
-// childFullDisk fills a small file system of its own, and goes on with what a
-// full store must still do.
-func childFullDisk(dir string) error {
-	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		return err
-	}
-	path := filepath.Join(dir, "store.db")
-	s, err := Open(path, Options{})
-	if err != nil {
-		return err
-	}
-	n := 0
-	for ; err == nil; n++ {
-		err = s.put(fmt.Sprintf("key %d", n), strings.Repeat("x", 10_000))
-	}
-	if !errors.Is(err, ErrNoSpace) {
-		return fmt.Errorf("full disk: %w", err)
-	}
-	return countAfterReopen(s, path, n-1)
-}
-
-// childLimited has a file that may not grow, which bbolt cannot tell from a
-// failing disk.
-func childLimited(path string) error {
-	signal.Ignore(syscall.SIGXFSZ)
-	s, err := Open(path, Options{})
-	if err != nil {
-		return err
-	}
-	limit := syscall.Rlimit{Cur: 2 << 20, Max: 2 << 20}
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
-		return err
-	}
-	n := 0
-	for ; err == nil; n++ {
-		err = s.put(fmt.Sprintf("key %d", n), strings.Repeat("x", 10_000))
-	}
-	if !errors.Is(err, ErrFailed) || !errors.Is(s.Err(), ErrFailed) {
-		return fmt.Errorf("failed disk: %w", err)
-	}
-	c, err := s.Watch(everything(), 0)
-	if err != nil {
-		return err
-	}
-	if _, _, err := c.Poll(context.Background()); !errors.Is(err, ErrFailed) {
-		return fmt.Errorf("cursor of a failed store: %w", err)
-	}
-	return countAfterReopen(s, path, n-1)
-}
-
-// countAfterReopen wants the acknowledged keys, and no others but the one that
-// was refused.
-func countAfterReopen(s *Store, path string, acked int) error {
-	if err := s.Close(); err != nil {
-		return err
-	}
-	s, err := Open(path, Options{})
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	res, err := s.Read(context.Background(), Read{Range: everything(), CountOnly: true})
-	if err != nil {
-		return err
-	}
-	if acked == 0 || res.Count != int64(acked) {
-		return fmt.Errorf("%d keys are there, %d were acknowledged", res.Count, acked)
-	}
-	return nil
-}
-
-// TestFullDisk lets a disk run full below a store.
-func TestFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for a small file system in a mount namespace of its own")
-	}
-	cmd := child(t, "full", t.TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if out, err := cmd.Output(); err != nil {
-		t.Fatalf("%v %s", err, out)
-	}
-}
-
-// TestFailedDisk makes writes fail in a way that says nothing about the file.
-func TestFailedDisk(t *testing.T) {
-	if out, err := child(t, "limited", filepath.Join(t.TempDir(), "store.db")).Output(); err != nil {
-		t.Fatalf("%v %s", err, out)
 	}
 }

@@ -1,10 +1,13 @@
 // Package store is one tenant's database: a revisioned key-value log in a
-// single bbolt file. It knows bytes, keys and revisions, and nothing of
-// Kubernetes or etcd; package etcdclient gives it the face of etcd.
+// single bbolt file, with a write-ahead log beside it while it is open. It knows
+// bytes, keys and revisions, and nothing of Kubernetes or etcd; package
+// etcdclient gives it the face of etcd.
 //
 // # What lies on disk
 //
-//	meta    "head"              -> format, revision, compacted, swept, sizes, id
+// The file, store.db, after every checkpoint and Close:
+//
+//	meta    "head"              -> format, revision, compacted, swept, sizes, seq, line, id
 //	cur     key                 -> mod, sub, create, version, lease   (version 0: deleted)
 //	log     mod(8) sub(4)       -> kind, create, version, lease, prev, key, value
 //	lease   id(8)               -> ttl, deadline
@@ -22,17 +25,54 @@
 // from cur. A deletion is a record too, and cur keeps pointing at it until it
 // is compacted away.
 //
+// The write-ahead log, store.db.wal0 and store.db.wal1: what the file lacks.
+//
+//	| frame 8 | frame 9 | frame 10 | (frames of an earlier lap) ... zeros |
+//	   line lap seq length crc   bucket key value, bucket key value, ..., head
+//
+// A frame holds the entries that one group of requests left in the buckets,
+// sealed as they are in the file, and the head after them. Its seq is one more
+// than that of the frame before; the file's head says up to which seq the file
+// has everything. The two segments are filled with zeros before they are used
+// and then written over and over in turn, so that a flush writes no metadata and
+// room is known to be there. line is a random number of the file: another file's
+// log is refused, and no value of a tenant can pass for a frame.
+//
 // # The way of a write
 //
 //	Txn, Grant, Compact ... -> queue -> writer goroutine
-//	      one bbolt transaction for all that is queued: evaluate in order,
-//	      assign revisions, commit (two fdatasyncs)
-//	   -> publish events in revision order -> acknowledge
+//	      all that is queued is a group: evaluate in order, assign revisions
+//	   -> one frame, one fdatasync
+//	   -> publish the state, publish events in revision order -> acknowledge
+//
+//	state:    newest layer | layer on its way into the file | file
+//	on disk:  one segment  | the other segment              | store.db
 //
 // Nothing waits for a batch to fill: a group is what queued up while the group
 // before it was being written. An operation that is refused (a failed
 // comparison is an answer, an unknown lease a refusal) does not touch its
 // neighbours. When the disk fails, nobody in the group is acknowledged.
+//
+// A layer is a sorted tree of changes, shared by copy on write: the writer
+// clones the newest one for each group, and readers keep what they loaded. A read
+// looks through the layers, the newest first, and then the file, in a bbolt
+// transaction that is not ahead of them.
+//
+// # The way into the file
+//
+// When the newest layer is large, or some seconds old, the writer begins another
+// one and turns to the other segment, and a goroutine writes the older to the
+// file in one bbolt transaction (two fdatasyncs). Then its segment may be written
+// over. While the newest layer is full and a checkpoint runs, writers wait. A
+// store without work has no layers and two small segments.
+//
+// Open reads the frames that follow the file's seq. They must go on without a
+// gap; the last may be torn, since nobody was told of it, but a good frame behind
+// a bad one is damage. They become a layer, and the way goes on as above.
+//
+// When the file cannot grow because the disk is full, the layers stay, puts are
+// refused with ErrNoSpace, deletes and compactions are accepted within a
+// reserve, and the checkpoint is tried again.
 //
 // # The way of a watch
 //
@@ -52,12 +92,15 @@
 //     been given.
 //   - The latest state at the compacted revision, deletions of that very
 //     revision included, stays readable.
-//   - A damaged or foreign file is refused by Open with an error that says so.
-//     Damage or a disk error met later puts this store, and no other, out of
-//     service: everything then returns ErrFailed. Neither takes the process down.
+//   - A closed store is one file.
+//   - A damaged or foreign file or log is refused by Open with an error that
+//     says so. Only damage to the very last frame of a store that was not closed
+//     cannot be told from a write that a crash cut off. Damage or a disk error met
+//     later puts this store, and no other, out of service: everything then
+//     returns ErrFailed. Neither takes the process down.
 //
 // # Goroutines
 //
-// One writer for each open Store; Close waits for it. Reads and cursors run in
-// the goroutines of their callers.
+// One writer for each open Store, and one for a checkpoint while it runs; Close
+// waits for both. Reads and cursors run in the goroutines of their callers.
 package store

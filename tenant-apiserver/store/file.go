@@ -21,7 +21,7 @@ const (
 	allocSize = 1 << 20
 	// initialMmap is address space, not memory: a writer that has to map anew
 	// waits for all readers, so small stores never do.
-	initialMmap = 64 << 20
+	initialMmap = 1 << 30
 	// syncFreelistFrom is the file size from which the list of free pages is
 	// written with each commit, since finding it anew takes 0.5 s per GiB.
 	syncFreelistFrom = 256 << 20
@@ -53,6 +53,9 @@ func boltOptions(o Options, size int64, open *os.File) *bolt.Options {
 func openFile(path string, o Options) (*bolt.DB, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := orphaned(path); err != nil {
+			return nil, err
+		}
 		if err := createFile(path, o); err != nil {
 			return nil, fmt.Errorf("create: %w", err)
 		}
@@ -158,13 +161,12 @@ func createFile(path string, o Options) error {
 		return err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range append([][]byte{bucketMeta}, counted...) {
+		for _, name := range bucketNames {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
 		}
-		h := head{format: format, rev: 1, id: o.ID}
-		return tx.Bucket(bucketMeta).Put(keyHead, seal(bucketMeta, keyHead, h.encode()))
+		return putHead(tx, newHead(o.ID))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		return errors.Join(err, os.Remove(tmp))

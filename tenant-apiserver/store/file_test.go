@@ -64,22 +64,34 @@ func newer(t *testing.T) []byte {
 	if err := os.WriteFile(path, filled(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db, err := bolt.Open(path, 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		body := append(appendInts(nil, format+1), "whatever comes then"...)
-		return tx.Bucket(bucketMeta).Put(keyHead, seal(bucketMeta, keyHead, body))
+	editHead(t, path, func(head) []byte {
+		return append(appendInts(nil, format+1), "whatever comes then"...)
 	})
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// editHead puts another head into a closed file.
+func editHead(t *testing.T, path string, edit func(head) []byte) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		meta := tx.Bucket(bucketMeta.name())
+		h, err := readHead(meta)
+		if err != nil {
+			return err
+		}
+		return meta.Put(keyHead, seal(bucketMeta, keyHead, edit(h)))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestOpenRefuses wants for each kind of bad file its error, the file's name and

@@ -1,26 +1,45 @@
 package store
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 )
 
-// format is the version of the layout drawn in the package documentation.
-const format = 1
+// format is the version of the layout drawn in the package documentation; the
+// files of formatBefore, which has no write-ahead log, are taken over by Open.
+const (
+	format       = 2
+	formatBefore = 1
+)
+
+// bucketID is a bucket of the file. Their order is the one in which a checkpoint
+// writes them.
+type bucketID byte
 
 // The buckets of the file.
-var (
-	bucketMeta  = []byte("meta")
-	bucketCur   = []byte("cur")
-	bucketLog   = []byte("log")
-	bucketLease = []byte("lease")
-	bucketDue   = []byte("due")
-	bucketHeld  = []byte("held")
+const (
+	bucketMeta bucketID = iota
+	bucketCur
+	bucketLog
+	bucketLease
+	bucketDue
+	bucketHeld
+	buckets int = iota
+)
 
+var bucketNames = [buckets][]byte{
+	[]byte("meta"), []byte("cur"), []byte("log"), []byte("lease"), []byte("due"), []byte("held"),
+}
+
+func (b bucketID) name() []byte   { return bucketNames[b] }
+func (b bucketID) String() string { return string(bucketNames[b]) }
+
+var (
 	// counted are the buckets whose sizes meta keeps, in this order.
-	counted = [][]byte{bucketCur, bucketLog, bucketLease, bucketDue, bucketHeld}
+	counted = [...]bucketID{bucketCur, bucketLog, bucketLease, bucketDue, bucketHeld}
 	keyHead = []byte("head")
 )
 
@@ -29,25 +48,25 @@ var errDecode = errors.New("bytes do not decode")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func checksum(bucket, key, body []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, bucket)
+func checksum(b bucketID, key, body []byte) uint32 {
+	sum := crc32.Update(0, castagnoli, b.name())
 	sum = crc32.Update(sum, castagnoli, key)
 	return crc32.Update(sum, castagnoli, body)
 }
 
 // seal appends to body the checksum that binds it to its place.
-func seal(bucket, key, body []byte) []byte {
-	return binary.BigEndian.AppendUint32(body, checksum(bucket, key, body))
+func seal(b bucketID, key, body []byte) []byte {
+	return binary.BigEndian.AppendUint32(body, checksum(b, key, body))
 }
 
 // unseal returns the body of a sealed value, which it shares memory with.
-func unseal(bucket, key, sealed []byte) ([]byte, error) {
+func unseal(b bucketID, key, sealed []byte) ([]byte, error) {
 	if len(sealed) < crc32.Size {
-		return nil, fmt.Errorf("%w: %s/%x is cut short", ErrCorrupt, bucket, key)
+		return nil, fmt.Errorf("%w: %s/%x is cut short", ErrCorrupt, b, key)
 	}
 	body := sealed[:len(sealed)-crc32.Size]
-	if binary.BigEndian.Uint32(sealed[len(body):]) != checksum(bucket, key, body) {
-		return nil, fmt.Errorf("%w: checksum of %s/%x does not match", ErrCorrupt, bucket, key)
+	if binary.BigEndian.Uint32(sealed[len(body):]) != checksum(b, key, body) {
+		return nil, fmt.Errorf("%w: checksum of %s/%x does not match", ErrCorrupt, b, key)
 	}
 	return body, nil
 }
@@ -61,9 +80,10 @@ type pos struct {
 
 const posLen = 12
 
-func (p pos) bytes() []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, posLen), uint64(p.rev))
-	return binary.BigEndian.AppendUint32(b, p.sub)
+func (p pos) bytes() []byte { return p.appendTo(make([]byte, 0, posLen)) }
+
+func (p pos) appendTo(b []byte) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, uint64(p.rev)), p.sub)
 }
 
 func decodePos(b []byte) (pos, error) {
@@ -87,8 +107,8 @@ type entry struct {
 
 func (e entry) live() bool { return e.version > 0 }
 
-func (e entry) encode() []byte {
-	return appendInts(nil, e.at.rev, int64(e.at.sub), e.create, e.version, e.lease)
+func (e entry) appendTo(b []byte) []byte {
+	return appendInts(b, e.at.rev, int64(e.at.sub), e.create, e.version, e.lease)
 }
 
 func decodeEntry(b []byte) (entry, error) {
@@ -111,8 +131,7 @@ type record struct {
 	value   []byte
 }
 
-func (r record) encode() []byte {
-	b := make([]byte, 0, 48+len(r.key)+len(r.value))
+func (r record) appendTo(b []byte) []byte {
 	kind := int64(0)
 	if r.deleted {
 		kind = 1
@@ -142,32 +161,67 @@ type head struct {
 	swept     pos   // compaction has removed what it may below this place
 	// sizes of the counted buckets: a page that lost entries would go unnoticed
 	// otherwise.
-	sizes [5]int64
-	id    string
+	sizes [len(counted)]int64
+	// seq is the last group of changes: it counts the frames of the log, and in
+	// the file says up to which of them the file has all.
+	seq int64
+	// line is a random number that ties the log to this file; nobody who writes
+	// values can know it, so no value can pass for a frame.
+	line uint64
+	id   string
 }
 
-func (h head) encode() []byte {
-	b := appendInts(nil, h.format, h.rev, h.compacted, h.swept.rev, int64(h.swept.sub))
-	return append(appendInts(b, h.sizes[:]...), h.id...)
+// newHead is the head of a new file.
+func newHead(id string) head {
+	return head{format: format, rev: 1, line: newLine(), id: id}
 }
 
-// decodeHead reads the format first, since all after it may be unknown.
+// newLine is never 0, which is what an unused log begins with.
+func newLine() uint64 {
+	for {
+		var b [8]byte
+		rand.Read(b[:]) // never fails: see crypto/rand
+		if line := binary.BigEndian.Uint64(b[:]); line != 0 {
+			return line
+		}
+	}
+}
+
+func (h head) appendTo(b []byte) []byte {
+	b = appendInts(b, h.format, h.rev, h.compacted, h.swept.rev, int64(h.swept.sub))
+	b = appendInts(appendInts(b, h.sizes[:]...), h.seq)
+	return append(binary.BigEndian.AppendUint64(b, h.line), h.id...)
+}
+
+// encode is appendTo for those who have no buffer.
+func (h head) encode() []byte { return h.appendTo(nil) }
+
+// decodeHead reads the format first, since all after it may be unknown. A head
+// of the format before has no seq and no line.
 func decodeHead(b []byte) (head, error) {
+	bad := fmt.Errorf("meta value: %w", errDecode)
 	var n [1]int64
 	rest, err := readInts(b, n[:])
 	if err != nil {
-		return head{}, fmt.Errorf("meta value: %w", errDecode)
+		return head{}, bad
 	}
-	if n[0] != format {
+	if n[0] != format && n[0] != formatBefore {
 		return head{format: n[0]}, nil
 	}
 	var m [4]int64
 	if rest, err = readInts(rest, m[:]); err != nil {
-		return head{}, fmt.Errorf("meta value: %w", errDecode)
+		return head{}, bad
 	}
-	h := head{format: n[0], rev: m[0], compacted: m[1], swept: pos{m[2], uint32(m[3])}}
+	h := head{format: format, rev: m[0], compacted: m[1], swept: pos{m[2], uint32(m[3])}}
 	if rest, err = readInts(rest, h.sizes[:]); err != nil {
-		return head{}, fmt.Errorf("meta value: %w", errDecode)
+		return head{}, bad
+	}
+	if n[0] == format {
+		var seq [1]int64
+		if rest, err = readInts(rest, seq[:]); err != nil || len(rest) < 8 {
+			return head{}, bad
+		}
+		h.seq, h.line, rest = seq[0], binary.BigEndian.Uint64(rest), rest[8:]
 	}
 	h.id = string(rest)
 	return h, nil
@@ -179,7 +233,7 @@ type lease struct {
 	deadline int64 // unix nanoseconds
 }
 
-func (l lease) encode() []byte { return appendInts(nil, l.ttl, l.deadline) }
+func (l lease) appendTo(b []byte) []byte { return appendInts(b, l.ttl, l.deadline) }
 
 func decodeLease(b []byte) (lease, error) {
 	var n [2]int64

@@ -160,7 +160,7 @@ func everything() Range { return Range{Key: []byte{0}, End: openEnd} }
 func verify(t testing.TB, s *Store) {
 	t.Helper()
 	err := s.view(context.Background(), func(snap snapshot) error {
-		if _, err := checkContents(snap.tx); err != nil {
+		if err := snap.checkAll(); err != nil {
 			return err
 		}
 		if err := verifyLog(snap); err != nil {
@@ -172,6 +172,7 @@ func verify(t testing.TB, s *Store) {
 		t.Errorf("verify: %v", err)
 	}
 	// Within a write transaction: the list of free pages is the writer's.
+	errRollback := errors.New("nothing to commit")
 	err = s.db.Update(func(tx *bolt.Tx) error {
 		all := []error{errRollback}
 		for err := range tx.Check() {
@@ -209,7 +210,8 @@ func verifyLog(s snapshot) error {
 		return err
 	}
 	last := int64(0)
-	return s.log.ForEach(func(k, _ []byte) error {
+	log := s.cursor(bucketLog)
+	for k, _ := log.seek(nil); k != nil; k, _ = log.next() {
 		at, err := decodePos(k)
 		if err != nil {
 			return err
@@ -221,8 +223,8 @@ func verifyLog(s snapshot) error {
 			return fmt.Errorf("revisions %d to %d are missing", last+1, at.rev-1)
 		}
 		last = at.rev
-		return nil
-	})
+	}
+	return nil
 }
 
 func verifyLeases(s snapshot) error {
@@ -237,31 +239,32 @@ func verifyLeases(s snapshot) error {
 		return err
 	}
 	n := 0
-	err = s.tx.Bucket(bucketHeld).ForEach(func(k, _ []byte) error {
+	index := s.cursor(bucketHeld)
+	for k, _ := index.seek(nil); k != nil; k, _ = index.next() {
 		n++
 		if !held[string(k)] {
 			return fmt.Errorf("lease index names %x, which is not held", k)
 		}
-		_, err := readLease(s.tx.Bucket(bucketLease), idOf(k))
-		return err
-	})
-	if err == nil && n != len(held) {
-		err = fmt.Errorf("lease index names %d keys of %d", n, len(held))
-	}
-	if err != nil {
-		return err
-	}
-	due := 0
-	err = s.tx.Bucket(bucketDue).ForEach(func(k, _ []byte) error {
-		due++
-		l, err := readLease(s.tx.Bucket(bucketLease), idOf(k[8:]))
-		if err == nil && l.deadline != idOf(k) {
-			err = fmt.Errorf("lease %d is due twice", idOf(k[8:]))
+		if _, err := readLease(s, idOf(k)); err != nil {
+			return err
 		}
-		return err
-	})
-	if leases := s.tx.Bucket(bucketLease).Stats().KeyN; err == nil && due != leases {
-		err = fmt.Errorf("%d leases, %d due", leases, due)
 	}
-	return err
+	if n != len(held) {
+		return fmt.Errorf("lease index names %d keys of %d", n, len(held))
+	}
+	due := s.cursor(bucketDue)
+	for k, _ := due.seek(nil); k != nil; k, _ = due.next() {
+		l, err := readLease(s, idOf(k[8:]))
+		if err != nil {
+			return err
+		}
+		if l.deadline != idOf(k) {
+			return fmt.Errorf("lease %d is due twice", idOf(k[8:]))
+		}
+	}
+	// checkAll has counted both.
+	if leases, due := s.head.sizes[bucketLease-bucketCur], s.head.sizes[bucketDue-bucketCur]; due != leases {
+		return fmt.Errorf("%d leases, %d due", leases, due)
+	}
+	return nil
 }

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"math"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // MaxLeaseTTL is the longest time to live in seconds: etcd's limit.
@@ -35,11 +33,14 @@ func (s *Store) Grant(ctx context.Context, id, ttl int64) (LeaseInfo, error) {
 	}
 	info := LeaseInfo{ID: id, TTL: ttl, Left: ttl}
 	err := s.submit(ctx, 0, func(g *group) error {
-		for info.ID == 0 || id == 0 && g.leases.Get(idBytes(info.ID)) != nil {
+		for info.ID == 0 || id == 0 && g.get(bucketLease, idBytes(info.ID)) != nil {
 			info.ID = randomID()
 		}
-		if g.leases.Get(idBytes(info.ID)) != nil {
+		if g.get(bucketLease, idBytes(info.ID)) != nil {
 			return ErrLeaseExists
+		}
+		if g.full {
+			return ErrNoSpace
 		}
 		g.setLease(info.ID, lease{ttl: ttl, deadline: deadline(g.now, ttl)})
 		info.Revision = g.head.rev
@@ -56,7 +57,7 @@ func (s *Store) Renew(ctx context.Context, id int64) (LeaseInfo, error) {
 		if err != nil {
 			return err
 		}
-		g.remove(g.due, dueKey(id, l))
+		g.remove(bucketDue, dueKey(id, l))
 		l.deadline = deadline(g.now, l.ttl)
 		g.setLease(id, l)
 		info.TTL, info.Left, info.Revision = l.ttl, l.ttl, g.head.rev
@@ -85,12 +86,12 @@ func (s *Store) Lease(ctx context.Context, id int64) (LeaseInfo, error) {
 	info := LeaseInfo{ID: id}
 	now := s.o.Clock.Now()
 	err := s.view(ctx, func(snap snapshot) error {
-		l, err := readLease(snap.tx.Bucket(bucketLease), id)
+		l, err := readLease(snap, id)
 		if err != nil {
 			return err
 		}
 		info.TTL, info.Left, info.Revision = l.ttl, (l.deadline-now.UnixNano())/int64(time.Second), snap.head.rev
-		info.Keys = heldKeys(snap.tx.Bucket(bucketHeld), id)
+		info.Keys = heldKeys(snap, id)
 		return nil
 	})
 	return info, err
@@ -100,10 +101,11 @@ func (s *Store) Lease(ctx context.Context, id int64) (LeaseInfo, error) {
 func (s *Store) Leases(ctx context.Context) (ids []int64, revision int64, err error) {
 	err = s.view(ctx, func(snap snapshot) error {
 		revision = snap.head.rev
-		return snap.tx.Bucket(bucketLease).ForEach(func(k, _ []byte) error {
+		c := snap.cursor(bucketLease)
+		for k, _ := c.seek(nil); k != nil; k, _ = c.next() {
 			ids = append(ids, idOf(k))
-			return nil
-		})
+		}
+		return nil
 	})
 	return ids, revision, err
 }
@@ -122,9 +124,9 @@ func deadline(now time.Time, ttl int64) int64 {
 	return now.UnixNano() + ttl*int64(time.Second)
 }
 
-func readLease(b *bolt.Bucket, id int64) (lease, error) {
+func readLease(s snapshot, id int64) (lease, error) {
 	key := idBytes(id)
-	sealed := b.Get(key)
+	sealed := s.get(bucketLease, key)
 	if sealed == nil {
 		return lease{}, ErrLeaseNotFound
 	}
@@ -142,7 +144,7 @@ func readLease(b *bolt.Bucket, id int64) (lease, error) {
 // findLease returns a lease that has not ended. One whose time is up is gone
 // for all callers, although housekeeping may still have to remove it.
 func (g *group) findLease(id int64) (lease, error) {
-	l, err := readLease(g.leases.Bucket, id)
+	l, err := readLease(g.snapshot, id)
 	if err == nil && l.deadline <= g.now.UnixNano() {
 		return lease{}, ErrLeaseNotFound
 	}
@@ -161,9 +163,12 @@ func dueKey(id int64, l lease) []byte { return append(idBytes(l.deadline), idByt
 
 func heldPrefix(id int64) []byte { return idBytes(id) }
 
+// nothing is the value of an entry that is all key.
+func nothing(b []byte) []byte { return b }
+
 func (g *group) setLease(id int64, l lease) {
-	g.put(g.leases, idBytes(id), l.encode())
-	g.put(g.due, dueKey(id, l), nil)
+	g.put(bucketLease, idBytes(id), l.appendTo)
+	g.put(bucketDue, dueKey(id, l), nothing)
 }
 
 // hold moves a key from one lease to another; 0 is none.
@@ -172,17 +177,17 @@ func (g *group) hold(key []byte, from, to int64) {
 		return
 	}
 	if from != 0 {
-		g.remove(g.held, append(heldPrefix(from), key...))
+		g.remove(bucketHeld, append(heldPrefix(from), key...))
 	}
 	if to != 0 {
-		g.put(g.held, append(heldPrefix(to), key...), nil)
+		g.put(bucketHeld, append(heldPrefix(to), key...), nothing)
 	}
 }
 
-func heldKeys(held *bolt.Bucket, id int64) [][]byte {
+func heldKeys(s snapshot, id int64) [][]byte {
 	var keys [][]byte
-	prefix, c := heldPrefix(id), held.Cursor()
-	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+	prefix, c := heldPrefix(id), s.cursor(bucketHeld)
+	for k, _ := c.seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.next() {
 		keys = append(keys, bytes.Clone(k[len(prefix):]))
 	}
 	return keys
@@ -191,18 +196,18 @@ func heldKeys(held *bolt.Bucket, id int64) [][]byte {
 // endLease removes a lease and, under one revision, its keys.
 func (g *group) endLease(id int64, l lease) {
 	w := g.begins()
-	for _, key := range heldKeys(g.held.Bucket, id) {
+	for _, key := range heldKeys(g.snapshot, id) {
 		w.deleteRange(Range{Key: key})
 	}
 	w.ends()
-	g.remove(g.leases, idBytes(id))
-	g.remove(g.due, dueKey(id, l))
+	g.remove(bucketLease, idBytes(id))
+	g.remove(bucketDue, dueKey(id, l))
 }
 
 // expire ends the leases whose time is up, and notes when the next one's is.
 func (g *group) expire() {
 	for g.err == nil {
-		first, _ := g.due.Cursor().First()
+		first, _ := g.cursor(bucketDue).seek(nil)
 		if len(first) != 16 {
 			g.keep.due = 0
 			return
@@ -212,7 +217,7 @@ func (g *group) expire() {
 			g.keep.due = at
 			return
 		}
-		l, err := readLease(g.leases.Bucket, id)
+		l, err := readLease(g.snapshot, id)
 		if g.check(err) {
 			return
 		}
@@ -228,19 +233,18 @@ func (g *group) clampLeases() error {
 		lease
 	}
 	var all []clamped
-	err := g.leases.ForEach(func(k, _ []byte) error {
-		id := idOf(k)
-		l, err := readLease(g.leases.Bucket, id)
-		if err == nil && l.deadline > deadline(g.now, l.ttl) {
-			all = append(all, clamped{id, l})
+	cursor := g.cursor(bucketLease)
+	for k, _ := cursor.seek(nil); k != nil; k, _ = cursor.next() {
+		l, err := readLease(g.snapshot, idOf(k))
+		if err != nil {
+			return err
 		}
-		return err
-	})
-	if err != nil {
-		return err
+		if l.deadline > deadline(g.now, l.ttl) {
+			all = append(all, clamped{idOf(k), l})
+		}
 	}
 	for _, c := range all {
-		g.remove(g.due, dueKey(c.id, c.lease))
+		g.remove(bucketDue, dueKey(c.id, c.lease))
 		c.deadline = deadline(g.now, c.ttl)
 		g.setLease(c.id, c.lease)
 	}

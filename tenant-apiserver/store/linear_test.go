@@ -3,7 +3,9 @@ package store
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,9 +54,19 @@ var register = porcupine.Model{
 
 // TestLinearizable records what concurrent clients are told, and wants an order
 // of all operations, each between its call and its return, that explains it.
+// Checkpoints run all the time, and in the middle the clients go on with what a
+// killed store leaves.
 func TestLinearizable(t *testing.T) {
-	s := openTemp(t, Options{})
-	const clients, each = 8, 150
+	o := Options{NoSync: true, pace: pace{layerBytes: 2 << 10, backlogBytes: 8 << 10, layerAge: time.Millisecond, retry: time.Second}}
+	path := filepath.Join(t.TempDir(), "store.db")
+	first, err := Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open sync.RWMutex // held for reading by whoever uses s
+	s := first
+	const clients, each, crashAt = 8, 200, 700
+	var count atomic.Int64
 	var mu sync.Mutex
 	var history []porcupine.Operation
 	var all sync.WaitGroup
@@ -65,9 +77,17 @@ func TestLinearizable(t *testing.T) {
 			for i := range each {
 				in := access{key: fmt.Sprint(rand.IntN(4)), write: rand.IntN(2) == 0, to: fmt.Sprintf("%d/%d", id, i)}
 				in.expect = known[in.key]
+				if count.Add(1) == crashAt {
+					open.Lock()
+					path = crashed(t, path)
+					s = openAt(t, path, o)
+					open.Unlock()
+				}
+				open.RLock()
 				call := time.Since(begin)
 				out, err := perform(t, s, in)
 				back := time.Since(begin)
+				open.RUnlock()
 				if err != nil {
 					t.Error(err)
 					return
@@ -84,6 +104,9 @@ func TestLinearizable(t *testing.T) {
 		})
 	}
 	all.Wait()
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
 	if got := porcupine.CheckOperationsTimeout(register, history, time.Minute); got != porcupine.Ok {
 		t.Errorf("%d operations are %s", len(history), got)
 	}

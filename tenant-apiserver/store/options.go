@@ -26,8 +26,35 @@ type Options struct {
 	// NoSync leaves flushing to the kernel. Acknowledged writes are then lost
 	// when the machine stops. For tests and for building throw-away files.
 	NoSync bool
-	// Clock tells the time for leases. nil: the machine's.
+	// Clock tells the time for leases, and when a checkpoint is due. nil: the
+	// machine's.
 	Clock Clock
+
+	pace pace
+}
+
+// pace says when the log is brought into the file. Tests change it, so that
+// small loads meet everything.
+type pace struct {
+	// layerBytes begin a checkpoint. Larger ones cost less per write: neighbours
+	// share pages, and what was replaced meanwhile is not written at all.
+	layerBytes int
+	// backlogBytes bound the newest layer; above, writers wait for the
+	// checkpoint that is running.
+	backlogBytes int
+	// reserveBytes may be added beyond by deletes and compactions while no
+	// checkpoint can be made because the disk is full.
+	reserveBytes int
+	// layerAge is how long a change waits for others before it is brought into
+	// the file.
+	layerAge time.Duration
+	// retry is how long a checkpoint waits for room on a full disk.
+	retry time.Duration
+}
+
+var defaultPace = pace{
+	layerBytes: 8 << 20, backlogBytes: 32 << 20, reserveBytes: 4 << 20,
+	layerAge: 3 * time.Second, retry: time.Second,
 }
 
 // Clock is the time as leases see it: wall time, because a deadline must mean
@@ -61,6 +88,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Clock == nil {
 		o.Clock = wallClock{}
+	}
+	if o.pace == (pace{}) {
+		o.pace = defaultPace
 	}
 	return o
 }

@@ -115,8 +115,16 @@ func (r *run) step() {
 		if !errors.Is(err, want) {
 			r.t.Fatalf("compact %d: %v, want %v", rev, err, want)
 		}
+	case n < 98:
+		if err := r.s.flush(r.t.Context()); err != nil {
+			r.t.Fatal(err)
+		}
 	default:
 		verify(r.t, r.s)
+		crash := r.IntN(2) == 0
+		if crash {
+			r.path = crashed(r.t, r.path)
+		}
 		if err := r.s.Close(); err != nil {
 			r.t.Fatal(err)
 		}
@@ -253,8 +261,8 @@ func show(v any) string {
 	return fmt.Sprint(v)
 }
 
-// TestModel lives many random lives. Ring, sweep and batches are made small, so
-// that their edges are met all the time.
+// TestModel lives many random lives, with crashes in between. Ring, sweep, layers
+// and batches are made small, so that their edges are met all the time.
 func TestModel(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -262,7 +270,10 @@ func TestModel(t *testing.T) {
 			r := &run{
 				Rand: rand.New(rand.NewPCG(seed, 2)), t: t, m: newModel(clock),
 				path: filepath.Join(t.TempDir(), "store.db"),
-				o:    Options{NoSync: true, Clock: clock, HotBytes: 1 + int(seed)*300, SweepSlice: 1 + int(seed)%5},
+				o: Options{
+					NoSync: true, Clock: clock, HotBytes: 1 + int(seed)*300, SweepSlice: 1 + int(seed)%5,
+					pace: pace{layerBytes: 1 + int(seed%4)*700, backlogBytes: 2000, layerAge: time.Minute, retry: time.Second},
+				},
 			}
 			r.s = openAt(t, r.path, r.o)
 			for range 300 {

@@ -23,21 +23,20 @@ func (s *Store) Read(ctx context.Context, r Read) (*ReadResult, error) {
 	return out, err
 }
 
-// snapshot is one bbolt transaction, read-only or the writer's own. Nothing
-// that it returns points into bbolt's memory.
+// snapshot is the store as one group left it, for readers and for the group
+// that comes next. Nothing that it returns points into bbolt's memory.
 type snapshot struct {
-	tx   *bolt.Tx
+	*tables
 	head head
-	cur  *bolt.Bucket
-	log  *bolt.Bucket
 }
 
+// newSnapshot is what the file alone has.
 func newSnapshot(tx *bolt.Tx) (snapshot, error) {
-	h, err := readHead(tx.Bucket(bucketMeta))
+	h, err := readHead(tx.Bucket(bucketMeta.name()))
 	if err != nil {
 		return snapshot{}, err
 	}
-	return snapshot{tx: tx, head: h, cur: tx.Bucket(bucketCur), log: tx.Bucket(bucketLog)}, nil
+	return snapshot{tables: &tables{tx: tx}, head: h}, nil
 }
 
 // checkRevision says whether a read at rev can be answered.
@@ -91,8 +90,8 @@ func (s snapshot) each(r Range, f func(key []byte, e entry) error) error {
 		}
 		return f(r.Key, e)
 	}
-	c := s.cur.Cursor()
-	for k, v := c.Seek(r.Key); k != nil && r.before(k); k, v = c.Next() {
+	c := s.cursor(bucketCur)
+	for k, v := c.seek(r.Key); k != nil && r.before(k); k, v = c.next() {
 		e, err := openEntry(k, v)
 		if err != nil {
 			return err
@@ -106,7 +105,7 @@ func (s snapshot) each(r Range, f func(key []byte, e entry) error) error {
 
 // entry returns what cur says of key; the zero entry when it says nothing.
 func (s snapshot) entry(key []byte) (entry, error) {
-	sealed := s.cur.Get(key)
+	sealed := s.get(bucketCur, key)
 	if sealed == nil {
 		return entry{}, nil
 	}
@@ -156,10 +155,10 @@ func (s snapshot) missing(p pos) error {
 	return fmt.Errorf("%w: log record %d/%d is missing", ErrCorrupt, p.rev, p.sub)
 }
 
-// lookup returns the record at p, sharing bbolt's memory.
+// lookup returns the record at p, valid as long as the transaction.
 func (s snapshot) lookup(p pos) (r record, found bool, err error) {
 	key := p.bytes()
-	sealed := s.log.Get(key)
+	sealed := s.get(bucketLog, key)
 	if sealed == nil {
 		return record{}, false, nil
 	}

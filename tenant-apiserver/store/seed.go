@@ -40,13 +40,12 @@ func setRevision(path string, o Options, revision int64) error {
 		return err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		meta := tx.Bucket(bucketMeta)
-		h, err := readHead(meta)
+		h, err := readHead(tx.Bucket(bucketMeta.name()))
 		if err != nil {
 			return err
 		}
 		h.rev, h.compacted, h.swept = revision, revision, pos{rev: revision}
-		return meta.Put(keyHead, seal(bucketMeta, keyHead, h.encode()))
+		return putHead(tx, h)
 	})
 	return errors.Join(err, db.Close())
 }

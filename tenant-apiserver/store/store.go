@@ -19,6 +19,9 @@ type Store struct {
 	db   *bolt.DB
 	hub  *hub
 
+	now      atomic.Pointer[state] // what was acknowledged; set by the writer
+	applying atomic.Int64          // the file has no group after it
+
 	queue    chan *call
 	stopping chan struct{} // closed by Close
 	stopped  chan struct{} // closed by the writer as it ends
@@ -27,12 +30,24 @@ type Store struct {
 
 	failed atomic.Pointer[error] // the first failure of the disk or the file
 	broken chan struct{}         // closed once failed is set
-	keep   writerState           // the writer goroutine's own
+
+	// The writer goroutine's own.
+	wal   *wal
+	keep  writerState
+	check checkpoint
+}
+
+// state is everything that was acknowledged: the layers, the newest first and
+// never none, over the file. It is never changed.
+type state struct {
+	head   head
+	layers []*layer
 }
 
 // Open opens the file at path and makes it when it is absent; its folder must
 // exist. It checks every page and every checksum, which takes some
-// milliseconds for a small tenant and a second per GiB.
+// milliseconds for a small tenant and a second per GiB, and takes up what the
+// log has beyond the file.
 //
 // It waits a second for the file's lock. Errors wrap ErrInUse, ErrForeign,
 // ErrNewerFormat or ErrCorrupt, and say which file and what to do.
@@ -84,8 +99,36 @@ func open(path string, o Options) (*Store, error) {
 
 // load checks the contents and brings the writer's state into memory.
 func (s *Store) load() error {
-	var h head
-	err := s.readTx(func(tx *bolt.Tx) (err error) {
+	h, err := s.checkFile()
+	if err != nil {
+		return err
+	}
+	if h.line == 0 {
+		if h, err = s.upgrade(); err != nil {
+			return fmt.Errorf("take over a file of format %d: %w", formatBefore, err)
+		}
+	}
+	s.applying.Store(h.seq)
+	w, beyond, h, err := recoverWAL(s.path, s.o, h)
+	if err != nil {
+		return err
+	}
+	s.wal, s.check.applied = w, s.applying.Load()
+	st := &state{head: h, layers: []*layer{newLayer()}}
+	if !beyond.empty() {
+		st.layers = append(st.layers, beyond)
+	}
+	s.now.Store(st)
+	s.hub = newHub(h.rev, h.compacted, s.o.HotBytes)
+	if err := s.adopt(); err != nil {
+		return errors.Join(err, w.close(false))
+	}
+	return nil
+}
+
+// checkFile reads all that the file has.
+func (s *Store) checkFile() (h head, err error) {
+	err = s.readTx(func(tx *bolt.Tx) error {
 		if h, err = checkContents(tx); err != nil {
 			return err
 		}
@@ -94,133 +137,60 @@ func (s *Store) load() error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	s.hub = newHub(h.rev, h.compacted, s.o.HotBytes)
-	return s.adopt(h)
+	return h, err
+}
+
+// upgrade gives a file of the format before what its head lacks.
+func (s *Store) upgrade() (h head, err error) {
+	err = s.update(func(tx *bolt.Tx) error {
+		if h, err = readHead(tx.Bucket(bucketMeta.name())); err != nil {
+			return err
+		}
+		h.line = newLine()
+		return putHead(tx, h)
+	})
+	return h, err
+}
+
+func putHead(tx *bolt.Tx, h head) error {
+	return tx.Bucket(bucketMeta.name()).Put(keyHead, seal(bucketMeta, keyHead, h.encode()))
 }
 
 // adopt takes over from an earlier run: an unfinished sweep, and the leases.
-func (s *Store) adopt(h head) error {
+func (s *Store) adopt() error {
+	h := s.now.Load().head
 	s.keep.sweeping = h.compacted > 0 && h.swept != pos{rev: h.compacted}
-	g := &group{now: s.o.Clock.Now(), keep: s.keep}
-	err := s.update(func(tx *bolt.Tx) error {
-		if err := g.begin(tx); err != nil {
-			return err
-		}
-		if err := g.clampLeases(); err != nil {
-			return err
+	return s.transact(0, func(g *group) {
+		if g.check(g.clampLeases()) {
+			return
 		}
 		if g.head.id == "" && s.o.ID != "" {
-			g.head.id, g.dirty = s.o.ID, true
+			g.changed()
+			g.head.id = s.o.ID
 		}
-		if first, _ := g.due.Cursor().First(); first != nil {
+		if first, _ := g.cursor(bucketDue).seek(nil); first != nil {
 			g.keep.due = 1 // look at once
 		}
-		return g.finish()
 	})
-	if err != nil && !errors.Is(err, errRollback) {
-		return err
-	}
-	s.keep = g.keep
-	return nil
-}
-
-// checkContents reads every value of every bucket. The head comes first, since
-// it says whether the rest can be understood.
-func checkContents(tx *bolt.Tx) (head, error) {
-	meta := tx.Bucket(bucketMeta)
-	if meta == nil {
-		return head{}, fmt.Errorf("%w: it is a bbolt file of another program", ErrForeign)
-	}
-	h, err := readHead(meta)
-	if err != nil {
-		return head{}, err
-	}
-	if h.format != format {
-		return head{}, fmt.Errorf("%w: %d, this release knows %d", ErrNewerFormat, h.format, format)
-	}
-	for i, name := range counted {
-		if err := checkBucket(tx.Bucket(name), name, h.sizes[i]); err != nil {
-			return head{}, err
-		}
-	}
-	if last, _ := tx.Bucket(bucketLog).Cursor().Last(); last != nil {
-		if p, err := decodePos(last); err != nil || p.rev > h.rev {
-			return head{}, fmt.Errorf("%w: the log is ahead of its head", ErrCorrupt)
-		}
-	}
-	return h, nil
-}
-
-// checkBucket wants size good values.
-func checkBucket(b *bolt.Bucket, name []byte, size int64) error {
-	if b == nil {
-		return fmt.Errorf("%w: it has no bucket %s", ErrCorrupt, name)
-	}
-	n := int64(0)
-	err := b.ForEach(func(k, v []byte) error {
-		n++
-		return checkValue(name, k, v)
-	})
-	if err == nil && n != size {
-		return fmt.Errorf("%w: bucket %s has %d entries of %d", ErrCorrupt, name, n, size)
-	}
-	return err
-}
-
-// checkValue checks the seal and the form of one value.
-func checkValue(bucket, key, sealed []byte) error {
-	body, err := unseal(bucket, key, sealed)
-	if err != nil {
-		return err
-	}
-	switch string(bucket) {
-	case string(bucketCur):
-		_, err = decodeEntry(body)
-	case string(bucketLog):
-		_, err = decodeRecord(body)
-	case string(bucketLease):
-		_, err = decodeLease(body)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %s/%x: %w", ErrCorrupt, bucket, key, err)
-	}
-	return nil
-}
-
-func readHead(meta *bolt.Bucket) (head, error) {
-	sealed := meta.Get(keyHead)
-	if sealed == nil {
-		return head{}, fmt.Errorf("%w: it is a bbolt file of another program", ErrForeign)
-	}
-	body, err := unseal(bucketMeta, keyHead, sealed)
-	if err != nil {
-		return head{}, err
-	}
-	h, err := decodeHead(body)
-	if err != nil {
-		return head{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return h, nil
 }
 
 // Close finishes the group being written, refuses what is still queued, ends
-// all cursors and closes the file. Further calls return the first one's error.
+// all cursors, brings everything into the file and closes it: a closed store is
+// one file. When that fails, an error says so, and what the file lacks stays in
+// the log beside it for the next Open. Further calls return the first one's error.
 func (s *Store) Close() error {
 	s.stopOnce.Do(func() {
 		close(s.stopping)
 		<-s.stopped
 		s.hub.end(ErrClosed)
-		if err := s.db.Close(); err != nil {
+		if err := errors.Join(s.closeErr, s.db.Close()); err != nil {
 			s.closeErr = fmt.Errorf("close store %s: %w", s.path, err)
 		}
 	})
 	return s.closeErr
 }
 
-// view runs f on the last committed state.
+// view runs f on what was last acknowledged.
 func (s *Store) view(ctx context.Context, f func(snapshot) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -228,20 +198,32 @@ func (s *Store) view(ctx context.Context, f func(snapshot) error) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
-	err := s.readTx(func(tx *bolt.Tx) error {
-		snap, err := newSnapshot(tx)
-		if err != nil {
-			return err
-		}
-		return f(snap)
-	})
+	err := s.snapshot(f)
 	if errors.Is(err, ErrCorrupt) {
 		return s.fail(err)
 	}
 	return err
 }
 
-// readTx runs f in a read-only transaction of bbolt.
+// snapshot runs f on the newest state. The file may be ahead of a state that was
+// loaded before it was checkpointed; a newer one is there then.
+func (s *Store) snapshot(f func(snapshot) error) error {
+	for {
+		st := s.now.Load()
+		behind := false
+		err := s.readTx(func(tx *bolt.Tx) error {
+			if behind = s.applying.Load() > st.head.seq; behind {
+				return nil
+			}
+			return f(snapshot{tables: &tables{tx: tx, layers: st.layers}, head: st.head})
+		})
+		if !behind {
+			return err
+		}
+	}
+}
+
+// readTx runs f in a read-only transaction of the file.
 func (s *Store) readTx(f func(*bolt.Tx) error) error {
 	err := guard(func() error { return s.db.View(f) })
 	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
@@ -293,16 +275,20 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return st, err
 }
 
-// WriteTo writes a store file with the last committed state to w, and returns
-// its size. Writers go on meanwhile, but the pages they replace stay in the
-// file until it is done. The copy has this store's ID; to start many tenants
-// from one file, make it without an ID.
+// WriteTo writes a store file with what was acknowledged before the call to w,
+// and returns its size. Writers go on meanwhile, but the pages they replace stay
+// in the file until it is done. The copy has this store's ID; to start many
+// tenants from one file, make it without an ID. Error: ErrNoSpace when the disk
+// has no room to bring everything into the file first.
 func (s *Store) WriteTo(w io.Writer) (int64, error) {
 	var n int64
-	err := s.readTx(func(tx *bolt.Tx) (err error) {
-		n, err = tx.WriteTo(w)
-		return err
-	})
+	err := s.flush(context.Background())
+	if err == nil {
+		err = s.readTx(func(tx *bolt.Tx) (err error) {
+			n, err = tx.WriteTo(w)
+			return err
+		})
+	}
 	if err != nil {
 		return n, fmt.Errorf("copy store %s: %w", s.path, err)
 	}

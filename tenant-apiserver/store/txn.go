@@ -113,6 +113,8 @@ func (g *group) allowed(op Op) error {
 	switch {
 	case op.Read != nil:
 		return g.checkRevision(op.Read.Revision)
+	case op.Put != nil && g.full:
+		return ErrNoSpace
 	case op.Put != nil && op.Put.Lease != 0:
 		return g.checkLease(op.Put.Lease)
 	}
@@ -205,8 +207,9 @@ func (w *writes) append(before, e entry, kv *KeyValue) []*KeyValue {
 		deleted: !e.live(), create: e.create, version: e.version, lease: e.lease,
 		prev: before.at, key: kv.Key, value: kv.Value,
 	}
-	w.put(w.toLog, e.at.bytes(), r.encode())
-	w.put(w.toCur, kv.Key, e.encode())
+	var place [posLen]byte
+	w.write(bucketLog, e.at.appendTo(place[:0]), false, r.appendTo)
+	w.write(bucketCur, kv.Key, before.at != (pos{}), e.appendTo)
 	w.hold(kv.Key, before.lease, e.lease)
 
 	ev := Event{Deleted: !e.live(), KV: kv}

@@ -146,8 +146,8 @@ func full(b *Batch, size, scanned int, rev int64) bool {
 // scan adds the events of a range from the revision from up to b.Revision.
 func (s snapshot) scan(keys Range, from int64, b *Batch) error {
 	size, scanned := 0, 0
-	c := s.log.Cursor()
-	for k, v := c.Seek(pos{rev: from}.bytes()); k != nil; k, v = c.Next() {
+	c := s.cursor(bucketLog)
+	for k, v := c.seek(pos{rev: from}.bytes()); k != nil; k, v = c.next() {
 		at, err := decodePos(k)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)

@@ -10,20 +10,15 @@ import (
 )
 
 const (
-	// maxGroup and maxGroupBytes bound one bbolt transaction.
+	// maxGroup and maxGroupBytes bound one group.
 	maxGroup      = 4096
 	maxGroupBytes = 8 << 20
 	// maxQueue is how many requests wait in line; more wait outside, which costs
 	// an idle store nothing. Being drained, the line refills within a group.
 	maxQueue = 256
-	// logFill packs the pages of the log, which only grows at its end.
-	logFill = 0.95
 	// noSpaceRetry is how long ended leases wait for room on a full disk.
 	noSpaceRetry = 5 * time.Second
 )
-
-// errRollback ends a bbolt transaction that changed nothing, without a flush.
-var errRollback = errors.New("nothing to commit")
 
 // call is one request on its way through the writer.
 type call struct {
@@ -34,6 +29,9 @@ type call struct {
 	run  func(*group) error
 	err  error // the outcome, set before done is closed
 	done chan struct{}
+	// flush: it is done when the file has all that was acknowledged before.
+	flush bool
+	seq   int64 // what it waits for
 }
 
 // writerState is what the writer goroutine remembers between groups.
@@ -42,22 +40,35 @@ type writerState struct {
 	sweeping bool  // compaction has records left to look at
 }
 
-// group is one bbolt transaction of the writer and all requests in it.
+// group is all requests of one round of the writer, evaluated on what the round
+// before it left. Its changes become one frame of the log and, at the same time,
+// a part of the newest layer.
 type group struct {
 	snapshot
-	toCur, toLog, leases, due, held bucket
 
 	now    time.Time
+	frame  []byte // nil: nothing changed yet
+	size   int    // what the requests bring in, to make frame as large as needed
+	full   bool   // there is no room for anything that needs more of it
 	events []Event
-	dirty  bool
-	err    error // bbolt failed: nobody in the group is acknowledged
+	err    error // nobody in the group is acknowledged
 	keep   writerState
 }
 
 // submit hands a request to the writer and waits for its outcome. When ctx ends
 // first the request may still take effect.
 func (s *Store) submit(ctx context.Context, size int, run func(*group) error) error {
-	c := &call{ctx: ctx, size: size, run: run, done: make(chan struct{})}
+	return s.hand(&call{ctx: ctx, size: size, run: run, done: make(chan struct{})})
+}
+
+// flush returns when the file has all that was acknowledged before the call.
+func (s *Store) flush(ctx context.Context) error {
+	nothing := func(*group) error { return nil }
+	return s.hand(&call{ctx: ctx, run: nothing, flush: true, done: make(chan struct{})})
+}
+
+func (s *Store) hand(c *call) error {
+	ctx := c.ctx
 	select {
 	case <-s.stopping:
 		return ErrClosed
@@ -88,30 +99,40 @@ func (s *Store) submit(ctx context.Context, size int, run func(*group) error) er
 // write is the writer goroutine.
 func (s *Store) write() {
 	defer close(s.stopped)
-	for {
+	for s.checkpointIfDue(); ; s.checkpointIfDue() {
 		first, ok := s.next()
 		if !ok {
+			s.closeErr = s.drain()
 			return
 		}
+		s.waitForRoom()
 		s.commit(s.gather(first))
 	}
 }
 
-// next waits for something to do: a request, the end of a lease, or nothing (a
-// nil call) while compaction has work left. false: the store is closing.
+// next waits for something to do: a request, the end of a lease, the end of a
+// checkpoint or the time of the next (a nil call), or nothing (a nil call) while
+// compaction has work left. false: the store is closing.
 func (s *Store) next() (*call, bool) {
 	var idle <-chan struct{}
 	if s.keep.sweeping && s.Err() == nil {
 		idle = always
 	}
-	timer, stop := s.leaseTimer()
-	defer stop()
+	lease, stopLease := s.timer(s.keep.due)
+	defer stopLease()
+	due, stopDue := s.timer(s.check.due)
+	defer stopDue()
 	select {
 	case <-s.stopping:
 		return nil, false
 	case c := <-s.queue:
 		return c, true
-	case <-timer:
+	case err := <-s.check.done:
+		s.checkpointed(err)
+		return nil, true
+	case <-due:
+		return nil, true
+	case <-lease:
 		return nil, true
 	case <-idle:
 		return nil, true
@@ -121,12 +142,12 @@ func (s *Store) next() (*call, bool) {
 // always is a channel that never makes anyone wait.
 var always = func() <-chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// leaseTimer fires when the next lease ends; never when there is none.
-func (s *Store) leaseTimer() (<-chan time.Time, func()) {
-	if s.keep.due == 0 || s.Err() != nil {
+// timer fires at a time in unix nanoseconds; never at 0.
+func (s *Store) timer(at int64) (<-chan time.Time, func()) {
+	if at == 0 || s.Err() != nil {
 		return nil, func() {}
 	}
-	return s.o.Clock.NewTimer(time.Unix(0, s.keep.due).Sub(s.o.Clock.Now()))
+	return s.o.Clock.NewTimer(time.Unix(0, at).Sub(s.o.Clock.Now()))
 }
 
 // gather takes what else is queued, within the bounds of a group.
@@ -151,74 +172,68 @@ func (s *Store) gather(first *call) []*call {
 func (s *Store) commit(calls []*call) {
 	err := s.Err()
 	if err == nil {
-		err = s.transact(calls)
+		size := 0
+		for _, c := range calls {
+			size += c.size + callOverhead
+		}
+		run := func(g *group) {
+			g.run(calls)
+			g.housekeep(s.o.SweepSlice)
+		}
+		if err = s.transact(size, run); errors.Is(err, ErrNoSpace) && s.makeRoom() {
+			err = s.transact(size, run)
+		}
 	}
+	if errors.Is(err, ErrNoSpace) {
+		// Tried again by the next compaction, and in a while.
+		s.keep.sweeping, s.keep.due = false, s.o.Clock.Now().Add(noSpaceRetry).UnixNano()
+	}
+	fault(faultGroupPublished)
 	for _, c := range calls {
 		if err != nil {
 			c.err = err
+		}
+		if c.flush && c.err == nil && s.check.later(c, s.now.Load().head.seq) {
+			continue
 		}
 		close(c.done)
 	}
 }
 
-// transact runs the group in one bbolt transaction and returns what every
-// caller of the group must be told, nil when each has its own outcome.
-func (s *Store) transact(calls []*call) error {
-	g := &group{now: s.o.Clock.Now(), keep: s.keep}
-	err := s.update(func(tx *bolt.Tx) error {
-		if err := g.begin(tx); err != nil {
-			return err
-		}
-		g.run(calls)
-		g.housekeep(s.o.SweepSlice)
-		return g.finish()
+// callOverhead is about what a request adds to a frame beside its own bytes.
+const callOverhead = 192
+
+// transact evaluates a group, writes its frame and publishes its events. It
+// returns what every caller of the group must be told, nil when each has its own
+// outcome.
+func (s *Store) transact(size int, run func(*group)) error {
+	st := s.now.Load()
+	g := &group{now: s.o.Clock.Now(), size: size, keep: s.keep, full: s.full()}
+	err := s.readTx(func(tx *bolt.Tx) error {
+		g.snapshot = snapshot{tables: &tables{tx: tx, layers: st.layers}, head: st.head}
+		run(g)
+		g.finish()
+		return g.err
 	})
+	if err == nil && g.frame != nil {
+		if g.full && s.backlog()+len(g.frame) > s.o.pace.backlogBytes+s.o.pace.reserveBytes {
+			return s.check.noSpace
+		}
+		fault(faultGroupEvaluated)
+		err = s.wal.append(g.head.seq, g.frame)
+	}
 	switch {
-	case err == nil || errors.Is(err, errRollback):
+	case err == nil:
 		s.keep = g.keep
-		s.hub.publish(g.head.rev, g.head.compacted, g.events)
+		if g.frame != nil {
+			s.now.Store(&state{head: g.head, layers: g.layers})
+			s.hub.publish(g.head.rev, g.head.compacted, g.events)
+		}
 		return nil
 	case isNoSpace(err):
-		// Tried again by the next compaction, and in a while.
-		s.keep.sweeping, s.keep.due = false, g.now.Add(noSpaceRetry).UnixNano()
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return s.fail(err)
-}
-
-// update runs f in a bbolt transaction of its own and commits it. It is not
-// DB.Update, which answers a panic by looking through the whole file in a
-// goroutine that nobody can recover; taking the transaction back does not.
-func (s *Store) update(f func(tx *bolt.Tx) error) error {
-	return guard(func() error {
-		tx, err := s.db.Begin(true)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback() // says that it is closed, after Commit
-		if err := f(tx); err != nil {
-			return err
-		}
-		return tx.Commit()
-	})
-}
-
-// bucket is a bucket that the group writes to.
-type bucket struct {
-	*bolt.Bucket
-	name []byte
-	size *int64 // nil for meta
-}
-
-func (g *group) begin(tx *bolt.Tx) (err error) {
-	if g.snapshot, err = newSnapshot(tx); err != nil {
-		return err
-	}
-	for i, b := range []*bucket{&g.toCur, &g.toLog, &g.leases, &g.due, &g.held} {
-		*b = bucket{tx.Bucket(counted[i]), counted[i], &g.head.sizes[i]}
-	}
-	g.toLog.FillPercent = logFill
-	return nil
 }
 
 // run evaluates the requests in order, each seeing the ones before it. A
@@ -231,39 +246,53 @@ func (g *group) run(calls []*call) {
 	}
 }
 
+// changed is called before the first change: from then on the group has a frame,
+// and a newest layer of its own.
+func (g *group) changed() {
+	if g.frame == nil {
+		g.frame = newFrame(g.size)
+		g.layers = append([]*layer{g.layers[0].clone()}, g.layers[1:]...)
+	}
+}
+
 // finish writes the head, when anything changed.
-func (g *group) finish() error {
-	if g.err != nil {
-		return g.err
-	}
-	if !g.dirty {
-		return errRollback
-	}
-	g.put(bucket{g.tx.Bucket(bucketMeta), bucketMeta, nil}, keyHead, g.head.encode())
-	return g.err
-}
-
-// put seals and writes a value; it remembers the first failure.
-func (g *group) put(b bucket, key, body []byte) {
-	g.dirty = true
-	if b.size != nil && b.Get(key) == nil {
-		*b.size++
-	}
-	if err := b.Put(key, seal(b.name, key, body)); err != nil && g.err == nil {
-		g.err = fmt.Errorf("write %s: %w", b.name, err)
-	}
-}
-
-// remove deletes a key, which may be gone; it remembers the first failure.
-func (g *group) remove(b bucket, key []byte) {
-	if b.Get(key) == nil {
+func (g *group) finish() {
+	if g.frame == nil || g.err != nil {
 		return
 	}
-	g.dirty = true
-	*b.size--
-	if err := b.Delete(key); err != nil && g.err == nil {
-		g.err = fmt.Errorf("remove from %s: %w", b.name, err)
+	g.head.seq++
+	g.write(bucketMeta, keyHead, true, g.head.appendTo)
+	g.layers[0].bytes += len(g.frame)
+}
+
+// write seals and writes the value that body appends to what it is given.
+func (g *group) write(b bucketID, key []byte, existed bool, body func([]byte) []byte) {
+	g.changed()
+	if !existed {
+		g.head.sizes[b-bucketCur]++
 	}
+	from := len(g.frame)
+	g.frame = body(beginChange(g.frame, b, key))
+	var c *change
+	g.frame, c = endChange(g.frame, from)
+	g.layers[0].set(c)
+}
+
+// put is write for a key of which nothing is known.
+func (g *group) put(b bucketID, key []byte, body func([]byte) []byte) {
+	g.write(b, key, g.get(b, key) != nil, body)
+}
+
+// remove deletes a key, which may be gone.
+func (g *group) remove(b bucketID, key []byte) {
+	if g.get(b, key) == nil {
+		return
+	}
+	g.changed()
+	g.head.sizes[b-bucketCur]--
+	var c *change
+	g.frame, c = removal(g.frame, b, key)
+	g.layers[0].set(c)
 }
 
 // check remembers an error that must end the group, and says whether err is one.

@@ -206,7 +206,13 @@ func lastRevision(ctx context.Context, path string) (int64, error) {
 }
 
 func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	files, err := store.LogFiles(path)
+	for _, f := range append(files, path) {
+		if rmErr := os.Remove(f); !errors.Is(rmErr, fs.ErrNotExist) {
+			err = errors.Join(err, rmErr)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("remove what an interrupted restore left: %w", err)
 	}
 	return nil

@@ -6,7 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+
+	"sublet.dev/tenant-apiserver/store"
 )
 
 // swap gives the old store another name and the new one its name. The name never
@@ -17,6 +20,9 @@ func (t Target) swap(tmp string) (kept string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("keep the old store: %w", err)
 	}
+	if err := keepLog(t.Path, kept, t.Now); err != nil {
+		return kept, fmt.Errorf("keep the old store's log: %w", err)
+	}
 	t.reached(stepKept)
 	if err := os.Rename(tmp, t.Path); err != nil {
 		return kept, err
@@ -25,12 +31,30 @@ func (t Target) swap(tmp string) (kept string, err error) {
 	return kept, syncDir(filepath.Dir(t.Path))
 }
 
-// keep links the file at path, if there is one, to a name that says when.
-func keep(path string, now time.Time) (string, error) {
+// keepLog moves the log of a store that could not be opened to where its file is
+// kept; beside the new file it would be taken for damage. A store that was
+// closed has none.
+func keepLog(path, kept string, now time.Time) error {
+	if kept == "" {
+		kept = keptName(path, now)
+	}
+	logs, err := store.LogFiles(path)
+	for _, log := range logs {
+		err = errors.Join(err, os.Rename(log, kept+strings.TrimPrefix(log, path)))
+	}
+	return err
+}
+
+func keptName(path string, now time.Time) string {
 	if now.IsZero() {
 		now = time.Now()
 	}
-	base := path + ".before-restore-" + now.UTC().Format("20060102T150405Z")
+	return path + ".before-restore-" + now.UTC().Format("20060102T150405Z")
+}
+
+// keep links the file at path, if there is one, to a name that says when.
+func keep(path string, now time.Time) (string, error) {
+	base := keptName(path, now)
 	name := base
 	for n := 2; ; n++ {
 		err := os.Link(path, name)
