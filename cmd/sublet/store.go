@@ -34,7 +34,7 @@ that are not in the store: see docs/storage.md.`,
 		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newStoreCheck(a), newStoreStat(a), newStoreDump(a), newStoreCompact(a), newStoreBackup(a), newStoreRestore(a), newRotateKey(a))
+	cmd.AddCommand(newStoreCheck(a), newStoreStat(a), newStoreDump(a), newStoreCompact(a), newStoreBackup(a), newStoreRestore(a), newStoreMigrate(a), newRotateKey(a))
 	return cmd
 }
 

@@ -55,8 +55,10 @@ func (c *Cell) MigrateStore(ctx context.Context, id tenant.ID, to EtcdStore) (m 
 	defer cancel()
 	defer context.AfterFunc(h.ctx, cancel)()
 	err = h.offline(context.WithoutCancel(ctx), "Its cluster is being moved to another store.", func() (err error) {
-		m, err = h.move(ctx, target)
-		return err
+		if m, err = h.move(ctx, target); err != nil {
+			return err
+		}
+		return forgetRecord(c.config.Dir(id)) // it would not say where it slept
 	})
 	if err != nil {
 		return m, fmt.Errorf("move tenant %s: %w", h.tenant.Name, err)

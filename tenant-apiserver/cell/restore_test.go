@@ -272,3 +272,29 @@ func TestLookIntoStore(t *testing.T) {
 		t.Error("a tenant that is not hosted has a store")
 	}
 }
+
+// A tenant that sleeps is looked into and backed up without waking it; a restore
+// wakes it, because there is work then.
+func TestStoreOfSleeper(t *testing.T) {
+	_, client, dir := start(t, quiet)
+	a := sleeper("uid-a", "a")
+	put(t, client, a)
+	api, leave := visitor(t, dir, a)
+	write(t, api, "kept", "before")
+	leave()
+	slept := lull(t, client, a.ID)
+	var data bytes.Buffer
+	if err := client.BackupStore(t.Context(), a.ID, "a", "test", &data); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := client.StoreStat(t.Context(), a.ID); err != nil || s.Keys < 100 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if now := await(t, client, a.ID, asleep); !now.Due.Equal(slept.Due) {
+		t.Errorf("it slept with %+v and sleeps with %+v", slept, now)
+	}
+	if _, err := client.RestoreStore(t.Context(), a.ID, &data); err != nil {
+		t.Fatal(err)
+	}
+	await(t, client, a.ID, ready)
+}

@@ -187,8 +187,11 @@ func (h *hosted) restore(ctx context.Context, r io.Reader) (res backup.Result, e
 				return err
 			}
 		}
-		res, err = p.Commit(ctx)
-		return err
+		if res, err = p.Commit(ctx); err != nil {
+			return err
+		}
+		// Whatever the tenant slept for, there is work now.
+		return forgetRecord(h.cell.config.Dir(h.tenant.ID))
 	})
 	if !began && p != nil {
 		err = errors.Join(err, p.Discard())
