@@ -124,13 +124,21 @@ func TestRestoreOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "store.db")
 			if content != nil {
-				if err := os.WriteFile(path, content, 0o600); err != nil {
-					t.Fatal(err)
+				for _, name := range []string{path, path + ".wal0"} {
+					if err := os.WriteFile(name, content, 0o600); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			res, err := Restore(t.Context(), bytes.NewReader(data), Target{Path: path, Tenant: "acme"})
 			if err != nil || res.Revision < res.Header.Revision+jumpUnknown || (res.Kept == "") != (content == nil) {
 				t.Fatalf("%+v, %v", res, err)
+			}
+			if logs, err := store.LogFiles(path); err != nil || len(logs) > 0 {
+				t.Errorf("the old log is beside the new store: %v, %v", logs, err)
+			}
+			if logs, err := store.LogFiles(res.Kept); content != nil && (err != nil || len(logs) != 1) {
+				t.Errorf("the old log was not kept: %v, %v", logs, err)
 			}
 			if kept, err := os.ReadFile(res.Kept); content != nil && (err != nil || !bytes.Equal(kept, content)) {
 				t.Errorf("kept %d bytes of %d, %v", len(kept), len(content), err)

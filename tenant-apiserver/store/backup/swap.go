@@ -13,14 +13,17 @@ import (
 )
 
 // swap gives the old store another name and the new one its name. The name never
-// stands for nothing: the old file gets its second name as a link, and the new
-// one replaces the first.
+// stands for nothing: the old file gets its second name as a link, and the new one
+// replaces the first. A log of the old store (one that could not be opened; others
+// have none) goes last: beside the new file it is refused, while the old file
+// without it would be an older state.
 func (t Target) swap(tmp string) (kept string, err error) {
 	kept, err = keep(t.Path, t.Now)
 	if err != nil {
 		return "", fmt.Errorf("keep the old store: %w", err)
 	}
-	if err := keepLog(t.Path, kept, t.Now); err != nil {
+	logs, err := keepLog(t.Path, kept, t.Now)
+	if err != nil {
 		return kept, fmt.Errorf("keep the old store's log: %w", err)
 	}
 	t.reached(stepKept)
@@ -28,21 +31,23 @@ func (t Target) swap(tmp string) (kept string, err error) {
 		return kept, err
 	}
 	t.reached(stepSwap)
-	return kept, syncDir(filepath.Dir(t.Path))
+	for _, log := range logs {
+		err = errors.Join(err, os.Remove(log))
+	}
+	return kept, errors.Join(err, syncDir(filepath.Dir(t.Path)))
 }
 
-// keepLog moves the log of a store that could not be opened to where its file is
-// kept; beside the new file it would be taken for damage. A store that was
-// closed has none.
-func keepLog(path, kept string, now time.Time) error {
+// keepLog links the old store's log to where its file is kept, and returns where it
+// was.
+func keepLog(path, kept string, now time.Time) ([]string, error) {
 	if kept == "" {
 		kept = keptName(path, now)
 	}
 	logs, err := store.LogFiles(path)
 	for _, log := range logs {
-		err = errors.Join(err, os.Rename(log, kept+strings.TrimPrefix(log, path)))
+		err = errors.Join(err, os.Link(log, kept+strings.TrimPrefix(log, path)))
 	}
-	return err
+	return logs, err
 }
 
 func keptName(path string, now time.Time) string {
