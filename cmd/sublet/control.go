@@ -11,6 +11,7 @@ import (
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/cell"
 	"sublet.dev/tenant-apiserver/server"
+	"sublet.dev/tenant-apiserver/store"
 )
 
 // hostName stands for the host's own control plane where tenants are named. No
@@ -31,6 +32,12 @@ func (s *hostServer) serveControl(ctx context.Context, api *server.Server) error
 	mux.HandleFunc("POST /tenants/"+hostName+"/key", func(w http.ResponseWriter, r *http.Request) {
 		status, err := api.RotateKey(r.Context())
 		cell.ReplyKey(w, status, err)
+	})
+	cell.AddLooks(mux, func(_ context.Context, id tenant.ID, f func(*store.Store) error) error {
+		if id != hostName {
+			return cell.ErrNotHosted
+		}
+		return f(api.File())
 	})
 	control := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
@@ -56,16 +63,5 @@ func (a *app) keyKeeper(ctx context.Context, name string) (*cell.Client, tenant.
 		}
 		return cell.NewClient(a.dir.serverSocket()), hostName, nil
 	}
-	api, err := a.host()
-	if err != nil {
-		return nil, "", err
-	}
-	vc, err := getTenant(ctx, api, name)
-	if err != nil {
-		return nil, "", err
-	}
-	if vc.Status.Cell == "" {
-		return nil, "", fmt.Errorf("tenant %q has not been started yet: `sublet describe %s` tells more", name, name)
-	}
-	return cell.NewClient(a.dir.cellSocket(vc.Status.Cell)), tenant.ID(vc.UID), nil
+	return a.cellOf(ctx, name)
 }

@@ -87,9 +87,13 @@ func pod(p *corev1.Pod) Verdict {
 	if p.DeletionTimestamp != nil {
 		return busy("pod", p, "is being deleted")
 	}
+	if p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded {
+		return Verdict{}
+	}
 	for _, c := range p.Status.Conditions {
-		// upstream's disruption controller takes it back after two minutes
-		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+		// upstream's disruption controller takes it back after two minutes, unless
+		// it is the kubelet's
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && c.Reason != corev1.PodReasonTerminationByKubelet {
 			return busy("pod", p, "is about to be evicted")
 		}
 	}

@@ -87,6 +87,9 @@ func TestStillSettled(t *testing.T) {
 			d.Status.AvailableReplicas = 0
 			d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded"}}
 		},
+		"a pod that was lost": func(o *Objects) {
+			o.Pods.Items[0].Status = corev1.PodStatus{Phase: corev1.PodFailed, Conditions: []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue}}}
+		},
 		"a paused rollout": func(o *Objects) {
 			o.Deployments.Items[0].Status.UpdatedReplicas, o.Deployments.Items[0].Spec.Paused = 0, true
 		},
