@@ -21,6 +21,7 @@ import (
 const (
 	idleStores  = 100
 	idleObjects = 300
+	idleFor     = 10 * time.Second // without a request, to be called idle
 	bigFile     = 1 << 30
 )
 
@@ -65,7 +66,7 @@ func put(ctx context.Context, s *store.Store, size, n int) error {
 }
 
 // idle is what each of 100 open stores adds to a process's anonymous memory: just
-// opened, and after all its objects were written once more.
+// opened, and some time after all its objects were written once more.
 func idle(ctx context.Context, t task) (phases []phase, err error) {
 	none, err := settled()
 	if err != nil {
@@ -89,6 +90,11 @@ func idle(ctx context.Context, t task) (phases []phase, err error) {
 		if err := put(ctx, s, t.Size, idleObjects); err != nil {
 			return nil, err
 		}
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(idleFor):
 	}
 	used, err := settled()
 	for _, c := range clients {
