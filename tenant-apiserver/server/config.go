@@ -155,6 +155,9 @@ func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 	}
 	if c.Host == nil {
 		o.Terms, o.Count = c.currentTerms, st.count
+		if st.file != nil {
+			o.StoreBytes = st.bytes
+		}
 		if c.audit != nil {
 			o.AuditLog = c.audit
 		}

@@ -163,3 +163,35 @@ func TestLimitOfSize(t *testing.T) {
 		t.Errorf("a definition above the limit: %v", err)
 	}
 }
+
+// A full store takes nothing more, but what makes room goes on.
+func TestLimitOfStore(t *testing.T) {
+	m := own(t, "stores", 8, plan.Terms{})
+	k := client(t, m.admin(t))
+	maps := k.CoreV1().ConfigMaps(namespace(t, k))
+	large := strings.Repeat("x", 900<<10)
+	if _, err := maps.Create(t.Context(), configMap("there", ""), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m.server.SetTerms(plan.Terms{Plan: "tiny", StoreQuota: 16 << 20})
+	var full error
+	for i := 0; i < 64 && full == nil; i++ {
+		_, full = maps.Create(t.Context(), configMap(fmt.Sprint("c", i), large), metav1.CreateOptions{})
+		if full != nil && i < 3 {
+			t.Fatalf("beneath the limit: %v", full)
+		}
+	}
+	wantForbidden(t, full, "the plan tiny allows 16Mi in the store")
+	_, err := maps.Update(t.Context(), configMap("there", "changed"), metav1.UpdateOptions{})
+	wantForbidden(t, err, "the plan tiny allows 16Mi in the store")
+	if _, err := client(t, m.server.Loopback()).CoreV1().ConfigMaps("").List(t.Context(), metav1.ListOptions{Limit: 1}); err != nil {
+		t.Errorf("read: %v", err)
+	}
+	if err := maps.Delete(t.Context(), "there", metav1.DeleteOptions{}); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	m.server.SetTerms(plan.Terms{Plan: "larger", StoreQuota: 1 << 30})
+	if _, err := maps.Create(t.Context(), configMap("more", large), metav1.CreateOptions{}); err != nil {
+		t.Errorf("another plan: %v", err)
+	}
+}

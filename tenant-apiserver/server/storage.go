@@ -147,6 +147,12 @@ func (s *storage) count(ctx context.Context, prefix string) (int64, error) {
 	return resp.Count, nil
 }
 
+// bytes returns how much of the file is in use.
+func (s *storage) bytes(ctx context.Context) (int64, error) {
+	st, err := s.file.Stats(ctx)
+	return st.UsedBytes, err
+}
+
 // bootstrapped returns the version whose bootstrap has been done, or "".
 func (s *storage) bootstrapped(ctx context.Context) (string, error) {
 	kv, err := s.get(ctx, bootstrapKey)

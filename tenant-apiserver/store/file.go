@@ -36,7 +36,6 @@ func boltOptions(o Options, size int64, open *os.File) *bolt.Options {
 		FreelistType:    bolt.FreelistMapType,
 		InitialMmapSize: initialMmap,
 		NoSync:          o.NoSync,
-		NoStatistics:    true,
 		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
 			if f := open; f != nil {
 				open = nil

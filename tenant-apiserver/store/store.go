@@ -259,6 +259,9 @@ func (s *Store) Failed() <-chan struct{} { return s.broken }
 type Stats struct {
 	// FileBytes is the size of the file's pages in use or free for use.
 	FileBytes int64
+	// UsedBytes is the size of those in use: by keys, values, and history that is
+	// not compacted.
+	UsedBytes int64
 	// Revision is the last one, Compacted the oldest that can be read (0: all).
 	Revision, Compacted int64
 	// ID is the owner stamped into the file, "" for none.
@@ -269,10 +272,16 @@ type Stats struct {
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	var st Stats
 	err := s.view(ctx, func(snap snapshot) error {
-		st = Stats{FileBytes: snap.tx.Size(), Revision: snap.head.rev, Compacted: snap.head.compacted, ID: snap.head.id}
+		st = Stats{FileBytes: snap.tx.Size(), UsedBytes: s.used(snap.tx), Revision: snap.head.rev, Compacted: snap.head.compacted, ID: snap.head.id}
 		return nil
 	})
 	return st, err
+}
+
+// used returns the size of the pages in use, as of the last commit.
+func (s *Store) used(tx *bolt.Tx) int64 {
+	free := s.db.Stats()
+	return max(0, tx.Size()-int64(free.FreePageN+free.PendingPageN)*int64(s.db.Info().PageSize))
 }
 
 // WriteTo writes a store file with what was acknowledged before the call to w,

@@ -6,9 +6,12 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -33,9 +36,16 @@ type limitsAdmission struct {
 	prefix func(schema.GroupResource) string
 	root   string // of all objects
 
-	mu   sync.Mutex
-	left map[string]budget // by key prefix
+	store func(context.Context) (int64, error)
+
+	mu       sync.Mutex
+	left     map[string]budget // by key prefix
+	used     int64             // bytes of the store
+	measured time.Time         // when used was read
 }
+
+// usedFor is how long the store is taken to be as large as it was.
+const usedFor = time.Second
 
 // budget is how many objects may be created before they are counted again.
 type budget struct{ left, limit int64 }
@@ -51,7 +61,7 @@ func (p *parts) registerLimits(o *genericoptions.AdmissionOptions) {
 	o.Plugins.Register(limitsName, func(io.Reader) (admission.Interface, error) {
 		return &limitsAdmission{
 			Handler: admission.NewHandler(admission.Create, admission.Update),
-			terms:   p.opts.Terms, count: p.opts.Count, prefix: p.keyPrefix, root: p.rootPrefix(), left: map[string]budget{},
+			terms:   p.opts.Terms, count: p.opts.Count, prefix: p.keyPrefix, root: p.rootPrefix(), store: p.opts.StoreBytes, left: map[string]budget{},
 		}, nil
 	})
 	o.RecommendedPluginOrder = append(o.RecommendedPluginOrder, limitsName)
@@ -75,6 +85,9 @@ func (p *parts) rootPrefix() string {
 func (l *limitsAdmission) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	t := l.terms()
 	if err := l.checkSize(ctx, a, t); err != nil {
+		return err
+	}
+	if err := l.checkStore(ctx, a, t); err != nil {
 		return err
 	}
 	if a.GetOperation() != admission.Create || a.GetSubresource() != "" || !stored(a.GetResource().GroupResource()) {
@@ -125,6 +138,44 @@ func (l *limitsAdmission) take(ctx context.Context, a admission.Attributes, pref
 	}
 	l.left[prefix] = b
 	return nil
+}
+
+// checkStore refuses what makes a store larger that is full already. What helps to
+// make room goes on: deletes, changes of what is being deleted, and what the
+// control plane itself writes about the objects there are.
+func (l *limitsAdmission) checkStore(ctx context.Context, a admission.Attributes, t *plan.Terms) error {
+	if t.StoreQuota <= 0 || l.store == nil || a.GetSubresource() != "" || !stored(a.GetResource().GroupResource()) {
+		return nil
+	}
+	if a.GetOperation() != admission.Create {
+		o, err := meta.Accessor(a.GetObject())
+		if fromLoopback(ctx) || err != nil || o.GetDeletionTimestamp() != nil {
+			return nil
+		}
+	}
+	used, err := l.storeBytes(ctx)
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("measure the store: %w", err))
+	}
+	if used <= t.StoreQuota {
+		return nil
+	}
+	return admission.NewForbidden(a, fmt.Errorf("the plan %s allows %s in the store, and %s are in use: delete what is not needed; it counts for up to ten minutes more", t.Plan,
+		resource.NewQuantity(t.StoreQuota, resource.BinarySI), resource.NewQuantity(used, resource.BinarySI)))
+}
+
+func (l *limitsAdmission) storeBytes(ctx context.Context) (int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.measured) < usedFor {
+		return l.used, nil
+	}
+	n, err := l.store(ctx)
+	if err != nil {
+		return 0, err
+	}
+	l.used, l.measured = n, time.Now()
+	return n, nil
 }
 
 // checkSize refuses objects of clients that are larger than the plan allows.

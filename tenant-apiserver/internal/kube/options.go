@@ -50,6 +50,8 @@ type Options struct {
 	// there are in the storage below a prefix. Nil: objects are not limited.
 	Terms func() *plan.Terms
 	Count func(ctx context.Context, prefix string) (int64, error)
+	// StoreBytes is how much of its room the storage uses. Nil: it is not bounded.
+	StoreBytes func(context.Context) (int64, error)
 	// AuditLog gets an event for each request that Terms says to record, one JSON
 	// document a line, one a call. Nil: none is.
 	AuditLog io.Writer
