@@ -25,9 +25,10 @@ func newStore(a *app) *cobra.Command {
 		Use: "store", Short: "Look into, back up and restore tenants' stores",
 		Long: `Look into, back up and restore the stores of tenants: the files with their clusters.
 
-Each command takes a tenant's NAME or a file. By name, a tenant that runs is asked through
-its cell and goes on running; of one that does not run, the file is opened. With --file, a
-store that nobody has open (check, stat and dump also read backups).
+Each command takes a tenant's NAME, "host" for the host's own store, or a file. By name, a
+tenant that runs is asked through its cell and goes on running; of one that does not run,
+the file is opened. With --file, a store that nobody has open (check, stat and dump also
+read backups).
 
 Values are shown and backed up as they are stored: encrypted ones stay encrypted, under keys
 that are not in the store: see docs/storage.md.`,
@@ -64,7 +65,7 @@ func storeArgs(file *string, rest int) cobra.PositionalArgs {
 			if len(args) == 0 {
 				return usageErrorf("give a tenant's name or --file: %s", cmd.UseLine())
 			}
-			if err := checkName(args[0]); err != nil {
+			if err := checkName(args[0]); err != nil && args[0] != hostName {
 				return err
 			}
 		}
@@ -105,6 +106,10 @@ func (a *app) findStore(ctx context.Context, file string, args []string) (theSto
 		return theStore{}, nil, err
 	}
 	name := args[0]
+	if name == hostName {
+		s, err := a.hostsStore()
+		return s, args[1:], err
+	}
 	id, err := a.dir.tenantNamed(name)
 	if err != nil {
 		return theStore{}, nil, err
@@ -112,6 +117,25 @@ func (a *app) findStore(ctx context.Context, file string, args []string) (theSto
 	s := theStore{what: "tenant " + name, name: name, id: id, path: cell.StorePath(a.dir.tenant(id)), keys: a.dir.storeKeys(id)}
 	s.client, err = a.dir.hostOf(ctx, id)
 	return s, args[1:], err
+}
+
+// hostsStore is the store of the host itself, which the server has open.
+func (a *app) hostsStore() (theStore, error) {
+	s := theStore{what: "the host", name: hostName, id: hostName, path: a.dir.hostStore(), keys: a.dir.hostStoreKeys()}
+	_, alive, err := a.dir.slot("server").Holder()
+	if alive {
+		s.client = cell.NewClient(a.dir.serverSocket())
+	}
+	return s, err
+}
+
+// replaceable says whether a store may be exchanged: the host's only while nothing
+// runs that has read it.
+func (s theStore) replaceable() error {
+	if s.name == hostName && s.client != nil {
+		return &exitError{exitConflict, errors.New("the host's store can be exchanged only while the host does not run: stop `sublet up` (pods go on), give the command again, and start it")}
+	}
+	return nil
 }
 
 // tenantNamed finds the tenant of a name among those that have run here. Their CAs

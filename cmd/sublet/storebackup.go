@@ -29,7 +29,7 @@ FILE, to NAME-TIME.backup in the current directory. The tenant goes on running.
 A file gets its name after it was read back and verified; a failure leaves nothing. The
 keys that values are encrypted with are not in the backup: they are in server/keys in the
 data directory, and without them a backup cannot be read. Keep a copy of them elsewhere.`,
-		Example: "  sublet store backup acme\n  sublet store backup acme - | zstd > acme.zst\n  sublet store backup --file /var/lib/sublet/server/host.db host.backup",
+		Example: "  sublet store backup acme\n  sublet store backup acme - | zstd > acme.zst\n  sublet store backup host",
 		Args:    storeArgs(&file, 1), ValidArgsFunction: a.completeStore(&file),
 	}
 	addFile(cmd, &file)
@@ -170,6 +170,9 @@ encrypted with that tenant's keys, its services have that tenant's addresses.`,
 			return err
 		}
 		defer s.close()
+		if err := s.replaceable(); err != nil {
+			return err
+		}
 		return a.restore(cmd.Context(), s, rest[0], output)
 	}
 	return cmd
@@ -270,6 +273,9 @@ history neither. A tenant that runs is stopped for that moment; its pods go on.`
 			return err
 		}
 		defer s.close()
+		if err := s.replaceable(); err != nil {
+			return err
+		}
 		var shrunk store.Shrunk
 		if s.client != nil {
 			shrunk, err = s.client.ShrinkStore(cmd.Context(), s.id)

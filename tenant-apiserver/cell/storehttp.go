@@ -29,18 +29,26 @@ const errorTrailer = "Sublet-Error"
 //	POST /tenants/{id}/store/migrate   EtcdStore -> Moved            [Cell.MigrateStore]
 //	PUT  /tenants/{id}/store           a backup -> backup.Result     [Cell.RestoreStore]
 func (c *Cell) addStoreRoutes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /tenants/{id}/store", c.serveStoreStat)
-	mux.HandleFunc("POST /tenants/{id}/store/check", c.serveStoreCheck)
+	AddLooks(mux, c.WithStore)
 	mux.HandleFunc("POST /tenants/{id}/store/shrink", c.serveShrink)
-	mux.HandleFunc("GET /tenants/{id}/store/keys", c.serveStoreKeys)
-	mux.HandleFunc("GET /tenants/{id}/store/backup", c.serveBackup)
 	mux.HandleFunc("POST /tenants/{id}/store/migrate", c.serveMigrate)
 	mux.HandleFunc("PUT /tenants/{id}/store", c.serveRestore)
 }
 
-func (c *Cell) serveStoreStat(w http.ResponseWriter, r *http.Request) {
+// OpenStore calls f with the store of an ID, and returns its error or ErrNotHosted.
+type OpenStore func(ctx context.Context, id tenant.ID, f func(*store.Store) error) error
+
+// AddLooks adds the routes that change nothing, for any stores that are open.
+func AddLooks(mux *http.ServeMux, open OpenStore) {
+	mux.HandleFunc("GET /tenants/{id}/store", open.serveStat)
+	mux.HandleFunc("POST /tenants/{id}/store/check", open.serveCheck)
+	mux.HandleFunc("GET /tenants/{id}/store/keys", open.serveKeys)
+	mux.HandleFunc("GET /tenants/{id}/store/backup", open.serveBackup)
+}
+
+func (open OpenStore) serveStat(w http.ResponseWriter, r *http.Request) {
 	var stat storetool.Stat
-	err := c.WithStore(r.Context(), tenant.ID(r.PathValue("id")), func(s *store.Store) (err error) {
+	err := open(r.Context(), tenant.ID(r.PathValue("id")), func(s *store.Store) (err error) {
 		stat, err = storetool.StatStore(r.Context(), s)
 		return err
 	})
@@ -51,11 +59,11 @@ func (c *Cell) serveStoreStat(w http.ResponseWriter, r *http.Request) {
 	reply(w, stat)
 }
 
-// serveStoreCheck answers with what was found; a damaged store is an answer, too.
-func (c *Cell) serveStoreCheck(w http.ResponseWriter, r *http.Request) {
+// serveCheck answers with what was found; a damaged store is an answer, too.
+func (open OpenStore) serveCheck(w http.ResponseWriter, r *http.Request) {
 	id := tenant.ID(r.PathValue("id"))
 	var report store.Report
-	err := c.WithStore(r.Context(), id, func(s *store.Store) (err error) {
+	err := open(r.Context(), id, func(s *store.Store) (err error) {
 		report, err = s.CheckNow(r.Context())
 		return err
 	})
@@ -78,18 +86,18 @@ func (c *Cell) serveShrink(w http.ResponseWriter, r *http.Request) {
 	reply(w, s)
 }
 
-func (c *Cell) serveStoreKeys(w http.ResponseWriter, r *http.Request) {
+func (open OpenStore) serveKeys(w http.ResponseWriter, r *http.Request) {
 	prefix, values := r.FormValue("prefix"), r.FormValue("values") == "true"
-	c.stream(w, r, "application/jsonl", func(s *store.Store, out io.Writer) error {
+	open.stream(w, r, "application/jsonl", func(s *store.Store, out io.Writer) error {
 		enc := json.NewEncoder(out)
 		return storetool.Dump(storetool.OfStore(r.Context(), s), prefix, values, func(k storetool.Key) error { return enc.Encode(k) })
 	})
 }
 
-func (c *Cell) serveBackup(w http.ResponseWriter, r *http.Request) {
+func (open OpenStore) serveBackup(w http.ResponseWriter, r *http.Request) {
 	name := r.FormValue("name")
 	program := r.FormValue("program")
-	c.stream(w, r, "application/octet-stream", func(s *store.Store, out io.Writer) error {
+	open.stream(w, r, "application/octet-stream", func(s *store.Store, out io.Writer) error {
 		_, _, err := backup.Take(r.Context(), s, out, backup.Options{Name: name, Program: program})
 		return err
 	})
@@ -97,10 +105,10 @@ func (c *Cell) serveBackup(w http.ResponseWriter, r *http.Request) {
 
 // stream answers with what f writes. An error before the first byte is a status;
 // one after it is in a trailer, and says that what came is not the whole.
-func (c *Cell) stream(w http.ResponseWriter, r *http.Request, kind string, f func(*store.Store, io.Writer) error) {
+func (open OpenStore) stream(w http.ResponseWriter, r *http.Request, kind string, f func(*store.Store, io.Writer) error) {
 	out := &countingWriter{w: w}
 	w.Header().Set("Trailer", errorTrailer)
-	err := c.WithStore(r.Context(), tenant.ID(r.PathValue("id")), func(s *store.Store) error {
+	err := open(r.Context(), tenant.ID(r.PathValue("id")), func(s *store.Store) error {
 		w.Header().Set("Content-Type", kind)
 		return f(s, out)
 	})
