@@ -34,11 +34,12 @@ type feed struct {
 	log    *slog.Logger
 
 	listeners sync.WaitGroup // the goroutines that call handlers
-	joined    chan struct{}  // a token: someone waits for a list
+	joined    chan struct{}  // a token: someone has joined
 
 	mu      sync.Mutex
 	members map[string][]*Informer // by the prefix of their keys
 	waiting []*Informer            // joined and not listed yet
+	firsts  []*first
 }
 
 func newFeed(life context.Context, c Config) *feed {
@@ -53,6 +54,11 @@ func (f *feed) join(i *Informer) {
 	f.mu.Lock()
 	f.waiting = append(f.waiting, i)
 	f.mu.Unlock()
+	f.signal()
+}
+
+// signal has the feed look for who has joined.
+func (f *feed) signal() {
 	select {
 	case f.joined <- struct{}{}:
 	default:
@@ -116,6 +122,9 @@ func (f *feed) follow() error {
 		if err := f.admit(ctx); err != nil {
 			return err
 		}
+		if err := f.lookForFirsts(ctx); err != nil {
+			return err
+		}
 		select {
 		case r, ok := <-changes:
 			if !ok {
@@ -138,6 +147,9 @@ func (f *feed) follow() error {
 func (f *feed) everybodyAgain() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for _, w := range f.firsts {
+		w.checked = false
+	}
 	for prefix, members := range f.members {
 		f.waiting = append(f.waiting, members...)
 		delete(f.members, prefix)
@@ -211,8 +223,12 @@ func (f *feed) hand(e *clientv3.Event) {
 		if key[at] != '/' {
 			continue
 		}
+		gone := e.Type == clientv3.EventTypeDelete
 		for _, i := range f.of(key[:at+1]) {
-			i.apply(f.life, entry{key, e.Kv.Value, e.Kv.ModRevision}, e.Type == clientv3.EventTypeDelete)
+			i.apply(f.life, entry{key, e.Kv.Value, e.Kv.ModRevision}, gone)
+		}
+		if !gone {
+			f.seen(key[:at+1], key)
 		}
 	}
 }

@@ -507,3 +507,31 @@ func TestAfterStartAndStop(t *testing.T) {
 		t.Error("a stopped informer takes a handler")
 	}
 }
+
+// What waits for the first object is called once: for one that is there, and for one
+// that comes, but not for those that do not count.
+func TestOnFirst(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("known", "1")
+	calls := make(chan string, 10)
+	prefix := root + "configmaps/"
+	w.factory.OnFirst([]string{prefix}, nil, func() { calls <- "there" })
+	w.factory.OnFirst([]string{root + "other/", prefix}, []string{keyOf("known")}, func() { calls <- "comes" })
+	w.factory.OnFirst([]string{root + "other/"}, nil, func() { calls <- "never" })
+	handle := add(t, w.maps(), newRecord(t))
+	w.start()
+	w.synced(handle)
+	if got := <-calls; got != "there" {
+		t.Fatalf("%q was called", got)
+	}
+	w.put("known", "2")
+	w.put("new", "1")
+	if got := <-calls; got != "comes" {
+		t.Fatalf("%q was called", got)
+	}
+	w.put("newer", "1")
+	w.factory.OnFirst([]string{prefix}, nil, func() { calls <- "late" })
+	if got := <-calls; got != "late" {
+		t.Fatalf("%q was called", got)
+	}
+}

@@ -16,7 +16,6 @@ import (
 	"k8s.io/apiserver/pkg/server/egressselector"
 	"k8s.io/apiserver/pkg/server/filters"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
@@ -24,6 +23,8 @@ import (
 	"k8s.io/kubernetes/pkg/controlplane"
 	"k8s.io/kubernetes/pkg/kubeapiserver"
 	"k8s.io/kubernetes/pkg/kubeapiserver/authorizer/modes"
+
+	"sublet.dev/tenant-apiserver/internal/informer"
 )
 
 // resync is the period after which informers repeat everything to their
@@ -38,7 +39,7 @@ type parts struct {
 	run       *options.ServerRunOptions
 	loopback  *loopback
 	client    kubernetes.Interface
-	informers informers.SharedInformerFactory
+	informers *informer.Factory
 	dial      dialers
 	proxy     *frontProxy
 	clientCA  dynamiccertificates.CAContentProvider

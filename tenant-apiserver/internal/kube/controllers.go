@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -70,6 +71,10 @@ var onHost = []string{
 type controllers struct {
 	ctx  kcm.ControllerContext
 	list []kcm.Controller
+	late []lateController
+
+	onFirst func(prefixes, except []string, do func())
+	prefix  func(schema.GroupResource) string // of a resource's keys in the storage
 }
 
 // controllerConfig is kube-controller-manager's default configuration with one
@@ -133,7 +138,7 @@ func (p *parts) newControllers(ctx context.Context) (*controllers, error) {
 	}
 	metaInformers := metadatainformer.NewSharedInformerFactoryWithOptions(meta, resync, metadatainformer.WithTransform(withoutManagedFields))
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(cacheddiscovery.NewMemCacheClient(p.client.Discovery()))
-	c := &controllers{ctx: kcm.ControllerContext{
+	c := &controllers{onFirst: p.informers.OnFirst, prefix: p.prefix, ctx: kcm.ControllerContext{
 		ClientBuilder:                   clients,
 		InformerFactory:                 p.informers,
 		ObjectOrMetadataInformerFactory: informerfactory.NewInformerFactory(p.informers, metaInformers),
@@ -145,24 +150,26 @@ func (p *parts) newControllers(ctx context.Context) (*controllers, error) {
 	}}
 	c.ctx.GraphBuilder = garbagecollector.NewDependencyGraphBuilder(ctx, meta, mapper,
 		ignored(config), c.ctx.ObjectOrMetadataInformerFactory, c.ctx.InformersStarted)
-	c.list, err = kcm.BuildControllers(ctx, c.ctx, withoutTokens(kcm.NewControllerDescriptors()), nil, noChecks{})
+	descriptors := withoutOwn(kcm.NewControllerDescriptors())
+	c.late = append(takeLate(descriptors), lateController{names.ValidatingAdmissionPolicyStatusController, p.newPolicyController})
+	c.list, err = kcm.BuildControllers(ctx, c.ctx, descriptors, nil, noChecks{})
 	if err != nil {
 		return nil, fmt.Errorf("controllers: %w", err)
 	}
-	for _, build := range []func(context.Context, kcm.ControllerContext) (kcm.Controller, error){p.newTokenController, p.newPolicyController} {
-		controller, err := build(ctx, c.ctx)
-		if err != nil {
-			return nil, fmt.Errorf("controllers: %w", err)
-		}
-		c.list = append(c.list, controller)
+	tokens, err := p.newTokenController(ctx, c.ctx)
+	if err != nil {
+		return nil, fmt.Errorf("controllers: %w", err)
 	}
+	c.list = append(c.list, tokens)
 	return c, nil
 }
 
-// withoutTokens leaves out the service account token controller, whose
-// upstream description needs what only upstream's main has.
-func withoutTokens(d map[string]*kcm.ControllerDescriptor) map[string]*kcm.ControllerDescriptor {
+// withoutOwn leaves out those that are constructed here: the service account token
+// controller, whose upstream description needs what only upstream's main has, and
+// that of admission policies.
+func withoutOwn(d map[string]*kcm.ControllerDescriptor) map[string]*kcm.ControllerDescriptor {
 	delete(d, names.ServiceAccountTokenController)
+	delete(d, names.ValidatingAdmissionPolicyStatusController)
 	return d
 }
 
@@ -184,6 +191,20 @@ func (c *controllers) run(ctx context.Context) {
 	c.ctx.InformerFactory.Start(ctx.Done())
 	c.ctx.ObjectOrMetadataInformerFactory.Start(ctx.Done())
 	close(c.ctx.InformersStarted)
-	go wait.Until(c.ctx.RESTMapper.Reset, mapperReset, ctx.Done())
-	kcm.RunControllers(ctx, c.ctx, c.list, 0, 0)
+	due := make(chan lateController, len(c.late)) // each is sent once
+	c.await(due)
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { wait.Until(c.ctx.RESTMapper.Reset, mapperReset, ctx.Done()) })
+	running.Go(func() { kcm.RunControllers(ctx, c.ctx, c.list, 0, 0) })
+	for {
+		select {
+		case l := <-due:
+			if controller := c.begin(ctx, l); controller != nil {
+				running.Go(func() { controller.Run(ctx) })
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }

@@ -53,10 +53,15 @@ func (p *parts) storedAs(gvk schema.GroupVersionKind) (informer.Kind, bool) {
 		return informer.Kind{}, false
 	}
 	return informer.Kind{
-		Prefix:      directory(path.Join(p.run.Etcd.StorageConfig.Prefix, p.storage.ResourcePrefix(plural.GroupResource()))),
+		Prefix:      p.prefix(plural.GroupResource()),
 		Decoder:     legacyscheme.Codecs.UniversalDecoder(gvk.GroupVersion()),
 		Transformer: p.opts.Transformer,
 	}, true
+}
+
+// prefix is what the keys of a resource's objects begin with.
+func (p *parts) prefix(r schema.GroupResource) string {
+	return directory(path.Join(p.run.Etcd.StorageConfig.Prefix, p.storage.ResourcePrefix(r)))
 }
 
 // directory is a path as keys below it begin.
