@@ -30,6 +30,9 @@ func (s *Syncer) Kubelet() http.Handler {
 	forward := func(w http.ResponseWriter, r *http.Request) { s.serveStream(w, r, "portforward") }
 	mux.HandleFunc("/portForward/{namespace}/{pod}", forward)
 	mux.HandleFunc("/portForward/{namespace}/{pod}/{uid}", forward)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "the node is a view of one that is shared: its kubelet answers logs, exec, attach and port-forward of your pods, and nothing else", http.StatusForbidden)
+	})
 	return mux
 }
 

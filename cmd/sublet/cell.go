@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer"
 	"sublet.dev/tenant-apiserver/cell"
+	"sublet.dev/tenant-apiserver/dialer"
 )
 
 // cellDrain is what requests to a cell get to end at shutdown.
@@ -149,6 +151,12 @@ func (c companion) Rest() (cell.Rest, bool) {
 		Pods: cell.Mark(seen.Pods), Services: cell.Mark(seen.Services), EndpointSlices: cell.Mark(seen.EndpointSlices),
 		ConfigMaps: cell.Mark(seen.ConfigMaps), Secrets: cell.Mark(seen.Secrets), NetworkPolicies: cell.Mark(seen.NetworkPolicies),
 	}}, ok
+}
+
+// At implements cell.Companion.
+func (c companion) At(ctx context.Context, addr netip.Addr) (dialer.Place, error) {
+	hostPod, ofHost, err := c.Syncer.At(ctx, addr)
+	return dialer.Place{Pod: hostPod, Host: ofHost}, err
 }
 
 // validatePod is the admission of a tenant's pods beside upstream's.

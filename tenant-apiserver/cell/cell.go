@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/dialer"
 	"sublet.dev/tenant-apiserver/keyring"
 	"sublet.dev/tenant-apiserver/server"
 )
@@ -36,6 +38,9 @@ type Companion interface {
 	// Rest says whether there is nothing to do now, so that it can be ended and
 	// another one made later.
 	Rest() (r Rest, ok bool)
+	// At says what the host knows of an address; the connections of the tenant's
+	// control plane depend on it.
+	At(ctx context.Context, addr netip.Addr) (dialer.Place, error)
 }
 
 // Config says where a cell keeps what and what its tenants get.

@@ -19,6 +19,7 @@ import (
 
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/cell"
+	"sublet.dev/tenant-apiserver/dialer"
 )
 
 // idle is a companion with nothing to do.
@@ -27,6 +28,9 @@ type idle struct{ http.Handler }
 func (idle) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (i idle) Kubelet() http.Handler       { return i.Handler }
 func (idle) Rest() (cell.Rest, bool)       { return cell.Rest{}, true }
+func (idle) At(context.Context, netip.Addr) (dialer.Place, error) {
+	return dialer.Place{}, nil
+}
 
 type companionFunc = func(tenant.Tenant, *rest.Config) (cell.Companion, error)
 

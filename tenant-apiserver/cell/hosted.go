@@ -298,6 +298,10 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	outgoing, err := h.dialer()
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(h.ctx, startTimeout)
 	defer cancel()
 	leave, err := h.cell.enter(ctx)
@@ -319,6 +323,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 		Advertise:    t.InCluster,
 		ServingNames: []string{t.ServerName},
 		Kubelet:      kubelet,
+		Dial:         outgoing.DialContext,
 		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p) },
 		Terms:        *h.terms.Load(),
 		AuditLog:     AuditLog(dir),

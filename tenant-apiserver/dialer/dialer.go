@@ -34,9 +34,10 @@ var ErrTooMany = errors.New("too many connections of this cluster's API server a
 var errName = fmt.Errorf("%w: the name has no public address", ErrRefused)
 
 // Network is what the host knows of addresses. It is asked twice for each
-// connection and must answer at once.
+// connection. It may wait, as long as ctx lasts, until it knows; an error refuses
+// the connection.
 type Network interface {
-	At(addr netip.Addr) Place
+	At(ctx context.Context, addr netip.Addr) (Place, error)
 }
 
 // Resolver looks names up; net.Resolver is one.
@@ -139,7 +140,11 @@ func (d *Dialer) connect(ctx context.Context, network, host, port string) (*net.
 	}
 	failure := errName
 	for _, addr := range addrs {
-		if rules.Decide(addr, d.config.Network.At(addr.Unmap())) != ToPublic {
+		at, err := d.config.Network.At(ctx, addr.Unmap())
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		if rules.Decide(addr, at) != ToPublic {
 			continue // a name must not say which addresses are pods'
 		}
 		conn, err := d.reach(ctx, network, addr, port)
@@ -156,8 +161,8 @@ func (d *Dialer) reach(ctx context.Context, network string, addr netip.Addr, por
 	var before Place
 	dialer := net.Dialer{
 		// Whatever is between here and the kernel, this is the address it gets.
-		ControlContext: func(_ context.Context, _, peer string, _ syscall.RawConn) (err error) {
-			before, err = d.check(peer)
+		ControlContext: func(ctx context.Context, _, peer string, _ syscall.RawConn) (err error) {
+			before, err = d.check(ctx, peer)
 			return err
 		},
 		FallbackDelay: -1,
@@ -166,7 +171,7 @@ func (d *Dialer) reach(ctx context.Context, network string, addr netip.Addr, por
 	if err != nil {
 		return nil, plain(err)
 	}
-	after, err := d.check(conn.RemoteAddr().String())
+	after, err := d.check(ctx, conn.RemoteAddr().String())
 	if err == nil && after != before {
 		err = fmt.Errorf("%w: the address changed hands: try again", ErrRefused)
 	}
@@ -181,12 +186,15 @@ func (d *Dialer) reach(ctx context.Context, network string, addr netip.Addr, por
 }
 
 // check decides about an address and port as the kernel has them.
-func (d *Dialer) check(peer string) (Place, error) {
+func (d *Dialer) check(ctx context.Context, peer string) (Place, error) {
 	ap, err := netip.ParseAddrPort(peer)
 	if err != nil {
 		return Place{}, fmt.Errorf("%w: %s", ErrRefused, NotAnAddress)
 	}
-	at := d.config.Network.At(ap.Addr().Unmap())
+	at, err := d.config.Network.At(ctx, ap.Addr().Unmap())
+	if err != nil {
+		return Place{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
 	if v := d.rules().Decide(ap.Addr(), at); !v.Allowed() {
 		return Place{}, fmt.Errorf("%w: %s", ErrRefused, v)
 	}

@@ -18,14 +18,15 @@ import (
 type places struct {
 	at   map[string]Place
 	then func()
+	err  error
 }
 
-func (p *places) At(addr netip.Addr) Place {
+func (p *places) At(_ context.Context, addr netip.Addr) (Place, error) {
 	at := p.at[addr.String()]
 	if p.then != nil {
 		p.then()
 	}
-	return at
+	return at, p.err
 }
 
 // withoutLoopback are the rules of tests whose pods are on this machine: of what is
@@ -122,6 +123,9 @@ func TestPodsOnly(t *testing.T) {
 	refused(t, d, "[::ffff:127.0.0.3]:"+other, PublicOff)
 	network.at["127.0.0.3"] = Place{Pod: "uid", Host: true}
 	refused(t, d, "127.0.0.3:"+other, OfHost)
+	network.err = errors.New("the host does not say")
+	refused(t, d, "127.0.0.2:"+port, "the host does not say")
+	network.err = nil
 	strict := newDialer(t, Config{Network: network})
 	refused(t, strict, "127.0.0.2:"+port, NeverDialled)
 	if accepted.Load() != 0 {

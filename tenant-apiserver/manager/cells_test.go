@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/cell"
+	"sublet.dev/tenant-apiserver/dialer"
 	"sublet.dev/tenant-apiserver/manager"
 )
 
@@ -32,6 +34,9 @@ type idle struct {
 func (idle) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (i idle) Kubelet() http.Handler       { return i.Handler }
 func (i idle) Rest() (cell.Rest, bool)     { return cell.Rest{Seen: i.seen()}, true }
+func (idle) At(context.Context, netip.Addr) (dialer.Place, error) {
+	return dialer.Place{}, nil
+}
 
 // cells are real cells in this process instead of processes of their own. It is the
 // manager's Cells.
