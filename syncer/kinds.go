@@ -111,17 +111,6 @@ func (s *Syncer) secrets() *engine.Mirror[*corev1.Secret, *corev1.Secret] {
 	}
 }
 
-func (s *Syncer) services() engine.Pass {
-	ns := s.config.Tenant.HostNamespace
-	return &engine.Mirror[*corev1.Service, *corev1.Service]{
-		Name:   kindService,
-		Source: fromTenant[*corev1.Service](s.caches.tenant.services),
-		Target: onHost[*corev1.Service](s, s.caches.host.services, s.hostRead.CoreV1().Services(ns), s.hostWrite.CoreV1().Services(ns), ""),
-		Want:   be(s.t.Service),
-		Merge:  translate.MergeService,
-	}
-}
-
 func (s *Syncer) endpointSlices() engine.Pass {
 	ns := s.config.Tenant.HostNamespace
 	return &engine.Mirror[*discoveryv1.EndpointSlice, *discoveryv1.EndpointSlice]{

@@ -2,7 +2,10 @@ package netpol
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"sublet.dev/host-agent/nft"
 	"sublet.dev/isolation/policy"
@@ -28,12 +31,26 @@ func (r *renderer) tenant(t Tenant) {
 	r.table.Sets = append(r.table.Sets, own)
 	r.table.Chains = append(r.table.Chains,
 		nft.Chain{Name: p + "out", Rules: r.out(t)},
-		nft.Chain{Name: p + "in", Rules: []string{
-			fmt.Sprintf("ip saddr @%spods %s return", p, r.count(t, "in_own")),
-			r.count(t, "in_stranger") + " drop",
-		}},
+		nft.Chain{Name: p + "in", Rules: r.in(t)},
 		nft.Chain{Name: p + "node", Rules: r.node(t)},
 	)
+}
+
+// in is the receiver's side of the boundary: the tenant's own pods, and what came from
+// elsewhere to one of its node ports. The node itself is not asked.
+func (r *renderer) in(t Tenant) []string {
+	rules := []string{fmt.Sprintf("ip saddr @%spods %s return", prefix(t.Fence), r.count(t, "in_own"))}
+	byProto := map[string][]string{}
+	for _, p := range t.NodePorts {
+		proto := strings.ToLower(string(p.Protocol))
+		byProto[proto] = append(byProto[proto], fmt.Sprint(p.Port))
+	}
+	for _, proto := range slices.Sorted(maps.Keys(byProto)) {
+		s := set(prefix(t.Fence)+"nodeports_"+proto, "inet_service", byProto[proto])
+		r.table.Sets = append(r.table.Sets, s)
+		rules = append(rules, fmt.Sprintf("iifname != @interfaces ct status dnat ct original ip daddr @nodes meta l4proto %s ct original proto-dst @%s %s return", proto, s.Name, r.count(t, "in_node_port")))
+	}
+	return append(rules, r.count(t, "in_stranger")+" drop")
 }
 
 // count makes a counter of a tenant and returns the statement that counts.

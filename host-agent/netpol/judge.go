@@ -21,6 +21,10 @@ type judge struct {
 	// Hosts are the addresses that the nodes send from: what they send to their own
 	// pods no policy judges.
 	Hosts []netip.Prefix
+	// NodePods and Pods tell a pod from the node's end of its cable, from which the
+	// node may send too.
+	NodePods []netip.Prefix
+	Pods     map[netip.Addr]bool
 	// Excess are the tenants whose policies are too much.
 	Excess []tenant.ID
 }
@@ -33,7 +37,10 @@ type judged struct {
 
 // judgeOf compiles a state's policies.
 func judgeOf(s State) judge {
-	j := judge{Out: map[netip.Addr]judged{}, In: map[netip.Addr]judged{}, Hosts: s.Cluster.Nodes}
+	j := judge{Out: map[netip.Addr]judged{}, In: map[netip.Addr]judged{}, Hosts: s.Cluster.Nodes, NodePods: s.NodePods, Pods: map[netip.Addr]bool{}}
+	for a := range s.owners() {
+		j.Pods[a] = true
+	}
 	for _, t := range s.Tenants {
 		g := guardsOf(t)
 		if g.size > maxGuarded {
@@ -61,7 +68,10 @@ func (j judge) denies(from, to netip.Addr, proto uint8, port uint16) bool {
 	if one, ok := j.Out[from]; ok && !one.allows(to, to, proto, port) {
 		return true
 	}
-	host := slices.ContainsFunc(j.Hosts, func(p netip.Prefix) bool { return p.Contains(from) })
+	holds := func(ranges []netip.Prefix) bool {
+		return slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(from) })
+	}
+	host := holds(j.Hosts) || holds(j.NodePods) && !j.Pods[from]
 	one, ok := j.In[to]
 	return ok && !host && !one.allows(from, to, proto, port)
 }

@@ -28,6 +28,12 @@ func (l *lab) guarded(pods ...string) (State, reach.World) {
 		s.Tenants[0].Endpoints = append(s.Tenants[0].Endpoints, podnet.Endpoint{ContainerID: "c-" + ip, Namespace: w.Fences[0].Namespace, Pod: "p-" + ip, Interface: l.pod(ip), Addresses: []netip.Addr{addr(ip)}})
 		w.Pods = append(w.Pods, reach.Pod{Addr: addr(ip), Tenant: "a"})
 	}
+	w.NodePorts = []reach.NodePorts{{Tenant: "a", Proto: reach.TCP, Port: 30080, To: []netip.AddrPort{at(podA2 + ":8080")}},
+		{Tenant: "b", Proto: reach.UDP, Port: 30081, To: []netip.AddrPort{at(podB + ":8080")}},
+		// what the proxy does and the tenant's Services do not say: another's pod, and a port that none has
+		{Tenant: "b", Proto: reach.TCP, Port: 30082, To: []netip.AddrPort{at(podA1 + ":8080")}}, {Tenant: "", Proto: reach.TCP, Port: 30083, To: []netip.AddrPort{at(podA1 + ":8080")}}}
+	s.Tenants[0].NodePorts = []policy.NodePort{{Protocol: "TCP", Port: 30080}}
+	s.Tenants[1].NodePorts = []policy.NodePort{{Protocol: "UDP", Port: 30081}, {Protocol: "TCP", Port: 30082}}
 	l.last = addr(podSystem)
 	return s, w
 }
@@ -70,6 +76,11 @@ func policyFlows() (flows []reach.Flow) {
 				add(from, to, port, reach.TCP, reach.UDP, "SCTP")
 			}
 			add(from, to, 0, reach.ICMP)
+		}
+	}
+	for _, from := range []string{internet, "192.168.50.1", podA1, podB, podSystem, remoteB} {
+		for _, port := range []uint16{30080, 30081, 30082, 30083} {
+			add(from, nodeIP, port, reach.TCP, reach.UDP)
 		}
 	}
 	for _, from := range own {
@@ -120,12 +131,12 @@ func TestPacketsArriveAsPoliciesSay(t *testing.T) {
 			}
 			denied := j.denies(f.Sender, f.To.Addr(), uint8(numbers[f.Proto]), f.To.Port())
 			direct := want.Rule == reach.OwnPod || want.Rule == reach.Internet || want.Rule == reach.PolicyEgress || want.Rule == reach.PolicyIngress
-			if _, virtual := w.Services[f.To]; direct && !virtual && f.To.Addr() != addr("10.96.4.10") && f.To.Addr() != addr("10.96.4.1") && denied == want.Allow {
+			if _, virtual := w.Services[f.To]; direct && !virtual && f.To.Addr() != addr(nodeIP) && f.To.Addr() != addr("10.96.4.10") && f.To.Addr() != addr("10.96.4.1") && denied == want.Allow {
 				t.Fatalf("round %d: a connection %s that exists is denied=%v, reach says %v\n%s", round, describe(f), denied, want, shown(s, w))
 			}
 		}
 	}
-	for _, rule := range []reach.Rule{reach.OwnPod, reach.OwnDNS, reach.OwnAPI, reach.Internet, reach.PolicyEgress, reach.PolicyIngress, reach.ForeignPod, reach.Stranger, reach.Blocked, reach.Host} {
+	for _, rule := range []reach.Rule{reach.OwnPod, reach.OwnDNS, reach.OwnAPI, reach.Internet, reach.PolicyEgress, reach.PolicyIngress, reach.ForeignPod, reach.Stranger, reach.Blocked, reach.Host, reach.NodePort} {
 		if rules[rule] < 10 {
 			t.Errorf("%d packets were decided by %s: it is not tested", rules[rule], rule)
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"sublet.dev/host-agent/nft"
 	"sublet.dev/host-agent/podnet"
 	"sublet.dev/isolation/policy"
@@ -32,6 +34,9 @@ func randomState(r *rand.Rand) State {
 		t := Tenant{Fence: f, Endpoints: endpoints(5)}
 		for range r.IntN(3) {
 			t.Remote = append(t.Remote, netip.AddrFrom4([4]byte{10, 244, 1, byte(r.IntN(256))}))
+		}
+		for range r.IntN(3) {
+			t.NodePorts = append(t.NodePorts, policy.NodePort{Protocol: corev1.Protocol([]string{"TCP", "UDP", "SCTP"}[r.IntN(3)]), Port: uint16(30000 + r.IntN(3))})
 		}
 		t.Pods, t.Policies = map[netip.Addr]Pod{}, policytest.Random{Rand: r}.Policies()
 		for _, a := range t.addresses() {

@@ -104,6 +104,9 @@ func (l *lab) proxy(w reach.World) {
 	for vip, backends := range w.Services {
 		lead(vip, backends[0])
 	}
+	for _, n := range w.NodePorts {
+		fmt.Fprintf(&rules, "ip daddr %s %s dport %d dnat ip to %s\n", nodeIP, strings.ToLower(string(n.Proto)), n.Port, n.To[0])
+	}
 	for _, f := range w.Fences {
 		lead(netip.AddrPortFrom(tenant.APIAddress(f.Services), policy.APIPort), f.API[0])
 	}

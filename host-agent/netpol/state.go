@@ -36,6 +36,8 @@ type Tenant struct {
 	// whose addresses are not in it is one whose pod is not known: it reaches
 	// nothing and nobody reaches it.
 	Pods map[netip.Addr]Pod
+	// NodePorts are those of its Services, sorted, each once.
+	NodePorts []policy.NodePort
 	// Policies are those in its host namespace, sorted by name.
 	Policies []*networkingv1.NetworkPolicy
 }

@@ -1,6 +1,7 @@
 package netpol
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -36,6 +37,8 @@ type world struct {
 	facts    map[netip.Addr]Pod
 	local    map[podKey]Pod
 	policies map[string][]*networkingv1.NetworkPolicy
+	// nodePorts are those of tenants' Services by host namespace, sorted, each once.
+	nodePorts map[string][]policy.NodePort
 }
 
 // podKey names a pod, and only that one: not another that had its name before.
@@ -76,6 +79,9 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 	pods := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.LabelSelector = tenant.LabelTenant
 	}), informers.WithTransform(address))
+	services := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.LabelSelector = tenant.LabelTenant
+	}), informers.WithTransform(nodePorts))
 	tenants := dynamicinformer.NewDynamicSharedInformerFactory(untyped, 0)
 	s := sources{
 		tenants: tenants.ForResource(v1alpha1.GroupVersion.WithResource("virtualclusters")).Informer(),
@@ -83,6 +89,7 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 		pods:    pods.Core().V1().Pods().Informer(),
 		// Also those that the provider wrote.
 		policies: nodes.Networking().V1().NetworkPolicies().Informer(),
+		services: services.Core().V1().Services().Informer(),
 	}
 	e.mu.Lock()
 	e.policies = typed.NetworkingV1()
@@ -97,11 +104,12 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 	ctx, cancel := context.WithCancel(ctx)
 	nodes.StartWithContext(ctx)
 	pods.StartWithContext(ctx)
+	services.StartWithContext(ctx)
 	tenants.Start(ctx.Done())
 	synced := make(chan struct{})
 	go func() { // a host without tenants makes no event
 		defer close(synced)
-		if cache.WaitForCacheSync(ctx.Done(), s.tenants.HasSynced, s.nodes.HasSynced, s.pods.HasSynced, s.policies.HasSynced) {
+		if cache.WaitForCacheSync(ctx.Done(), s.tenants.HasSynced, s.nodes.HasSynced, s.pods.HasSynced, s.policies.HasSynced, s.services.HasSynced) {
 			e.learn(s)
 		}
 	}()
@@ -110,6 +118,7 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 		<-synced
 		nodes.Shutdown()
 		pods.Shutdown()
+		services.Shutdown()
 		tenants.Shutdown()
 	}, nil
 }
@@ -128,13 +137,37 @@ func address(o any) (any, error) {
 	}, nil
 }
 
+// nodePorts keeps of a Service what the fence needs.
+func nodePorts(o any) (any, error) {
+	s, ok := o.(*corev1.Service)
+	if !ok {
+		return o, nil
+	}
+	kept := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace, UID: s.UID, ResourceVersion: s.ResourceVersion}}
+	if kept.Spec.Type = s.Spec.Type; s.Spec.Type == corev1.ServiceTypeNodePort {
+		kept.Spec.Ports = s.Spec.Ports
+	}
+	return kept, nil
+}
+
+// addService notes the node ports of a tenant's Service.
+func (w *world) addService(s *corev1.Service) {
+	ports := append(w.nodePorts[s.Namespace], policy.NodePortsOf(s)...)
+	slices.SortFunc(ports, func(a, b policy.NodePort) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
+	})
+	if len(ports) > 0 {
+		w.nodePorts[s.Namespace] = slices.Compact(ports)
+	}
+}
+
 // sources are the informers behind a world.
 type sources struct {
-	tenants, nodes, pods, policies cache.SharedIndexInformer
+	tenants, nodes, pods, policies, services cache.SharedIndexInformer
 }
 
 func (s sources) all() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{s.tenants, s.nodes, s.pods, s.policies}
+	return []cache.SharedIndexInformer{s.tenants, s.nodes, s.pods, s.policies, s.services}
 }
 
 // learn makes a new world of what the informers have, once they have everything.
@@ -145,7 +178,7 @@ func (e *Enforcer) learn(s sources) {
 		}
 	}
 	w := world{synced: true, fences: map[string]policy.Fence{}, remote: map[string][]netip.Addr{},
-		facts: map[netip.Addr]Pod{}, local: map[podKey]Pod{}, policies: map[string][]*networkingv1.NetworkPolicy{}}
+		facts: map[netip.Addr]Pod{}, local: map[podKey]Pod{}, policies: map[string][]*networkingv1.NetworkPolicy{}, nodePorts: map[string][]policy.NodePort{}}
 	for _, o := range s.tenants.GetStore().List() {
 		if f, ok := e.fence(o); ok {
 			w.fences[f.Namespace] = f
@@ -164,6 +197,11 @@ func (e *Enforcer) learn(s sources) {
 	for _, o := range s.policies.GetStore().List() {
 		if p, ok := o.(*networkingv1.NetworkPolicy); ok {
 			w.policies[p.Namespace] = append(w.policies[p.Namespace], p)
+		}
+	}
+	for _, o := range s.services.GetStore().List() {
+		if service, ok := o.(*corev1.Service); ok {
+			w.addService(service)
 		}
 	}
 	for _, in := range w.policies {

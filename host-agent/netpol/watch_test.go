@@ -20,6 +20,7 @@ import (
 
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/host-agent/podnet"
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -217,4 +218,37 @@ func TestWithoutItsNodeNothingIsKnown(t *testing.T) {
 	if err := h.e.Admits(a); err != nil {
 		t.Error(err)
 	}
+}
+
+// The node ports of tenants' Services are rendered for the tenant's pods here; what
+// else its Services say is not looked at.
+func TestLearnsNodePorts(t *testing.T) {
+	h := newHost(t)
+	h.node("here", nodeIP, "10.244.0.0/24")
+	a := h.tenant("a", "10.96.4.0/22")
+	services := h.typed.CoreV1().Services(a)
+	for name, s := range map[string]corev1.ServiceSpec{
+		"open":   {Type: corev1.ServiceTypeNodePort, Ports: []corev1.ServicePort{{Port: 80, NodePort: 30080}, {Port: 53, NodePort: 30053, Protocol: corev1.ProtocolUDP}}},
+		"inside": {Type: corev1.ServiceTypeClusterIP, Ports: []corev1.ServicePort{{Port: 80, NodePort: 30081}}},
+	} {
+		o := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: a, Name: name, Labels: map[string]string{tenant.LabelTenant: "x"}}, Spec: s}
+		if _, err := services.Create(t.Context(), o, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []policy.NodePort{{Protocol: corev1.ProtocolUDP, Port: 30053}, {Protocol: corev1.ProtocolTCP, Port: 30080}}
+	h.until("node ports", func(w world) bool { return len(w.fences) == 1 && slices.Equal(w.nodePorts[a], want) })
+	if err := h.e.Registry.(*podnet.Registry).Put(podnet.Endpoint{ContainerID: "c", Namespace: a, Pod: "p", Interface: "veth0", Addresses: []netip.Addr{addr(podA1)}}); err != nil {
+		t.Fatal(err)
+	}
+	h.e.mu.Lock()
+	got := h.e.state().Tenants[0].NodePorts
+	h.e.mu.Unlock()
+	if !slices.Equal(got, want) {
+		t.Errorf("rendered are %v", got)
+	}
+	if err := services.Delete(t.Context(), "open", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.until("no node ports", func(w world) bool { return len(w.nodePorts[a]) == 0 })
 }

@@ -128,6 +128,10 @@ func TestAdmissionAllowsTheSyncer(t *testing.T) {
 		if msg := b.broken(service, admission.Create); msg != "" {
 			t.Errorf("%s: a plain service is refused: %s", s, msg)
 		}
+		service.Spec.Type = corev1.ServiceTypeNodePort // how many is the quota's to say
+		if msg := b.broken(service, admission.Create); msg != "" {
+			t.Errorf("%s: a service with node ports is refused: %s", s, msg)
+		}
 	}
 }
 
@@ -192,7 +196,6 @@ func TestAdmissionRefusesServices(t *testing.T) {
 	b := compile(t, baseline.Namespace(acme(tenant.GVisor)))
 	for name, spec := range map[string]corev1.ServiceSpec{
 		"external addresses": {Type: corev1.ServiceTypeClusterIP, ExternalIPs: []string{"8.8.8.8"}},
-		"node port":          {Type: corev1.ServiceTypeNodePort},
 		"load balancer":      {Type: corev1.ServiceTypeLoadBalancer},
 		"external name":      {Type: corev1.ServiceTypeExternalName, ExternalName: "x"},
 		"selector":           {Type: corev1.ServiceTypeClusterIP, Selector: map[string]string{"a": "b"}},

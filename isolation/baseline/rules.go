@@ -64,7 +64,7 @@ func validations() []admissionv1.Validation {
 		pod("carry only Sublet's own keys", onlyKeys("labels", corev1.LabelTopologyZone, corev1.LabelTopologyRegion)+" && "+onlyKeys("annotations")),
 		pod("carry their tenant's mark", "has(object.metadata.labels) && '"+tenant.LabelTenant+"' in object.metadata.labels &&"+
 			" object.metadata.labels['"+tenant.LabelTenant+"'] == namespaceObject.metadata.labels['"+tenant.LabelTenant+"']"),
-		service("stay inside the cluster", "object.spec.type == 'ClusterIP' && (!has(object.spec.externalIPs) || object.spec.externalIPs.size() == 0)"),
+		service("reach beyond the cluster by node ports alone", "object.spec.type in ['ClusterIP', 'NodePort'] && (!has(object.spec.externalIPs) || object.spec.externalIPs.size() == 0)"),
 		service("choose no pods by label", "!has(object.spec.selector) || object.spec.selector.size() == 0"),
 	}
 }

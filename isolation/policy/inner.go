@@ -74,6 +74,27 @@ func NamedPorts(spec *corev1.PodSpec) []corev1.ContainerPort {
 	return named
 }
 
+// NodePort is a port of the nodes that leads to a tenant's Service: what comes to it
+// from outside the fence lets in.
+type NodePort struct {
+	Protocol corev1.Protocol
+	Port     uint16
+}
+
+// NodePortsOf returns the node ports of a host Service.
+func NodePortsOf(s *corev1.Service) []NodePort {
+	if s.Spec.Type != corev1.ServiceTypeNodePort {
+		return nil
+	}
+	var ports []NodePort
+	for _, p := range s.Spec.Ports {
+		if p.NodePort > 0 && p.NodePort <= 65535 {
+			ports = append(ports, NodePort{ProtocolOf(&p.Protocol), uint16(p.NodePort)})
+		}
+	}
+	return ports
+}
+
 // ProtocolOf returns a protocol, TCP for none.
 func ProtocolOf(p *corev1.Protocol) corev1.Protocol {
 	if p == nil || *p == "" {

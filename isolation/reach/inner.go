@@ -36,7 +36,11 @@ func (w World) inner(f Flow, to netip.AddrPort, d Decision) Decision {
 	if sender.Tenant != "" && !w.leaves(sender, w.names(sender.Tenant, to, d.Rule), f.Proto) {
 		return Decision{false, PolicyEgress}
 	}
-	if receiver.Tenant != "" && sender.Addr.IsValid() && !w.enters(sender.end(0), receiver, to.Port(), f.Proto) {
+	from := end{addr: f.Sender}
+	if sender.Tenant != "" {
+		from = sender.end(0)
+	}
+	if receiver.Tenant != "" && f.Sender.IsValid() && !w.enters(from, receiver, to.Port(), f.Proto) {
 		return Decision{false, PolicyIngress}
 	}
 	return d

@@ -52,9 +52,10 @@ const (
 	// The tenant's own policies do not allow it, at the sender or at the receiver.
 	PolicyEgress  Rule = "policy-egress"
 	PolicyIngress Rule = "policy-ingress"
-	Default       Rule = "default"  // nothing allowed it
-	Stranger      Rule = "stranger" // from elsewhere to a tenant's pod
-	System        Rule = "system"   // a pod of the provider to anything but tenants
+	Default       Rule = "default"   // nothing allowed it
+	NodePort      Rule = "node-port" // from elsewhere by a node port of the tenant's
+	Stranger      Rule = "stranger"  // from elsewhere to a tenant's pod
+	System        Rule = "system"    // a pod of the provider to anything but tenants
 )
 
 // Decision is a verdict with the rule that decided.
@@ -81,8 +82,18 @@ type World struct {
 	// Services maps virtual addresses to where the proxy leads, for TCP and UDP.
 	// Those of the tenants' DNS and API need not be in it.
 	Services map[netip.AddrPort][]netip.AddrPort
+	// NodePorts are the tenants', with where the proxy leads.
+	NodePorts []NodePorts
 	// Policies are those in the tenants' host namespaces.
 	Policies map[tenant.ID][]*networkingv1.NetworkPolicy
+}
+
+// NodePorts is a port of all nodes that leads to a tenant's pods.
+type NodePorts struct {
+	Tenant tenant.ID
+	Proto  Proto
+	Port   uint16
+	To     []netip.AddrPort
 }
 
 // Flow is the first packet of a conversation.
@@ -125,6 +136,11 @@ func (w World) translate(f Flow) []netip.AddrPort {
 		if to, ok := w.Services[f.To]; ok {
 			return to
 		}
+	}
+	if n, ok := w.nodePort(f); ok {
+		return n.To
+	}
+	if f.Proto == TCP || f.Proto == UDP {
 		for _, fence := range w.Fences {
 			own := w.pod(f.Sender).Tenant == fence.Tenant
 			if f.To == netip.AddrPortFrom(tenant.APIAddress(fence.Services), policy.APIPort) && f.Proto == TCP {
@@ -148,6 +164,8 @@ func (w World) direct(f Flow, to netip.AddrPort) Decision {
 	switch fence := w.fence(sender.Tenant); {
 	case sender.Tenant == "" && receiver.Tenant == "":
 		return Decision{true, System}
+	case sender.Tenant == "" && !sender.Addr.IsValid() && w.byNodePort(f, receiver.Tenant):
+		return Decision{true, NodePort}
 	case sender.Tenant == "":
 		return Decision{false, Stranger}
 	case fence == nil:
@@ -159,6 +177,21 @@ func (w World) direct(f Flow, to netip.AddrPort) Decision {
 		return Decision{false, Stranger}
 	}
 	return leaves
+}
+
+// nodePort returns the node port that a flow goes to.
+func (w World) nodePort(f Flow) (NodePorts, bool) {
+	for _, n := range w.NodePorts {
+		if n.Proto == f.Proto && n.Port == f.To.Port() && in(f.To.Addr(), w.Cluster.Nodes) {
+			return n, true
+		}
+	}
+	return NodePorts{}, false
+}
+
+func (w World) byNodePort(f Flow, to tenant.ID) bool {
+	n, ok := w.nodePort(f)
+	return ok && n.Tenant == to
 }
 
 // egress is the sender's side: the tenant's fence.

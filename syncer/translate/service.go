@@ -1,6 +1,8 @@
 package translate
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -16,8 +18,10 @@ var apiService = tenant.Name{Namespace: metav1.NamespaceDefault, Name: "kubernet
 // tenant's own EndpointSlices are its endpoints, and with the very address that
 // the tenant's API allocated from the tenant's slice. A Service of type
 // ExternalName becomes a headless one without ports that carries the alias for the
-// DNS. Whatever reaches beyond the cluster (node ports, external addresses, load
-// balancers) does not reach the host. The result is nil for the tenant's own API.
+// DNS. Node ports are asked for as they are: see [Inside] and [AnyNodePorts] for what
+// to do when the host does not give them. A Service of type LoadBalancer is one of
+// type NodePort there, for no load balancer is offered. External addresses do not reach
+// the host. The result is nil for the tenant's own API.
 func (t Translation) Service(tenantService *corev1.Service) *corev1.Service {
 	if NameOf(tenantService) == apiService {
 		return nil
@@ -40,7 +44,67 @@ func (t Translation) Service(tenantService *corev1.Service) *corev1.Service {
 		PublishNotReadyAddresses: spec.PublishNotReadyAddresses,
 		InternalTrafficPolicy:    spec.InternalTrafficPolicy,
 	}
+	if HasNodePorts(tenantService) {
+		hostService.Spec.Type = corev1.ServiceTypeNodePort
+		hostService.Spec.ExternalTrafficPolicy = spec.ExternalTrafficPolicy
+		for i := range spec.Ports {
+			hostService.Spec.Ports[i].NodePort = spec.Ports[i].NodePort
+		}
+	}
 	return hostService
+}
+
+// HasNodePorts says whether a Service has ports on the nodes.
+func HasNodePorts(s *corev1.Service) bool {
+	if s.Spec.Type != corev1.ServiceTypeNodePort && s.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return false
+	}
+	return slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.NodePort != 0 })
+}
+
+// Inside returns a host Service without what makes it reachable from outside.
+func Inside(hostService *corev1.Service) *corev1.Service {
+	inside := AnyNodePorts(hostService)
+	if inside.Spec.Type == corev1.ServiceTypeNodePort {
+		inside.Spec.Type, inside.Spec.ExternalTrafficPolicy = corev1.ServiceTypeClusterIP, ""
+	}
+	return inside
+}
+
+// AnyNodePorts returns a host Service that takes whatever node ports the host gives it.
+func AnyNodePorts(hostService *corev1.Service) *corev1.Service {
+	free := hostService.DeepCopy()
+	for i := range free.Spec.Ports {
+		free.Spec.Ports[i].NodePort = 0
+	}
+	return free
+}
+
+// NodePorts returns a tenant's Service with the node ports that its host Service has,
+// and whether that changed any. Without any there they stay as they are.
+func NodePorts(hostService, tenantService *corev1.Service) (*corev1.Service, bool) {
+	if hostService.Spec.Type != corev1.ServiceTypeNodePort || !HasNodePorts(tenantService) {
+		return tenantService, false
+	}
+	merged, changed := tenantService.DeepCopy(), false
+	for i := range merged.Spec.Ports {
+		p := &merged.Spec.Ports[i]
+		if given := nodePortOf(hostService.Spec.Ports, *p); given != 0 {
+			changed = set(&p.NodePort, given) || changed
+		}
+	}
+	return merged, changed
+}
+
+// nodePortOf returns the node port of the port with the same number and protocol; 0
+// for none.
+func nodePortOf(ports []corev1.ServicePort, of corev1.ServicePort) int32 {
+	for _, p := range ports {
+		if p.Port == of.Port && p.Protocol == of.Protocol {
+			return p.NodePort
+		}
+	}
+	return 0
 }
 
 func servicePorts(tenantPorts []corev1.ServicePort) []corev1.ServicePort {
@@ -64,7 +128,10 @@ func MergeService(have, want *corev1.Service) (*corev1.Service, engine.Differenc
 	changed := mergeMeta(&merged.ObjectMeta, want.ObjectMeta)
 	h, w := &merged.Spec, &want.Spec
 	changed = set(&h.Type, w.Type) || changed
-	changed = set(&h.Ports, w.Ports) || changed
+	changed = set(&h.Ports, givenPorts(h.Ports, w)) || changed
+	if w.Type == corev1.ServiceTypeNodePort && w.ExternalTrafficPolicy != "" || w.Type == corev1.ServiceTypeClusterIP {
+		changed = set(&h.ExternalTrafficPolicy, w.ExternalTrafficPolicy) || changed
+	}
 	changed = set(&h.SessionAffinity, w.SessionAffinity) || changed
 	changed = set(&h.SessionAffinityConfig, w.SessionAffinityConfig) || changed
 	changed = set(&h.PublishNotReadyAddresses, w.PublishNotReadyAddresses) || changed
@@ -73,6 +140,18 @@ func MergeService(have, want *corev1.Service) (*corev1.Service, engine.Differenc
 	}
 	changed = dropReach(h) || changed
 	return merged, difference(changed)
+}
+
+// givenPorts returns the ports of a wanted host Service; one that takes any node port
+// keeps the one that it has.
+func givenPorts(have []corev1.ServicePort, want *corev1.ServiceSpec) []corev1.ServicePort {
+	ports := slices.Clone(want.Ports)
+	for i := range ports {
+		if want.Type == corev1.ServiceTypeNodePort && ports[i].NodePort == 0 {
+			ports[i].NodePort = nodePortOf(have, ports[i])
+		}
+	}
+	return ports
 }
 
 // dropReach takes away whatever would make a host Service reachable from beyond

@@ -56,7 +56,9 @@ func TestNetworkPolicyFollows(t *testing.T) {
 		}
 	}
 	label(`"` + team + `"`)
-	own := func(p *networkingv1.NetworkPolicy) bool { return slices.Equal(peers(p), []string{tenant.NamespaceValue(ns)}) }
+	own := func(p *networkingv1.NetworkPolicy) bool {
+		return slices.Equal(peers(p), []string{tenant.NamespaceValue(ns)})
+	}
 	hostPolicy(t, ns, "only", "a namespace joins", own)
 	if err := onHost.Delete(t.Context(), hostName(ns, "only"), metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -108,7 +110,9 @@ func TestTooLargePolicyClosesAndSaysSo(t *testing.T) {
 	if _, err := w.tenant.NetworkingV1().NetworkPolicies(ns).Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	hostPolicy(t, ns, "large", "a closed policy", func(p *networkingv1.NetworkPolicy) bool { return len(p.Spec.Ingress) == 0 && len(p.Spec.PolicyTypes) == 1 })
+	hostPolicy(t, ns, "large", "a closed policy", func(p *networkingv1.NetworkPolicy) bool {
+		return len(p.Spec.Ingress) == 0 && len(p.Spec.PolicyTypes) == 1
+	})
 	wait(t, "an event", func() (bool, any) { return said(t.Context(), ns, "large", "allows nothing") })
 }
 
