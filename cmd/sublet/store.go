@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -192,7 +193,7 @@ func (d dataDir) hostOf(ctx context.Context, id tenant.ID) (*cell.Client, error)
 			continue // a store that it had open is locked no more
 		}
 		c := cell.NewClient(d.cellSocket(name))
-		now, err := c.Snapshot(ctx, 0)
+		now, err := hosts(ctx, c)
 		if err != nil {
 			c.Close()
 			return nil, fmt.Errorf("%s runs and does not answer: try again in a few seconds; its log is %s (%w)", name, d.log(name), err)
@@ -205,6 +206,15 @@ func (d dataDir) hostOf(ctx context.Context, id tenant.ID) (*cell.Client, error)
 		c.Close()
 	}
 	return nil, nil
+}
+
+// answerTime is how long a cell may take to say whom it hosts.
+const answerTime = 10 * time.Second
+
+func hosts(ctx context.Context, c *cell.Client) (cell.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return c.Snapshot(ctx, 0)
 }
 
 // explainStore gives an error of a store or a cell its exit code and, where one can

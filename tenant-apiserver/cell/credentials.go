@@ -19,7 +19,7 @@ func AuditLog(dir string) string { return filepath.Join(dir, "audit.log") }
 // before is not given new ones: nobody who knew it could reach it any more.
 func loadAuthority(dir, name string, existing bool) (*pki.Authority, error) {
 	if !existing {
-		return pki.LoadOrCreate(PKIDir(dir), "sublet-tenant-"+name)
+		return pki.LoadOrCreate(PKIDir(dir), CAName(name))
 	}
 	a, err := pki.Load(PKIDir(dir))
 	if errors.Is(err, pki.ErrMissing) {
