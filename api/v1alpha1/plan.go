@@ -86,15 +86,6 @@ type PlanSpec struct {
 	// +kubebuilder:validation:Maximum=1024
 	NodePorts int32 `json:"nodePorts,omitempty"`
 
-	// StorageClasses are the host's storage classes that the tenants may use.
-	//
-	// +kubebuilder:validation:MaxItems=16
-	// +kubebuilder:validation:items:MinLength=1
-	// +kubebuilder:validation:items:MaxLength=253
-	// +listType=set
-	// +optional
-	StorageClasses []string `json:"storageClasses,omitempty"`
-
 	// Audit is what is recorded of the requests to a tenant's API: None, Metadata
 	// (who asked for what, when), or Request (also what was sent, but for what may
 	// hold secrets).

@@ -112,6 +112,10 @@ type VirtualClusterStatus struct {
 	// Cell is the process that hosts the tenant's control plane.
 	// +optional
 	Cell string `json:"cell,omitempty"`
+	// NoInternet is true when the tenant's plan keeps its pods from public
+	// addresses. The agents read it here, for they do not see plans.
+	// +optional
+	NoInternet bool `json:"noInternet,omitempty"`
 	// Authority is which of the tenant's CAs sign and are trusted.
 	// +optional
 	Authority AuthorityStatus `json:"authority,omitempty"`

@@ -137,8 +137,7 @@ func (a *app) showPlan(p *v1alpha1.Plan) error {
 		[]string{"Kubeconfigs:", fmt.Sprintf("%s, at most %s", human(usual), human(most))},
 		[]string{"Audit log:", string(t.Audit)},
 		[]string{"Internet:", "pods " + yesNo(t.Internet) + ", webhooks " + yesNo(t.PublicWebhooks)},
-		[]string{"Node ports:", strconv.Itoa(t.NodePorts)},
-		[]string{"Storage classes:", strings.Join(t.StorageClasses, ", ")},
+		[]string{"Node ports:", strconv.Itoa(int(p.Spec.NodePorts))},
 		[]string{"On the host:", ""},
 	)
 	for _, name := range sortedKeys(p.Spec.HostResources) {

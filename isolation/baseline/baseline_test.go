@@ -98,7 +98,6 @@ func TestQuota(t *testing.T) {
 			func(w corev1.ResourceList) { w["pods"], w["limits.cpu"] = quantity("3"), quantity("2") }},
 		"less than nothing": {v1alpha1.PlanSpec{HostResources: corev1.ResourceList{"pods": quantity("-3")}}, func(w corev1.ResourceList) { w["pods"] = quantity("0") }},
 		"node ports":        {v1alpha1.PlanSpec{NodePorts: 2}, func(w corev1.ResourceList) { w["services.nodeports"] = quantity("2") }},
-		"storage":           {v1alpha1.PlanSpec{StorageClasses: []string{"fast"}}, func(w corev1.ResourceList) { delete(w, "persistentvolumeclaims") }},
 	} {
 		want := want.DeepCopy()
 		c.change(want)

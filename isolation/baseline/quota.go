@@ -33,14 +33,12 @@ func Quota(t tenant.Tenant, p v1alpha1.PlanSpec) *corev1.ResourceQuota {
 
 func hard(p v1alpha1.PlanSpec) corev1.ResourceList {
 	list := corev1.ResourceList{
-		corev1.ResourceServicesLoadBalancers: resource.MustParse("0"),
-		corev1.ResourceServicesNodePorts:     *resource.NewQuantity(int64(p.NodePorts), resource.DecimalSI),
+		corev1.ResourceServicesLoadBalancers:  resource.MustParse("0"),
+		corev1.ResourcePersistentVolumeClaims: resource.MustParse("0"),
+		corev1.ResourceServicesNodePorts:      *resource.NewQuantity(int64(p.NodePorts), resource.DecimalSI),
 	}
 	for name, n := range limits {
 		list[name] = resource.MustParse(n)
-	}
-	if len(p.StorageClasses) == 0 {
-		list[corev1.ResourcePersistentVolumeClaims] = resource.MustParse("0")
 	}
 	for name, n := range p.HostResources {
 		if n.Sign() < 0 {

@@ -60,7 +60,7 @@ func FenceFor(vc *v1alpha1.VirtualCluster, dns ...netip.AddrPort) (Fence, error)
 		return Fence{}, fmt.Errorf("tenant %s has no API port or host namespace yet", vc.Name)
 	}
 	return Fence{
-		Tenant: tenant.ID(vc.UID), Namespace: vc.Status.Namespace, Services: slice, Internet: true,
+		Tenant: tenant.ID(vc.UID), Namespace: vc.Status.Namespace, Services: slice, Internet: !vc.Status.NoInternet,
 		DNS: dns, API: []netip.AddrPort{netip.AddrPortFrom(api, uint16(port))},
 	}, nil
 }

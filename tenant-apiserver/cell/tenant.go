@@ -35,7 +35,7 @@ type Tenant struct {
 // changed without restarting its control plane.
 func (t Tenant) sameBut(o Tenant) bool {
 	return t.Tenant == o.Tenant && t.ServerName == o.ServerName && t.InCluster == o.InCluster && t.Etcd == o.Etcd &&
-		t.CAs == o.CAs && t.Terms.NodePorts == o.Terms.NodePorts
+		t.CAs == o.CAs
 }
 
 // validate returns an error that names the field which cannot be used.

@@ -94,6 +94,8 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 			return outcome{phase: v1alpha1.PhaseCreating, reason: reasonStarting}, fmt.Errorf("set finalizer and sandbox: %w", err)
 		}
 	}
+	terms := plan.For(p)
+	vc.Status.NoInternet = !terms.Internet // with the addresses, without which there is no fence
 	if err := m.allocate(ctx, vc, p.Spec.OwnCell); errors.Is(err, errFull) {
 		return outcome{phase: v1alpha1.PhaseFailed, reason: reasonFull, message: err.Error(), again: time.Minute}, nil
 	} else if err != nil {
@@ -108,7 +110,7 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 	if err != nil {
 		return outcome{phase: v1alpha1.PhaseFailed, reason: reasonAddresses, message: err.Error() + ": start the host with the service range it had before"}, nil
 	}
-	t.Terms = plan.For(p)
+	t.Terms, vc.Status.NoInternet = terms, !terms.Internet
 	err = m.ownsPrefix(ctx, vc)
 	if err == nil {
 		t.Etcd, err = m.etcd(ctx, vc)

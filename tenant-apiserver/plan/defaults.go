@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -30,13 +29,4 @@ func amount(q *resource.Quantity, byDefault string) int64 {
 		q = &d
 	}
 	return q.Value()
-}
-
-// sorted returns a copy in order, nil when there is nothing: the order in which a
-// plan names things is no difference.
-func sorted(s []string) []string {
-	if len(s) == 0 {
-		return nil
-	}
-	return slices.Sorted(slices.Values(s))
 }

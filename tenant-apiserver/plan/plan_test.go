@@ -38,8 +38,6 @@ func TestFor(t *testing.T) {
 		"idle":            {func(s *v1alpha1.PlanSpec) { s.IdleAfter = &metav1.Duration{Duration: time.Hour} }, func(w *plan.Terms) { w.IdleAfter = time.Hour }},
 		"never asleep":    {func(s *v1alpha1.PlanSpec) { s.IdleAfter = &metav1.Duration{} }, func(w *plan.Terms) { w.IdleAfter = 0 }},
 		"store":           {func(s *v1alpha1.PlanSpec) { s.StoreQuota = quantity("1Gi") }, func(w *plan.Terms) { w.StoreQuota = 1 << 30 }},
-		"node ports":      {func(s *v1alpha1.PlanSpec) { s.NodePorts = 3 }, func(w *plan.Terms) { w.NodePorts = 3 }},
-		"storage classes": {func(s *v1alpha1.PlanSpec) { s.StorageClasses = []string{"z", "a"} }, func(w *plan.Terms) { w.StorageClasses = []string{"a", "z"} }},
 		"no internet":     {func(s *v1alpha1.PlanSpec) { s.Egress.Internet = ptr(false) }, func(w *plan.Terms) { w.Internet = false }},
 		"internet":        {func(s *v1alpha1.PlanSpec) { s.Egress.Internet = ptr(true) }, func(*plan.Terms) {}},
 		"public webhooks": {func(s *v1alpha1.PlanSpec) { s.Egress.Webhooks = true }, func(w *plan.Terms) { w.PublicWebhooks = true }},
@@ -54,6 +52,7 @@ func TestFor(t *testing.T) {
 		"audit": {func(s *v1alpha1.PlanSpec) { s.Audit = "Request" }, func(w *plan.Terms) { w.Audit = plan.AuditRequest }},
 		// Not for the control plane: baseline.Quota, Lifetime and Sandbox have them.
 		"host resources": {func(s *v1alpha1.PlanSpec) { s.HostResources = corev1.ResourceList{"pods": resource.MustParse("1")} }, func(*plan.Terms) {}},
+		"node ports":     {func(s *v1alpha1.PlanSpec) { s.NodePorts = 3 }, func(*plan.Terms) {}},
 		"sandboxes":      {func(s *v1alpha1.PlanSpec) { s.Sandboxes = []string{"gvisor"} }, func(*plan.Terms) {}},
 		"credentials":    {func(s *v1alpha1.PlanSpec) { s.Credentials.Lifetime = &metav1.Duration{Duration: time.Hour} }, func(*plan.Terms) {}},
 	}
@@ -71,7 +70,7 @@ func TestFor(t *testing.T) {
 // A field that is added to plans is noticed here: it needs a meaning, and a case
 // above or below.
 func TestEveryFieldHasAMeaning(t *testing.T) {
-	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "StorageClasses", "Audit"}
+	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "Audit"}
 	var fields []string
 	for f := range reflect.TypeFor[v1alpha1.PlanSpec]().Fields() {
 		fields = append(fields, f.Name)

@@ -20,12 +20,8 @@ type Terms struct {
 	IdleAfter time.Duration `json:"idleAfter,omitempty"`
 	// StoreQuota bounds the store, in bytes; 0: it is not bounded.
 	StoreQuota int64 `json:"storeQuota,omitempty"`
-	// NodePorts is how many node ports the tenant's Services may have.
-	NodePorts int `json:"nodePorts,omitempty"`
-	// StorageClasses are the host's storage classes that the tenant may use.
-	StorageClasses []string `json:"storageClasses,omitempty"`
-	// Internet lets the tenant's pods reach public addresses, PublicWebhooks its
-	// API server.
+	// Internet lets the tenant's pods reach public addresses (the agents learn of it
+	// from the tenant's status), PublicWebhooks its API server.
 	Internet       bool   `json:"internet,omitempty"`
 	PublicWebhooks bool   `json:"publicWebhooks,omitempty"`
 	Limits         Limits `json:"limits"`
@@ -83,8 +79,6 @@ func For(p *v1alpha1.Plan) Terms {
 		OwnCell:        s.OwnCell,
 		IdleAfter:      duration(s.IdleAfter, 30*time.Minute),
 		StoreQuota:     amount(s.StoreQuota, "512Mi"),
-		NodePorts:      int(s.NodePorts),
-		StorageClasses: sorted(s.StorageClasses),
 		Internet:       s.Egress.Internet == nil || *s.Egress.Internet,
 		PublicWebhooks: s.Egress.Webhooks,
 		Limits: Limits{

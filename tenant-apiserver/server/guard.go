@@ -135,5 +135,5 @@ func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason, message
 func (s *Server) Revoke(serials []string) { s.guard.revoke(serials) }
 
 // SetTerms changes what the plan allows, from now on. What is there or under way
-// stays. Node ports are those that the server was started with.
+// stays.
 func (s *Server) SetTerms(t plan.Terms) { s.config.terms.Store(&t) }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sublet.dev/test/machine"
+	"sublet.dev/test/wire"
 )
 
 // tight is a plan with which nobody can do much.
@@ -21,6 +22,7 @@ spec:
   hostResources: {pods: 17}
   objects: {resources: {secrets: 0}}
   credentials: {lifetime: 1h, maxLifetime: 2h}
+  egress: {internet: false}
 `
 
 // A tenant's plan changes while its pods run.
@@ -38,10 +40,18 @@ func TestPlanChange(t *testing.T) {
 	if r := secret("first"); r.Code != 0 {
 		t.Fatalf("with the plan small: %v", r)
 	}
+	internet := fmt.Sprintf("%s:%d", wire.Internet, wire.Port)
+	reaches(t, "planned", internet)
 
 	machine.Sublet(t, "plan", "set", "planned", "tight")
 	machine.Eventually(t, "the plan holds", func() error {
 		if r := secret("second"); r.Code == 0 || !strings.Contains(r.Stderr, "the plan tight allows 0 secrets") {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	machine.Eventually(t, "the internet is out of reach", func() error {
+		if r := app(t, "planned", "dial", internet); r.Code == 0 || !strings.Contains(r.Stderr, "app: dial") {
 			return fmt.Errorf("%v", r)
 		}
 		return nil
@@ -60,6 +70,12 @@ func TestPlanChange(t *testing.T) {
 	machine.Sublet(t, "plan", "set", "planned", "small")
 	machine.Eventually(t, "the plan holds no more", func() error {
 		if r := secret("third"); r.Code != 0 {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	machine.Eventually(t, "the internet is back", func() error {
+		if r := app(t, "planned", "dial", internet); r.Code != 0 {
 			return fmt.Errorf("%v", r)
 		}
 		return nil
