@@ -69,6 +69,7 @@ func (c EtcdConfig) validate() error {
 type Etcd struct {
 	config EtcdConfig
 	client *clientv3.Client
+	end    context.CancelFunc // of the client's life
 }
 
 // DialEtcd connects, and finds out whether the members that answer are new enough
@@ -78,30 +79,41 @@ func DialEtcd(ctx context.Context, c EtcdConfig) (*Etcd, error) {
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("connect to etcd: %w", err)
 	}
-	var options []grpc.DialOption
-	if c.Dial != nil {
-		options = append(options, grpc.WithContextDialer(c.Dial))
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	// The client asks for a token while it is made, and then heeds only its own life.
+	stop := context.AfterFunc(ctx, end)
+	defer stop()
+	client, err := clientv3.New(c.client(life))
+	if err == nil {
+		e := &Etcd{config: c, client: client, end: end}
+		if err = e.check(ctx); err == nil && stop() {
+			return e, nil
+		}
+		err = errors.Join(err, ctx.Err(), e.Close())
+	} else if ctx.Err() != nil {
+		err = errors.Join(err, ctx.Err())
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Context:     context.WithoutCancel(ctx),
+	end()
+	return nil, fmt.Errorf("connect to etcd %s: %w", strings.Join(c.Endpoints, ","), explain(err))
+}
+
+// client returns the configuration of a client that lives as long as life.
+func (c EtcdConfig) client(life context.Context) clientv3.Config {
+	config := clientv3.Config{
+		Context:     life,
 		Endpoints:   c.Endpoints,
 		TLS:         c.TLS,
 		Username:    c.Username,
 		Password:    c.Password,
 		DialTimeout: dialTimeout, DialKeepAliveTime: keepAlive, DialKeepAliveTimeout: keepAliveTimeout,
-		DialOptions: options,
-		Logger:      zap.NewNop(), // what fails is returned, and tried again by who asked
-	})
-	if err != nil {
-		return nil, fmt.Errorf("connect to etcd %s: %w", strings.Join(c.Endpoints, ","), explain(err))
+		Logger: zap.NewNop(), // what fails is returned, and tried again by who asked
 	}
-	e := &Etcd{config: c, client: client}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	if err := e.check(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to etcd %s: %w", strings.Join(c.Endpoints, ","), explain(err)), client.Close())
+	if c.Dial != nil {
+		config.DialOptions = append(config.DialOptions, grpc.WithContextDialer(c.Dial))
 	}
-	return e, nil
+	return config
 }
 
 // check wants one member at least, none that is too old, and the right to read.
@@ -155,6 +167,7 @@ func (e *Etcd) Client() *kubernetes.Client {
 
 // Close ends the connection, and with it the watches of all clients.
 func (e *Etcd) Close() error {
+	defer e.end()
 	if err := e.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("close the connection to etcd: %w", err)
 	}

@@ -243,6 +243,8 @@ func TestManager(t *testing.T) {
 	})
 
 	t.Run("what a plan cannot say is refused by the API", func(t *testing.T) { h.planValidation(t) })
+	t.Run("what an etcd cannot be is refused by the API", func(t *testing.T) { h.etcdValidation(t) })
+	t.Run("tenants on an etcd that cannot be used say why", func(t *testing.T) { h.etcdStores(t) })
 
 	a, b := h.create("a"), h.create("b")
 
