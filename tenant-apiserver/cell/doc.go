@@ -37,6 +37,12 @@
 // on sleeping when their cell is started again; it does not hold any more when the
 // tenant or its store is another.
 //
+// What is done with a store (look, check, back up, restore, rewrite, move) goes
+// through the cell, because it holds the file's lock. Looking and backing up read
+// the open store; what exchanges the file is a task of the tenant's own goroutine,
+// done between two lives of the control plane. One goroutine of the cell looks
+// through all open stores for damage, again and again and slowly.
+//
 // A cell warms up as it starts, so that its first tenant need not wait for what
 // all tenants share. A tenant that comes before waits only for what it needs.
 //
