@@ -17,7 +17,8 @@ import (
 const admissionName = "SubletTenant"
 
 // tenantAdmission refuses what a tenant must not do with pods: create pods the
-// provider does not run, and bind pods to nodes, which is the provider's.
+// provider does not run, and bind pods to nodes, which is the provider's. It warns of
+// what nobody carries out.
 type tenantAdmission struct {
 	*admission.Handler
 	validatePod func(*corev1.Pod) error
@@ -37,6 +38,7 @@ func registerTenantAdmission(o *genericoptions.AdmissionOptions, validatePod fun
 
 // Validate implements admission.ValidationInterface.
 func (t *tenantAdmission) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	warn(ctx, a)
 	switch a.GetResource().GroupResource() {
 	case core.Resource("bindings"):
 		return t.validateBinding(ctx, a)

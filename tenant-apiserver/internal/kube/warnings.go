@@ -1,0 +1,36 @@
+package kube
+
+import (
+	"context"
+
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/apis/networking"
+)
+
+// What clients are warned of when they write it: it is stored, and nobody here carries
+// it out.
+const (
+	warnIngress      = "an Ingress is stored, but nothing here carries it out: use a Service of type NodePort, if your plan has node ports"
+	warnLoadBalancer = "no load balancer is offered: the Service's external address stays pending; its node ports work, if your plan has any"
+	warnExternalIPs  = "spec.externalIPs leads nowhere: addresses outside of your cluster are the provider's"
+)
+
+// warn tells a client what will not be carried out.
+func warn(ctx context.Context, a admission.Attributes) {
+	if a.GetSubresource() != "" {
+		return
+	}
+	switch o := a.GetObject().(type) {
+	case *networking.Ingress:
+		warning.AddWarning(ctx, "", warnIngress)
+	case *core.Service:
+		if o.Spec.Type == core.ServiceTypeLoadBalancer {
+			warning.AddWarning(ctx, "", warnLoadBalancer)
+		}
+		if len(o.Spec.ExternalIPs) > 0 {
+			warning.AddWarning(ctx, "", warnExternalIPs)
+		}
+	}
+}
