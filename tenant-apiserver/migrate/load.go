@@ -23,7 +23,7 @@ const (
 	batchBytes = 512 << 10
 	// mostBehind is how many revisions an etcd is brought forward, which takes a
 	// write for each.
-	mostBehind = 1_000_000
+	mostBehind = 2_000_000
 	// behindWorkers write at a time, to share the etcd's flushes.
 	behindWorkers = 64
 )

@@ -19,7 +19,7 @@ const (
 	jumpKnown = 1_000
 	// jumpRunning is above the one of a store that goes on while the new one is
 	// being made; Commit refuses when that was not enough.
-	jumpRunning = 1_000_000
+	jumpRunning = 100_000
 	// jumpUnknown is above the backup's own when the old store cannot say how far
 	// it came: at a thousand writes in each second, eleven days.
 	jumpUnknown = 1_000_000_000

@@ -316,3 +316,31 @@ func TestPrepareWhileRunning(t *testing.T) {
 		})
 	}
 }
+
+// Two restores, or a restore and somebody who has the store open, exclude each other.
+func TestHold(t *testing.T) {
+	data := taken(t, filled(t))
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path, store.Options{ID: "acme"})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, held := range []string{path, filepath.Dir(path)} {
+		h, err := store.Hold(held)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Hold(held); !errors.Is(err, store.ErrInUse) {
+			t.Errorf("%s is held twice: %v", held, err)
+		}
+		if _, err := Restore(t.Context(), bytes.NewReader(data), Target{Path: path, Tenant: "acme"}); !errors.Is(err, store.ErrInUse) {
+			t.Errorf("restored while %s was held: %v", held, err)
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Restore(t.Context(), bytes.NewReader(data), Target{Path: path, Tenant: "acme"}); err != nil {
+		t.Errorf("held by nobody: %v", err)
+	}
+}
