@@ -48,6 +48,7 @@ const (
 // that [Dir] returns.
 const (
 	role   = "SUBLET_TEST_WIRE"
+	far    = "SUBLET_TEST_WORLD" // the name of the world's namespace
 	folder = "SUBLET_TEST_DIR"
 )
 
@@ -122,7 +123,7 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.Setenv(folder, dir); err != nil {
+	if err := errors.Join(os.Setenv(folder, dir), os.Setenv(far, world)); err != nil {
 		return err
 	}
 	testsErr := inside(ctx, node, "node").Run()
@@ -130,6 +131,12 @@ func run(ctx context.Context) (err error) {
 		return errors.Join(testsErr, fmt.Errorf("clean up after the tests, in %s: %w", dir, err))
 	}
 	return errors.Join(testsErr, os.RemoveAll(dir))
+}
+
+// FromWorld returns a command that runs in the world: what it sends comes from
+// outside. It is for tests that [Main] runs.
+func FromWorld(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + os.Getenv(far), "--", name}, args...)...)
 }
 
 // inside returns this very command, to be run in a network namespace. nsenter is
