@@ -271,6 +271,31 @@ func TestLookIntoStore(t *testing.T) {
 	if _, err := client.StoreStat(t.Context(), "uid-x"); err == nil {
 		t.Error("a tenant that is not hosted has a store")
 	}
+	if small, err := client.ShrinkStore(t.Context(), a.ID); err != nil || small.After == 0 || small.After > small.Before {
+		t.Errorf("%+v, %v", small, err)
+	}
+	await(t, client, a.ID, ready)
+	if _, err := through(t, dir, a).CoreV1().ConfigMaps("default").Get(t.Context(), "here", metav1.GetOptions{}); err != nil {
+		t.Errorf("after the file was rewritten: %v", err)
+	}
+	// one that is not there is not made by looking for it
+	path := filepath.Join(dir, "uid-a", "store.db")
+	if err := client.Delete(t.Context(), a.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := client.Put(t.Context(), a); err != nil || s.Reason != cell.ReasonStoreMissing {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	var refused *cell.RefusedError
+	if _, err := client.StoreStat(t.Context(), a.ID); !errors.As(err, &refused) || refused.Code != 404 {
+		t.Errorf("a store that is missing: %v", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("it was made")
+	}
 }
 
 // A tenant that sleeps is looked into and backed up without waking it; a restore
