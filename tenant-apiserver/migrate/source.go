@@ -22,8 +22,9 @@ const (
 	movingKey = "/sublet.dev/moving"
 )
 
-// pageKeys is how many keys are read at a time.
-const pageKeys = 500
+// pageKeys is how many keys are read at a time; an etcd cannot be asked for a number
+// of bytes, and a tenant's values have up to 1.5 MiB each.
+const pageKeys = 64
 
 // Side is an etcd, or a part of one.
 type Side struct {
