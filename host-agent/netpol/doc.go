@@ -27,14 +27,15 @@
 // dns (prerouting, nat: the tenant's DNS address leads to this node's server),
 // then to_node (input) or tenant boundary (forward: the sender's chain, the sender's
 // policies, the receiver's chain, the receiver's policies). Policies come after the
-// boundary, so they can only narrow what it allows. Dispatch is by interface, so that no packet can choose its tenant.
-// Addresses of Services are translated before the boundary, so it judges where a
-// packet really goes.
+// boundary, so they can only narrow what it allows. Dispatch is by interface, so that
+// no packet can choose its tenant. Addresses of Services are translated before the
+// boundary, so it judges where a packet really goes.
 //
 // Whoever is not known is dropped; a pod whose labels or policies are not known does
-// not start, and one that is found running so reaches nothing. The rules stay when the agent ends or dies; it
-// renders nothing until it knows the tenants again. A table that somebody changes
-// by hand is put back within seconds, and the connections of the node's pods are
-// judged anew; while it can't be read, no pod starts. Packets of the node itself
-// (probes, the front door) are not filtered.
+// not start, and one that is found running so reaches nothing. The rules stay when the
+// agent ends or dies; it renders nothing until it knows the tenants again. A table that
+// somebody changes by hand is put back within seconds, and the connections of the
+// node's pods are judged anew; while it can't be read, no pod starts. Packets of the
+// node itself (probes, the front door) are not filtered; packets from outside come in
+// by the node ports of tenants' Services alone.
 package netpol

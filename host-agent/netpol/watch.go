@@ -177,6 +177,22 @@ func (e *Enforcer) learn(s sources) {
 			return // watch calls again
 		}
 	}
+	w := e.worldOf(s)
+	e.mu.Lock()
+	if len(w.nodePods) == 0 {
+		w.nodePods = e.world.nodePods // a node's range never changes, once given
+	}
+	e.world = w
+	if e.learned != nil {
+		close(e.learned) // whoever waits for something to be known looks again
+	}
+	e.learned = make(chan struct{})
+	e.mu.Unlock()
+	e.signal()
+}
+
+// worldOf makes a world of what the informers have.
+func (e *Enforcer) worldOf(s sources) world {
 	w := world{synced: true, fences: map[string]policy.Fence{}, remote: map[string][]netip.Addr{},
 		facts: map[netip.Addr]Pod{}, local: map[podKey]Pod{}, policies: map[string][]*networkingv1.NetworkPolicy{}, nodePorts: map[string][]policy.NodePort{}}
 	for _, o := range s.tenants.GetStore().List() {
@@ -207,17 +223,7 @@ func (e *Enforcer) learn(s sources) {
 	for _, in := range w.policies {
 		slices.SortFunc(in, func(a, b *networkingv1.NetworkPolicy) int { return strings.Compare(a.Name, b.Name) })
 	}
-	e.mu.Lock()
-	if len(w.nodePods) == 0 {
-		w.nodePods = e.world.nodePods // a node's range never changes, once given
-	}
-	e.world = w
-	if e.learned != nil {
-		close(e.learned) // whoever waits for something to be known looks again
-	}
-	e.learned = make(chan struct{})
-	e.mu.Unlock()
-	e.signal()
+	return w
 }
 
 // fence returns the fence that a VirtualCluster describes; false while its status

@@ -57,10 +57,7 @@ func evalServices(f *Facts) Outcome {
 	if err != nil {
 		return inconclusive("the host services were not read", err)
 	}
-	nodePorts := int32(0) // without a plan to allow them there are none
-	if p, err := f.Plan.Get(); err == nil {
-		nodePorts = p.Spec.NodePorts
-	}
+	plan, planErr := f.Plan.Get()
 	var bad findings
 	hasAPI := false
 	for i := range services {
@@ -78,7 +75,10 @@ func evalServices(f *Facts) Outcome {
 			bad.add(ref, "leads to the name %q", s.Spec.ExternalName)
 		case s.Spec.LoadBalancerIP != "": //nolint:staticcheck // still honoured by load balancers
 			bad.add(ref, "asks for the load balancer address %s", s.Spec.LoadBalancerIP)
-		case s.Spec.Type != corev1.ServiceTypeClusterIP && !(s.Spec.Type == corev1.ServiceTypeNodePort && nodePorts > 0):
+		case s.Spec.Type == corev1.ServiceTypeNodePort && planErr != nil:
+			return inconclusive("the tenant's plan, which may have node ports, was not read", planErr)
+		case s.Spec.Type == corev1.ServiceTypeNodePort && plan.Spec.NodePorts > 0: // how many is the quota's to say
+		case s.Spec.Type != corev1.ServiceTypeClusterIP:
 			bad.add(ref, "is reachable from outside: type %s", s.Spec.Type)
 		}
 		if s.Name == apiService && s.Spec.ClusterIP == tenant.APIAddress(cidr).String() {
