@@ -248,5 +248,5 @@ func (c *Check) contiguous(snap snapshot) int64 {
 }
 
 func statsOf(snap snapshot) Stats {
-	return Stats{FileBytes: snap.tx.Size(), Revision: snap.head.rev, Compacted: snap.head.compacted, ID: snap.head.id}
+	return Stats{FileBytes: snap.tx.Size(), UsedBytes: snap.data, Revision: snap.head.rev, Compacted: snap.head.compacted, ID: snap.head.id}
 }

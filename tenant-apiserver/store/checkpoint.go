@@ -50,6 +50,11 @@ func (c *checkpoint) answer(err error) {
 // checkpointIfDue begins a checkpoint when there is something to do and none is
 // running, and notes when the next one is.
 func (s *Store) checkpointIfDue() {
+	if s.check.noSpace == nil && s.Err() == nil {
+		if err := s.wal.ballast.restore(s.o.Clock.Now()); err != nil {
+			s.fail(fmt.Errorf("restore the ballast: %w", err))
+		}
+	}
 	st := s.now.Load()
 	newest := st.layers[0]
 	if s.check.done != nil || s.Err() != nil || len(st.layers) == 1 && newest.empty() {
@@ -78,7 +83,7 @@ func (s *Store) beginCheckpoint(st *state) {
 		all = st.layers[i].over(all)
 	}
 	s.wal.rotate(s.check.applied)
-	s.now.Store(&state{head: st.head, layers: []*layer{newLayer(), all}})
+	s.now.Store(&state{head: st.head, data: st.data, layers: []*layer{newLayer(), all}})
 	// Whoever loaded a state before this one looks again.
 	s.applying.Store(st.head.seq)
 	s.check.done, s.check.wanted, s.check.due = make(chan error, 1), false, 0
@@ -122,6 +127,10 @@ func (s *Store) apply(l *layer) error {
 // checkpointed takes the outcome of the checkpoint that was running.
 func (s *Store) checkpointed(err error) {
 	s.check.done, s.check.noSpace = nil, nil
+	if isNoSpace(err) && s.spendBallast() {
+		s.check.wanted = true // there is room now: again, at once
+		return
+	}
 	if isNoSpace(err) {
 		err = fmt.Errorf("%w: bring the log into the file: %w", ErrNoSpace, err)
 		s.check.noSpace = err
@@ -130,7 +139,7 @@ func (s *Store) checkpointed(err error) {
 		err = s.fail(fmt.Errorf("bring the log into the file: %w", err))
 	} else {
 		st := s.now.Load()
-		s.now.Store(&state{head: st.head, layers: st.layers[:1:1]})
+		s.now.Store(&state{head: st.head, data: st.data, layers: []*layer{st.layers[0]}})
 		s.check.applied = s.applying.Load()
 		if st.layers[0].empty() && s.check.small {
 			err = s.rest()
@@ -144,6 +153,7 @@ func (s *Store) rest() error {
 	if err := s.wal.shrink(); err != nil {
 		return s.fail(err)
 	}
+	s.hub.forget()
 	return nil
 }
 
@@ -156,10 +166,19 @@ func (s *Store) waitForRoom() {
 	}
 }
 
-// makeRoom brings all layers into the file now, so that the log can be written
-// over, and says whether it did.
+// spendBallast says whether it made any room.
+func (s *Store) spendBallast() bool {
+	spent, err := s.wal.ballast.spend(s.o.Clock.Now())
+	if err != nil {
+		s.fail(fmt.Errorf("empty the ballast: %w", err))
+	}
+	return spent
+}
+
+// makeRoom empties the ballast, brings all layers into the file now, so that the
+// log can be written over, and says whether there is more room than before.
 func (s *Store) makeRoom() bool {
-	before := s.check.applied
+	before, spent := s.check.applied, s.spendBallast()
 	for s.Err() == nil && s.check.applied < s.now.Load().head.seq {
 		if s.check.done == nil {
 			s.beginCheckpoint(s.now.Load())
@@ -168,11 +187,8 @@ func (s *Store) makeRoom() bool {
 			break
 		}
 	}
-	return s.check.applied > before
+	return s.check.applied > before || spent
 }
-
-// full says whether the disk is full: the log is then for what makes room.
-func (s *Store) full() bool { return s.check.noSpace != nil }
 
 func (s *Store) backlog() (n int) {
 	for _, l := range s.now.Load().layers {
@@ -190,7 +206,7 @@ func (s *Store) drain() error {
 		}
 		if st := s.now.Load(); len(st.layers) == 1 && st.layers[0].empty() {
 			fault(faultCloseCheckpointed)
-			err := s.wal.close(true)
+			err := s.wal.close(!s.full()) // there may be no room to make it again
 			fault(faultCloseSegmentsGone)
 			return err
 		}

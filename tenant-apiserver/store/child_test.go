@@ -18,7 +18,7 @@ const (
 
 func runChild(role string) int {
 	roles := map[string]func(path string) error{
-		"load": childLoad, "script": childScript, "full": childFullDisk, "limited": childLimited,
+		"load": childLoad, "script": childScript, "full": childFullDisk, "crowded": childCrowded, "limited": childLimited,
 	}
 	if err := roles[role](os.Getenv(childPath)); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -32,6 +32,7 @@ func (g *group) housekeep(slice int) {
 		return
 	}
 	g.expire()
+	g.relieve()
 	if g.keep.sweeping && g.err == nil {
 		g.check(g.sweep(slice))
 	}

@@ -70,9 +70,11 @@
 // gap; the last may be torn, since nobody was told of it, but a good frame behind
 // a bad one is damage. They become a layer, and the way goes on as above.
 //
-// When the file cannot grow because the disk is full, the layers stay, puts are
-// refused with ErrNoSpace, deletes and compactions are accepted within a
-// reserve, and the checkpoint is tried again.
+// When the file cannot grow because the disk is full, the store empties its
+// ballast, a file that keeps blocks for this, and tries again; until the ballast
+// is back, and as long as a checkpoint cannot be made, puts are refused with
+// ErrNoSpace, and deletes and compactions are accepted. A put beyond the quota is
+// refused with ErrQuota. A store that had to refuse something compacts itself.
 //
 // # The way of a watch
 //

@@ -1,6 +1,9 @@
 package store
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors of Open. They are wrapped with the file, what was found and what to do.
 var (
@@ -39,6 +42,9 @@ var (
 	ErrLeaseTTL = errors.New("lease time to live is out of range")
 	// ErrNoSpace says that the disk is full. Nothing of the request was kept.
 	ErrNoSpace = errors.New("no space left for the store")
+	// ErrQuota is an ErrNoSpace: there may be room on the disk, but not for this
+	// store. See Options.QuotaBytes.
+	ErrQuota = fmt.Errorf("%w: its quota is used up", ErrNoSpace)
 )
 
 // ErrFailed is wrapped by all answers of a store whose disk or file failed. What

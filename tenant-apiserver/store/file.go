@@ -36,6 +36,7 @@ func boltOptions(o Options, size int64, open *os.File) *bolt.Options {
 		FreelistType:    bolt.FreelistMapType,
 		InitialMmapSize: initialMmap,
 		NoSync:          o.NoSync,
+		NoStatistics:    true,
 		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
 			if f := open; f != nil {
 				open = nil

@@ -111,15 +111,15 @@ func TestOpenRefuses(t *testing.T) {
 		want  error
 		says  string
 	}{
-		{"text", bytes.Repeat([]byte("apiVersion: v1\n"), 1000), "", ErrForeign, "move it away"},
-		{"short text", []byte("x"), "", ErrForeign, "move it away"},
+		{"text", bytes.Repeat([]byte("apiVersion: v1\n"), 1000), "", ErrForeign, "keep this file under another name"},
+		{"short text", []byte("x"), "", ErrForeign, "keep this file under another name"},
 		{"another program's", foreign(t), "", ErrForeign, "another program"},
 		{"another tenant's", good, "globex", ErrForeign, `belongs to "acme"`},
 		{"empty", nil, "", ErrCorrupt, "it is empty"},
 		{"half", good[:len(good)/2], "", ErrCorrupt, "truncated"},
 		{"a page short", good[:len(good)-os.Getpagesize()], "", ErrCorrupt, "truncated"},
 		{"cut in the first page", good[:200], "", ErrCorrupt, "truncated"},
-		{"bad meta pages", badMetas, "", ErrCorrupt, "restore it from a backup"},
+		{"bad meta pages", badMetas, "", ErrCorrupt, "restore a backup"},
 		{"wiped meta pages", wiped, "", ErrForeign, "not a bbolt file"},
 		{"newer", newer(t), "", ErrNewerFormat, "newer release"},
 	} {

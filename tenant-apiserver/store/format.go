@@ -111,6 +111,15 @@ func (e entry) appendTo(b []byte) []byte {
 	return appendInts(b, e.at.rev, int64(e.at.sub), e.create, e.version, e.lease)
 }
 
+// sealedSize is the length of the entry's value, or absent for the zero entry.
+func (e entry) sealedSize() int {
+	if e.at == (pos{}) {
+		return absent
+	}
+	var b [5 * binary.MaxVarintLen64]byte
+	return len(e.appendTo(b[:0])) + crc32.Size
+}
+
 func decodeEntry(b []byte) (entry, error) {
 	var n [5]int64
 	rest, err := readInts(b, n[:])

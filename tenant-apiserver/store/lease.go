@@ -26,7 +26,7 @@ type LeaseInfo struct {
 
 // Grant makes a lease that ends after ttl seconds, restarts included; its keys
 // are then deleted in one transaction. id 0: the store chooses. Errors:
-// ErrLeaseTTL, ErrLeaseExists.
+// ErrLeaseTTL, ErrLeaseExists, ErrNoSpace, ErrQuota.
 func (s *Store) Grant(ctx context.Context, id, ttl int64) (LeaseInfo, error) {
 	if ttl <= 0 || ttl > MaxLeaseTTL || id < 0 {
 		return LeaseInfo{}, ErrLeaseTTL
@@ -39,8 +39,8 @@ func (s *Store) Grant(ctx context.Context, id, ttl int64) (LeaseInfo, error) {
 		if g.get(bucketLease, idBytes(info.ID)) != nil {
 			return ErrLeaseExists
 		}
-		if g.full {
-			return ErrNoSpace
+		if err := g.admit(putOverhead); err != nil {
+			return err
 		}
 		g.setLease(info.ID, lease{ttl: ttl, deadline: deadline(g.now, ttl)})
 		info.Revision = g.head.rev

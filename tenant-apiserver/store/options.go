@@ -20,6 +20,15 @@ type Options struct {
 	MaxRequestBytes int
 	// HotBytes bounds the recent events kept in memory for cursors. 0: 256 KiB.
 	HotBytes int
+	// QuotaBytes bounds the keys and values that the store keeps, their history
+	// and a few bytes for each included; the file is larger by what its pages
+	// leave empty. 0: no bound. Store.SetQuota changes it.
+	QuotaBytes int64
+	// Ballast keeps a file beside the store's, path.ballast, that has disk blocks
+	// for the time when there are no others: what was acknowledged can then be
+	// brought into the file, and deletes go on. It stays when the store is closed
+	// and may then be removed.
+	Ballast bool
 	// SweepSlice is how many log records one compaction step looks at between
 	// two groups of writes. 0: 512.
 	SweepSlice int
@@ -103,6 +112,9 @@ func (o Options) validate() error {
 		if f.value <= 0 {
 			return fmt.Errorf("store: Options.%s must be positive, is %d", f.name, f.value)
 		}
+	}
+	if o.QuotaBytes < 0 {
+		return fmt.Errorf("store: Options.QuotaBytes must not be negative, is %d", o.QuotaBytes)
 	}
 	return nil
 }

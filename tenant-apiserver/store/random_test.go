@@ -121,6 +121,7 @@ func (r *run) step() {
 		}
 	default:
 		verify(r.t, r.s)
+		checkData(r.t, r.s)
 		crash := r.IntN(2) == 0
 		if crash {
 			r.path = crashed(r.t, r.path)

@@ -28,6 +28,7 @@ func (s *Store) Read(ctx context.Context, r Read) (*ReadResult, error) {
 type snapshot struct {
 	*tables
 	head head
+	data int64 // see state
 }
 
 // newSnapshot is what the file alone has.

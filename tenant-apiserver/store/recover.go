@@ -60,6 +60,7 @@ func withLog(path string, tx *bolt.Tx) (snapshot, error) {
 		return snapshot{}, err
 	}
 	snap.head, snap.layers = h, []*layer{beyond}
+	snap.data = snap.measure()
 	return snap, w.abandon()
 }
 

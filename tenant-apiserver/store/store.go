@@ -21,6 +21,7 @@ type Store struct {
 
 	now      atomic.Pointer[state] // what was acknowledged; set by the writer
 	applying atomic.Int64          // the file has no group after it
+	quota    atomic.Int64          // see Options.QuotaBytes
 
 	queue    chan *call
 	stopping chan struct{} // closed by Close
@@ -41,7 +42,13 @@ type Store struct {
 // never none, over the file. It is never changed.
 type state struct {
 	head   head
+	data   int64 // bytes of all entries: see Options.QuotaBytes
 	layers []*layer
+}
+
+// over is the state over a transaction of the file that is not ahead of it.
+func (st *state) over(tx *bolt.Tx) snapshot {
+	return snapshot{tables: &tables{tx: tx, layers: st.layers}, head: st.head, data: st.data}
 }
 
 // Open opens the file at path and makes it when it is absent; its folder must
@@ -69,11 +76,11 @@ func advice(err error) string {
 	case errors.Is(err, ErrInUse):
 		return "; stop that process, or use another data directory"
 	case errors.Is(err, ErrNewerFormat):
-		return "; use the newer release that wrote it, or restore a backup made by this one"
+		return "; use the newer release that wrote it, or restore a backup made by this one, which keeps this file"
 	case errors.Is(err, ErrForeign):
-		return "; move it away, or point to the right data directory"
+		return "; point to the right data directory, or keep this file under another name and put the right one in its place"
 	case errors.Is(err, ErrCorrupt):
-		return "; restore it from a backup, and check the disk; do not delete it before it was copied"
+		return "; restore a backup with `sublet store restore`, which keeps this file, and check the disk"
 	}
 	return ""
 }
@@ -90,6 +97,7 @@ func open(path string, o Options) (*Store, error) {
 		stopped:  make(chan struct{}),
 		broken:   make(chan struct{}),
 	}
+	s.quota.Store(o.QuotaBytes)
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -99,7 +107,7 @@ func open(path string, o Options) (*Store, error) {
 
 // load checks the contents and brings the writer's state into memory.
 func (s *Store) load() error {
-	h, err := s.checkFile()
+	h, data, err := s.checkFile()
 	if err != nil {
 		return err
 	}
@@ -114,9 +122,18 @@ func (s *Store) load() error {
 		return err
 	}
 	s.wal, s.check.applied = w, s.applying.Load()
-	st := &state{head: h, layers: []*layer{newLayer()}}
+	if s.o.Ballast {
+		if err := w.ballast.open(s.path, w.room(), s.o.Clock.Now()); err != nil {
+			return errors.Join(fmt.Errorf("make the ballast: %w", err), w.close(false))
+		}
+	}
+	st := &state{head: h, data: data, layers: []*layer{newLayer()}}
 	if !beyond.empty() {
 		st.layers = append(st.layers, beyond)
+		err = s.readTx(func(tx *bolt.Tx) error { st.data = st.over(tx).measure(); return nil })
+		if err != nil {
+			return errors.Join(err, w.close(false))
+		}
 	}
 	s.now.Store(st)
 	s.hub = newHub(h.rev, h.compacted, s.o.HotBytes)
@@ -126,18 +143,19 @@ func (s *Store) load() error {
 	return nil
 }
 
-// checkFile reads all that the file has.
-func (s *Store) checkFile() (h head, err error) {
+// checkFile reads all that the file has, and counts its bytes.
+func (s *Store) checkFile() (h head, data int64, err error) {
 	err = s.readTx(func(tx *bolt.Tx) error {
 		if h, err = checkContents(tx); err != nil {
 			return err
 		}
+		data = snapshot{tables: &tables{tx: tx}}.measure()
 		if s.o.ID != "" && h.id != "" && h.id != s.o.ID {
 			return fmt.Errorf("%w: it belongs to %q, not to %q", ErrForeign, h.id, s.o.ID)
 		}
 		return nil
 	})
-	return h, err
+	return h, data, err
 }
 
 // upgrade gives a file of the format before what its head lacks.
@@ -215,7 +233,7 @@ func (s *Store) snapshot(f func(snapshot) error) error {
 			if behind = s.applying.Load() > st.head.seq; behind {
 				return nil
 			}
-			return f(snapshot{tables: &tables{tx: tx, layers: st.layers}, head: st.head})
+			return f(st.over(tx))
 		})
 		if !behind {
 			return err
@@ -259,8 +277,8 @@ func (s *Store) Failed() <-chan struct{} { return s.broken }
 type Stats struct {
 	// FileBytes is the size of the file's pages in use or free for use.
 	FileBytes int64
-	// UsedBytes is the size of those in use: by keys, values, and history that is
-	// not compacted.
+	// UsedBytes is what Options.QuotaBytes bounds: keys, values, and history that
+	// is not compacted, in the file or not yet.
 	UsedBytes int64
 	// Revision is the last one, Compacted the oldest that can be read (0: all).
 	Revision, Compacted int64
@@ -272,16 +290,10 @@ type Stats struct {
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	var st Stats
 	err := s.view(ctx, func(snap snapshot) error {
-		st = Stats{FileBytes: snap.tx.Size(), UsedBytes: s.used(snap.tx), Revision: snap.head.rev, Compacted: snap.head.compacted, ID: snap.head.id}
+		st = statsOf(snap)
 		return nil
 	})
 	return st, err
-}
-
-// used returns the size of the pages in use, as of the last commit.
-func (s *Store) used(tx *bolt.Tx) int64 {
-	free := s.db.Stats()
-	return max(0, tx.Size()-int64(free.FreePageN+free.PendingPageN)*int64(s.db.Info().PageSize))
 }
 
 // WriteTo writes a store file with what was acknowledged before the call to w,

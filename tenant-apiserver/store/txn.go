@@ -9,7 +9,7 @@ import (
 // Txn runs a transaction and returns when it is on disk. Conditions that do not
 // hold are no error: Else is run. Errors, with nothing changed: ErrEmptyKey,
 // ErrTooLarge, ErrDuplicateKey, ErrLeaseNotFound, ErrCompacted,
-// ErrFutureRevision, ErrNoSpace. The error of ctx, and ErrFailed, leave open
+// ErrFutureRevision, ErrNoSpace, ErrQuota. The error of ctx, and ErrFailed, leave open
 // whether the transaction took effect.
 func (s *Store) Txn(ctx context.Context, t Txn) (*TxnResult, error) {
 	size, err := t.size()
@@ -20,7 +20,7 @@ func (s *Store) Txn(ctx context.Context, t Txn) (*TxnResult, error) {
 		return nil, ErrTooLarge
 	}
 	var out *TxnResult
-	err = s.submit(ctx, size, func(g *group) (err error) {
+	err = s.submit(ctx, size+max(len(t.Then), len(t.Else))*opOverhead, func(g *group) (err error) {
 		out, err = g.txn(t)
 		return err
 	})
@@ -45,8 +45,17 @@ func (g *group) txn(t Txn) (*TxnResult, error) {
 	if !out.Succeeded {
 		ops = t.Else
 	}
+	need := int64(0)
 	for _, op := range ops {
 		if err := g.allowed(op); err != nil {
+			return nil, err
+		}
+		if op.Put != nil {
+			need += putBytes(op.Put)
+		}
+	}
+	if need > 0 {
+		if err := g.admit(need); err != nil {
 			return nil, err
 		}
 	}
@@ -113,8 +122,6 @@ func (g *group) allowed(op Op) error {
 	switch {
 	case op.Read != nil:
 		return g.checkRevision(op.Read.Revision)
-	case op.Put != nil && g.full:
-		return ErrNoSpace
 	case op.Put != nil && op.Put.Lease != 0:
 		return g.checkLease(op.Put.Lease)
 	}
@@ -208,8 +215,8 @@ func (w *writes) append(before, e entry, kv *KeyValue) []*KeyValue {
 		prev: before.at, key: kv.Key, value: kv.Value,
 	}
 	var place [posLen]byte
-	w.write(bucketLog, e.at.appendTo(place[:0]), false, r.appendTo)
-	w.write(bucketCur, kv.Key, before.at != (pos{}), e.appendTo)
+	w.write(bucketLog, e.at.appendTo(place[:0]), absent, r.appendTo)
+	w.write(bucketCur, kv.Key, before.sealedSize(), e.appendTo)
 	w.hold(kv.Key, before.lease, e.lease)
 
 	ev := Event{Deleted: !e.live(), KV: kv}

@@ -23,6 +23,7 @@ const (
 type wal struct {
 	line     uint64
 	noSync   bool
+	ballast  ballast
 	segments [2]*segment // the first is being written to
 }
 
@@ -52,7 +53,7 @@ func (w *wal) append(seq int64, buf []byte) error {
 	}
 	buf = sealFrame(buf, w.line, lap, seq)
 	end := s.end + int64(len(buf))
-	if err := s.reserve(end, w.noSync); err != nil {
+	if err := w.reserve(s, end); err != nil {
 		return fmt.Errorf("make room in the log: %w", err)
 	}
 	if _, err := s.f.WriteAt(buf, s.end); err != nil {
@@ -84,8 +85,12 @@ func fdatasync(f *os.File) error {
 	}
 }
 
-// reserve makes the segment at least size long, and durably so.
-func (s *segment) reserve(size int64, noSync bool) error {
+// room is how much the segments hold.
+func (w *wal) room() int64 { return w.segments[0].room + w.segments[1].room }
+
+// reserve makes a segment at least size long, and durably so, with the ballast
+// that goes with it.
+func (w *wal) reserve(s *segment, size int64) error {
 	if size <= s.room && s.kept {
 		return nil
 	}
@@ -94,11 +99,15 @@ func (s *segment) reserve(size int64, noSync bool) error {
 			return err
 		}
 	}
-	err := s.grow(max(size, s.room+min(max(s.room, minSegment), segmentStep)), noSync)
-	if isNoSpace(err) {
-		err = s.grow(size, noSync)
+	to := max(size, s.room+min(max(s.room, minSegment), segmentStep))
+	err := w.ballast.hold(w.room() + to - s.room)
+	if err == nil {
+		err = s.grow(to, w.noSync)
 	}
-	if err == nil && !s.kept && !noSync {
+	if isNoSpace(err) && w.ballast.spent() {
+		err = s.grow(size, w.noSync)
+	}
+	if err == nil && !s.kept && !w.noSync {
 		err = syncDir(filepath.Dir(s.path))
 	}
 	if err == nil {
@@ -166,7 +175,7 @@ func (w *wal) shrink() error {
 		s.room = minSegment
 	}
 	fault(faultSegmentShrunk)
-	return nil
+	return w.ballast.cut(w.room())
 }
 
 // close lets go of the files, and removes them when the store's own has all.
@@ -182,6 +191,9 @@ func (w *wal) close(remove bool) error {
 			all, gone = append(all, os.Remove(s.path)), true
 			fault(faultCloseSegmentGone)
 		}
+	}
+	if remove {
+		all = append(all, w.ballast.cut(0))
 	}
 	if gone && !w.noSync {
 		all = append(all, syncDir(filepath.Dir(w.segments[0].path)))

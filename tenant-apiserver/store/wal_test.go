@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 )
 
 // holdCheckpoints keeps every checkpoint from committing until release is called.
@@ -140,19 +142,22 @@ func TestRest(t *testing.T) {
 	if info, err := os.Stat(path + ".wal0"); err != nil || info.Size() < 3_000_000 {
 		t.Fatalf("%v, %v", info, err)
 	}
+	held := weak.Make(s.now.Load().layers[0])
 	clock.advance(s.o.pace.layerAge)
-	for {
+	await(t, func() bool {
 		st := s.now.Load()
 		info, err := os.Stat(path + ".wal0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(st.layers) == 1 && st.layers[0].empty() && info.Size() == minSegment {
-			break
-		}
-		<-time.After(time.Millisecond)
+		return len(st.layers) == 1 && st.layers[0].empty() && info.Size() == minSegment
+	})
+	await(t, func() bool { runtime.GC(); return held.Value() == nil })
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	if n := len(s.hub.ring); n > 0 {
+		t.Errorf("%d events are held", n)
 	}
-	wantKeys(t, s, 300)
 }
 
 // logged returns the bytes of a log with n groups, and a file that has none of
@@ -160,7 +165,7 @@ func TestRest(t *testing.T) {
 func logged(t testing.TB, n int) (file, log []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "store.db")
-	s, err := Open(path, Options{NoSync: true})
+	s, err := Open(path, Options{NoSync: true, Clock: newFakeClock()}) // whose log stays
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +316,7 @@ func TestUpgrade(t *testing.T) {
 		b := appendInts(nil, formatBefore, h.rev, h.compacted, h.swept.rev, int64(h.swept.sub))
 		return append(appendInts(b, h.sizes[:]...), h.id...)
 	})
-	s = openAt(t, path, Options{NoSync: true, ID: "acme"})
+	s = openAt(t, path, Options{NoSync: true, ID: "acme", Clock: newFakeClock()})
 	if h := s.now.Load().head; h.line == 0 || h.id != "acme" || h.seq != 0 {
 		t.Errorf("%+v", h)
 	}
@@ -324,7 +329,7 @@ func TestUpgrade(t *testing.T) {
 // a crash with a torn end is never one of them.
 func TestForgedFrames(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
-	s := openAt(t, path, Options{NoSync: true})
+	s := openAt(t, path, Options{NoSync: true, Clock: newFakeClock()}) // whose log stays
 	h := s.now.Load().head
 	for i := range 20 {
 		seq := h.seq + int64(i) + 1

@@ -262,6 +262,13 @@ func (h *hub) remember(events []Event) {
 	h.ring, h.ringBytes = slices.Clone(h.ring[keep:]), size
 }
 
+// forget lets the ring go; who needs what was in it finds it in the log.
+func (h *hub) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ring, h.ringBytes, h.ringFrom = nil, 0, h.rev+1
+}
+
 func (c *Cursor) signal() {
 	select {
 	case c.wake <- struct{}{}:

@@ -49,7 +49,9 @@ type group struct {
 	now    time.Time
 	frame  []byte // nil: nothing changed yet
 	size   int    // what the requests bring in, to make frame as large as needed
-	full   bool   // there is no room for anything that needs more of it
+	full   bool   // the disk is: see Store.full
+	quota  int64  // see Options.QuotaBytes
+	tight  bool   // something was refused for want of room
 	events []Event
 	err    error // nobody in the group is acknowledged
 	keep   writerState
@@ -120,6 +122,8 @@ func (s *Store) next() (*call, bool) {
 	}
 	lease, stopLease := s.timer(s.keep.due)
 	defer stopLease()
+	ballast, stopBallast := s.timer(s.wal.ballast.next)
+	defer stopBallast()
 	due, stopDue := s.timer(s.check.due)
 	defer stopDue()
 	select {
@@ -133,6 +137,8 @@ func (s *Store) next() (*call, bool) {
 	case <-due:
 		return nil, true
 	case <-lease:
+		return nil, true
+	case <-ballast:
 		return nil, true
 	case <-idle:
 		return nil, true
@@ -174,7 +180,7 @@ func (s *Store) commit(calls []*call) {
 	if err == nil {
 		size := 0
 		for _, c := range calls {
-			size += c.size + callOverhead
+			size += c.size
 		}
 		run := func(g *group) {
 			g.run(calls)
@@ -200,24 +206,27 @@ func (s *Store) commit(calls []*call) {
 	}
 }
 
-// callOverhead is about what a request adds to a frame beside its own bytes.
-const callOverhead = 192
+// opOverhead is about what an operation adds to a frame beside its own bytes.
+const opOverhead = 224
 
 // transact evaluates a group, writes its frame and publishes its events. It
 // returns what every caller of the group must be told, nil when each has its own
 // outcome.
 func (s *Store) transact(size int, run func(*group)) error {
 	st := s.now.Load()
-	g := &group{now: s.o.Clock.Now(), size: size, keep: s.keep, full: s.full()}
+	g := &group{
+		now: s.o.Clock.Now(), size: size, keep: s.keep,
+		full: s.full(), quota: s.quota.Load(),
+	}
 	err := s.readTx(func(tx *bolt.Tx) error {
-		g.snapshot = snapshot{tables: &tables{tx: tx, layers: st.layers}, head: st.head}
+		g.snapshot = st.over(tx)
 		run(g)
 		g.finish()
 		return g.err
 	})
 	if err == nil && g.frame != nil {
 		if g.full && s.backlog()+len(g.frame) > s.o.pace.backlogBytes+s.o.pace.reserveBytes {
-			return s.check.noSpace
+			return fmt.Errorf("%w: the log is full of deletes", ErrNoSpace)
 		}
 		fault(faultGroupEvaluated)
 		err = s.wal.append(g.head.seq, g.frame)
@@ -226,7 +235,7 @@ func (s *Store) transact(size int, run func(*group)) error {
 	case err == nil:
 		s.keep = g.keep
 		if g.frame != nil {
-			s.now.Store(&state{head: g.head, layers: g.layers})
+			s.now.Store(&state{head: g.head, data: g.data, layers: g.layers})
 			s.hub.publish(g.head.rev, g.head.compacted, g.events)
 		}
 		return nil
@@ -261,35 +270,49 @@ func (g *group) finish() {
 		return
 	}
 	g.head.seq++
-	g.write(bucketMeta, keyHead, true, g.head.appendTo)
+	g.write(bucketMeta, keyHead, 0, g.head.appendTo)
 	g.layers[0].bytes += len(g.frame)
 }
 
-// write seals and writes the value that body appends to what it is given.
-func (g *group) write(b bucketID, key []byte, existed bool, body func([]byte) []byte) {
+// write seals and writes the value that body appends to what it is given. old
+// are the bytes of the sealed value that it replaces, absent when there is none.
+func (g *group) write(b bucketID, key []byte, old int, body func([]byte) []byte) {
 	g.changed()
-	if !existed {
-		g.head.sizes[b-bucketCur]++
-	}
 	from := len(g.frame)
 	g.frame = body(beginChange(g.frame, b, key))
 	var c *change
 	g.frame, c = endChange(g.frame, from)
 	g.layers[0].set(c)
+	switch {
+	case b == bucketMeta:
+	case old == absent:
+		g.head.sizes[b-bucketCur]++
+		g.data += int64(len(key) + len(c.value))
+	default:
+		g.data += int64(len(c.value) - old)
+	}
 }
+
+const absent = -1
 
 // put is write for a key of which nothing is known.
 func (g *group) put(b bucketID, key []byte, body func([]byte) []byte) {
-	g.write(b, key, g.get(b, key) != nil, body)
+	old := absent
+	if v := g.get(b, key); v != nil {
+		old = len(v)
+	}
+	g.write(b, key, old, body)
 }
 
 // remove deletes a key, which may be gone.
 func (g *group) remove(b bucketID, key []byte) {
-	if g.get(b, key) == nil {
+	old := g.get(b, key)
+	if old == nil {
 		return
 	}
 	g.changed()
 	g.head.sizes[b-bucketCur]--
+	g.data -= int64(len(key) + len(old))
 	var c *change
 	g.frame, c = removal(g.frame, b, key)
 	g.layers[0].set(c)
