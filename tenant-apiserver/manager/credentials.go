@@ -11,9 +11,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
@@ -56,12 +60,35 @@ func (m *Manager) buildCredentials() error {
 	err := ctrl.NewControllerManagedBy(m.inner).
 		Named("credential").
 		For(&v1alpha1.Credential{}).
+		Watches(&v1alpha1.VirtualCluster{}, handler.EnqueueRequestsFromMapFunc(m.leftOf), builder.WithPredicates(gone)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: limiter()}).
 		Complete(credentials{m})
 	if err != nil {
 		return fmt.Errorf("make the credentials' controller: %w", err)
 	}
 	return nil
+}
+
+// gone lets pass only that a tenant is gone.
+var gone = predicate.Funcs{
+	CreateFunc:  func(event.CreateEvent) bool { return false },
+	UpdateFunc:  func(event.UpdateEvent) bool { return false },
+	GenericFunc: func(event.GenericEvent) bool { return false },
+}
+
+// leftOf returns the credentials of a tenant that is gone.
+func (m *Manager) leftOf(ctx context.Context, vc client.Object) []ctrl.Request {
+	var list v1alpha1.CredentialList
+	if err := m.inner.GetClient().List(ctx, &list, client.MatchingFields{byTenant: vc.GetName()}); err != nil {
+		// The garbage collector of the host finds them, too.
+		m.config.Logger.Error("list the credentials of a tenant that is gone", "tenant", vc.GetName(), "error", err)
+		return nil
+	}
+	var requests []ctrl.Request
+	for i := range list.Items {
+		requests = append(requests, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	}
+	return requests
 }
 
 // errRefused means that a credential will never be issued.

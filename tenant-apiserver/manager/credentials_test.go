@@ -157,6 +157,7 @@ func (h *host) credentials(t *testing.T, a, b *v1alpha1.VirtualCluster) {
 	}
 	h.lost(t, a)
 	h.refused(t, a)
+	h.left(t)
 	h.cells.kill("cell-0")
 	h.cells.run("cell-0")
 	h.eventually("a answers", func() error { return list(t.Context(), kept) })
@@ -187,6 +188,24 @@ func (h *host) lost(t *testing.T, a *v1alpha1.VirtualCluster) {
 		}
 		return errors.Join(err, errors.New("it is there"))
 	})
+}
+
+// left wants the credentials of a tenant that is gone to go with it.
+func (h *host) left(t *testing.T) {
+	vc := h.create("passing")
+	record, _ := h.issued(t, vc)
+	if err := h.api.Delete(t.Context(), vc); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []client.Object{vc, record} {
+		h.eventually(o.GetName()+" is gone", func() error {
+			err := h.api.Get(t.Context(), client.ObjectKeyFromObject(o), o)
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			return errors.Join(err, errors.New("it is there"))
+		})
+	}
 }
 
 // refused wants what cannot be issued to say so.
