@@ -86,7 +86,11 @@ func addFile(cmd *cobra.Command, file *string) {
 func (a *app) completeStore(file *string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 		if *file == "" && len(args) == 0 {
-			return a.completeNames(cmd, args, toComplete)
+			names, directive := a.completeNames(cmd, args, toComplete)
+			if strings.HasPrefix(hostName, toComplete) {
+				names = append(names, hostName)
+			}
+			return names, directive
 		}
 		return nil, cobra.ShellCompDirectiveDefault
 	}
