@@ -64,6 +64,7 @@ type Enforcer struct {
 	generation uint32                // of the kernel's rules, when they were printed so
 	fenced     map[netip.Addr]string // the addresses in it, with whose they are
 	judged     judge                 // what connections that exist were last held against
+	unjudged   bool                  // the table is another since then
 	learned    chan struct{}         // closed when world is another; nil before the first
 	policies   networkingclient.NetworkPoliciesGetter
 }
@@ -131,6 +132,7 @@ func (e *Enforcer) Sync(ctx context.Context) error {
 	state := e.state()
 	table := Render(state)
 	if !reflect.DeepEqual(table, e.applied) {
+		e.unjudged = true
 		if err := e.apply(ctx, table); err != nil {
 			return err
 		}
@@ -146,8 +148,12 @@ func (e *Enforcer) Sync(ctx context.Context) error {
 // rejudge forgets the connections that policies have come to forbid; the caller must
 // hold mu.
 func (e *Enforcer) rejudge(s State) error {
+	if !e.unjudged {
+		return nil
+	}
 	now := judgeOf(s)
 	if reflect.DeepEqual(now, e.judged) {
+		e.unjudged = false
 		return nil
 	}
 	if err := forgetDenied(now); err != nil {
@@ -156,7 +162,7 @@ func (e *Enforcer) rejudge(s State) error {
 	for _, t := range now.Excess {
 		e.Logger.Warn("a tenant's network policies are too much for a node: the pods that they select reach nothing", "tenant", t)
 	}
-	e.judged = now
+	e.judged, e.unjudged = now, false
 	return nil
 }
 
