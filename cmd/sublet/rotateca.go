@@ -59,6 +59,9 @@ func (a *app) rotateCA(ctx context.Context, name string, f rotateFlags) error {
 	}
 	before := vc.DeepCopy()
 	want := &vc.Spec.Authority
+	// The manager is ahead when a CA was about to end.
+	want.Generation = max(want.Generation, vc.Status.Authority.Generation)
+	want.Oldest = max(want.Oldest, vc.Status.Authority.Oldest)
 	rotating := want.Oldest < want.Generation
 	switch {
 	case !f.finish && rotating:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -42,7 +43,12 @@ func (m *Manager) authority(ctx context.Context, vc *v1alpha1.VirtualCluster, t 
 	return nil
 }
 
-// rotated returns the authority in dir as the spec wants it.
+// renewCA is how long before its end a CA is rotated by itself: the one after it has
+// as long to become known.
+const renewCA = 365 * 24 * time.Hour
+
+// rotated returns the authority in dir as the spec wants it, or beyond that when its
+// CA is about to end. A CA that has ended is given up by itself.
 func rotated(dir string, spec v1alpha1.AuthoritySpec) (*pki.Authority, error) {
 	a, err := pki.Load(dir)
 	if err == nil && spec.Generation > a.Generation() && a.Oldest() < a.Generation() {
@@ -53,6 +59,9 @@ func rotated(dir string, spec v1alpha1.AuthoritySpec) (*pki.Authority, error) {
 	}
 	if err == nil && spec.Oldest > a.Oldest() {
 		a, err = pki.Finish(dir)
+	}
+	if err == nil && a.Oldest() == a.Generation() && time.Until(a.Certificate().NotAfter) < renewCA {
+		a, err = pki.Rotate(dir, a.Generation()+1)
 	}
 	return a, err
 }

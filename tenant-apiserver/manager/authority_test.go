@@ -1,0 +1,90 @@
+package manager
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/util/keyutil"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/tenant-apiserver/pki"
+)
+
+// endSoon gives the authority in dir a CA certificate that ends then, with the key
+// that it has.
+func endSoon(t *testing.T, dir string, end time.Time) {
+	t.Helper()
+	a, err := pki.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := keyutil.PrivateKeyFromFile(a.CAKeyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := parsed.(*ecdsa.PrivateKey)
+	template := *a.Certificate()
+	template.NotAfter = end
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := os.WriteFile(a.CAFile(), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The authority is as the spec wants it; one whose CA is about to end is rotated by
+// itself, and nothing is made where nothing is.
+func TestRotated(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pki")
+	spec := v1alpha1.AuthoritySpec{Generation: 1, Oldest: 1}
+	if _, err := rotated(dir, spec); !errors.Is(err, pki.ErrMissing) {
+		t.Fatalf("where nothing is: %v", err)
+	}
+	first, err := pki.LoadOrCreate(dir, "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(what string, oldest, generation int64) *pki.Authority {
+		t.Helper()
+		var last *pki.Authority
+		for range 2 { // idempotent
+			a, err := rotated(dir, spec)
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if a.Oldest() != oldest || a.Generation() != generation {
+				t.Errorf("%s: CAs %d to %d, want %d to %d", what, a.Oldest(), a.Generation(), oldest, generation)
+			}
+			last = a
+		}
+		return last
+	}
+	if a := want("as it is", 1, 1); !bytes.Equal(a.CAPEM(), first.CAPEM()) {
+		t.Error("it is another authority")
+	}
+	endSoon(t, dir, time.Now().Add(2*renewCA))
+	want("long before the end", 1, 1)
+	endSoon(t, dir, time.Now().Add(renewCA/2))
+	want("before the end", 1, 2)
+	spec = v1alpha1.AuthoritySpec{Generation: 2, Oldest: 2}
+	want("finished", 2, 2)
+	spec = v1alpha1.AuthoritySpec{Generation: 3, Oldest: 2}
+	want("asked for", 2, 3)
+	spec = v1alpha1.AuthoritySpec{Generation: 4, Oldest: 3}
+	want("the next, which ends the one before", 3, 4)
+	spec = v1alpha1.AuthoritySpec{Generation: 7, Oldest: 6}
+	want("so far ahead that the present one is too old", 7, 7)
+	spec = v1alpha1.AuthoritySpec{Generation: 1, Oldest: 1}
+	want("never back", 7, 7)
+}
