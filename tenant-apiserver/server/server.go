@@ -38,6 +38,7 @@ type Server struct {
 	tls      *tls.Config
 	loopback *rest.Config
 	client   *http.Client
+	file     *store.Store // nil: the store is an etcd
 	rotation *rotation
 	guard    *guard
 
@@ -92,6 +93,7 @@ func run(ctx context.Context, c Config) (*Server, error) {
 		return nil, errors.Join(err, st.close())
 	}
 	s := newServer(ctx, c, instance, certs)
+	s.file = st.file
 	s.rotation = newRotation(st, c.rotation, s.log.With("name", c.Name))
 	go s.run(st)
 	err = s.waitReady(ctx, s.defaultNamespace)
@@ -185,7 +187,7 @@ func (s *Server) waitReady(ctx context.Context, until func(context.Context) erro
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
 	for {
-		err := s.ready(ctx)
+		err := s.ready(ctx, s.config.Existing)
 		if err == nil {
 			err = until(ctx)
 		}
@@ -207,11 +209,19 @@ func (s *Server) waitReady(ctx context.Context, until func(context.Context) erro
 func (s *Server) Ready() error {
 	ctx, cancel := context.WithTimeout(s.life, readyTimeout)
 	defer cancel()
-	return s.ready(ctx)
+	return s.ready(ctx, false)
 }
 
-func (s *Server) ready(ctx context.Context) error {
-	status, body, err := s.get(ctx, "/readyz?verbose")
+// hookServiceCIDR makes the ServiceCIDR "kubernetes" and waits for it in steps of
+// 100 ms. A control plane that has run before has it.
+const hookServiceCIDR = "poststarthook/start-kubernetes-service-cidr-controller"
+
+func (s *Server) ready(ctx context.Context, existing bool) error {
+	path := "/readyz?verbose"
+	if existing {
+		path += "&exclude=" + hookServiceCIDR
+	}
+	status, body, err := s.get(ctx, path)
 	if err == nil && status != http.StatusOK {
 		err = fmt.Errorf("checks that fail: %s", failing(string(body)))
 	}

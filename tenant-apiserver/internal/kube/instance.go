@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"reflect"
 	"sync"
 	"time"
 
@@ -122,6 +123,7 @@ func (i *Instance) Run(ctx context.Context) error {
 	serverCtx, stopServer := context.WithCancel(i.life)
 	failed := make(chan error, 1)
 	i.ran = true
+	i.fill(ctx, serverCtx)
 	go func() { failed <- i.prepared.RunWithContext(serverCtx) }()
 	var runErr error
 	select {
@@ -134,6 +136,28 @@ func (i *Instance) Run(ctx context.Context) error {
 	}
 	stopServer()
 	return errors.Join(runErr, err, stopKubelet())
+}
+
+// fillTime bounds fill: informers that take longer fill while hooks run.
+const fillTime = 2 * time.Second
+
+// fill starts the API servers' informers, which live as long as life, and waits until
+// they know what there is.
+// Upstream's start hooks look for that at once and then every 100 ms, and a tenant
+// that is woken would wait for their second look.
+func (i *Instance) fill(ctx, life context.Context) {
+	factories := []interface {
+		Start(stop <-chan struct{})
+		WaitForCacheSync(stop <-chan struct{}) map[reflect.Type]bool
+	}{i.parts.informers, i.servers.extensions.Informers, i.servers.front.APIRegistrationInformers}
+	for _, f := range factories {
+		f.Start(life.Done())
+	}
+	wait, cancel := context.WithTimeout(ctx, fillTime)
+	defer cancel()
+	for _, f := range factories {
+		f.WaitForCacheSync(wait.Done())
+	}
 }
 
 // start runs controllers and scheduler. The function it returns stops them and
