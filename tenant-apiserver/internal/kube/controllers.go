@@ -47,6 +47,7 @@ var everywhere = []string{
 	names.StatefulSetController,
 	names.CronJobController,
 	names.CertificateSigningRequestCleanerController,
+	names.CertificateSigningRequestSigningController,
 	names.ClusterRoleAggregationController,
 	names.PersistentVolumeClaimProtectionController,
 	names.PersistentVolumeProtectionController,
@@ -57,14 +58,11 @@ var everywhere = []string{
 }
 
 // onHost are the controllers that only the control plane of the nodes has.
-// Certificate requests of a tenant wait for a signer of the tenant's own:
-// upstream's would watch a file each, and those are few on a machine.
 var onHost = []string{
 	names.CertificateSigningRequestApprovingController,
 	names.NodeIpamController,
 	names.NodeLifecycleController,
 	names.TaintEvictionController,
-	names.CertificateSigningRequestSigningController,
 }
 
 // controllers are the controllers of one instance, constructed and not running.
@@ -93,6 +91,10 @@ func controllerConfig(o Options) (kcmconfig.KubeControllerManagerConfiguration, 
 		nodeConfig(&c, o)
 		return c, nil
 	}
+	// A tenant signs for users of its API: it has no kubelets, and the other signer
+	// promises nothing.
+	c.CSRSigningController.KubeAPIServerClientSignerConfiguration.CertFile = o.PKI.CAFile()
+	c.CSRSigningController.KubeAPIServerClientSignerConfiguration.KeyFile = o.PKI.CAKeyFile()
 	singleWorkers(&c)
 	return c, nil
 }

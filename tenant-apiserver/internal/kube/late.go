@@ -32,6 +32,7 @@ var late = map[string][]schema.GroupResource{
 	names.StatefulSetController:                      {{Group: "apps", Resource: "statefulsets"}},
 	names.CronJobController:                          {{Group: "batch", Resource: "cronjobs"}},
 	names.CertificateSigningRequestCleanerController: {{Group: "certificates.k8s.io", Resource: "certificatesigningrequests"}},
+	names.CertificateSigningRequestSigningController: {{Group: "certificates.k8s.io", Resource: "certificatesigningrequests"}},
 	names.PersistentVolumeClaimProtectionController:  {{Resource: "persistentvolumeclaims"}},
 	names.PersistentVolumeProtectionController:       {{Resource: "persistentvolumes"}},
 	names.EphemeralVolumeController:                  {{Resource: "pods"}},
