@@ -163,7 +163,11 @@ func fileSource(path, id string) (backup.Source, departure, error) {
 	return s, departure{
 		leave: func(context.Context) (string, error) {
 			kept := path + ".migrated-" + time.Now().UTC().Format("20060102T150405Z")
-			if err := errors.Join(s.Close(), os.Rename(path, kept)); err != nil {
+			err := errors.Join(s.Close(), os.Rename(path, kept))
+			if rmErr := os.Remove(path + ".ballast"); !errors.Is(rmErr, fs.ErrNotExist) { // see store.Options
+				err = errors.Join(err, rmErr)
+			}
+			if err != nil {
 				return "", fmt.Errorf("give the file up: %w", err)
 			}
 			return kept, syncDir(filepath.Dir(path))
