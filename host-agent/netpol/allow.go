@@ -2,6 +2,7 @@ package netpol
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -55,8 +56,8 @@ type portAt struct {
 // compiler turns the policies of one tenant into what they allow.
 type compiler struct {
 	tenant Tenant
-	// size is how much has been compiled.
-	size int
+	// allows and elements are how much has been compiled.
+	allows, elements int
 	// sorted are the addresses of the tenant's pods that are known.
 	sorted []netip.Addr
 }
@@ -149,15 +150,16 @@ func (c *compiler) namedPorts(ports []networkingv1.NetworkPolicyPort, at []netip
 // everything.
 func numericPorts(ports []networkingv1.NetworkPolicyPort) (everything bool, spans []portSpan) {
 	for _, p := range ports {
-		proto := policy.ProtocolOf(p.Protocol)
-		switch {
-		case p.Port == nil:
-			spans = append(spans, portSpan{proto, 0, 65535})
-		case p.Port.Type == intstr.String:
-		case p.EndPort != nil:
-			spans = append(spans, portSpan{proto, uint16(p.Port.IntVal), uint16(*p.EndPort)})
-		default:
-			spans = append(spans, portSpan{proto, uint16(p.Port.IntVal), uint16(p.Port.IntVal)})
+		proto, first, last := policy.ProtocolOf(p.Protocol), int32(0), int32(math.MaxUint16)
+		if p.Port != nil {
+			first, last = p.Port.IntVal, p.Port.IntVal
+			if p.EndPort != nil {
+				last = *p.EndPort
+			}
+		}
+		// The API takes no other: what the kernel refuses would keep everybody's rules out.
+		if named := p.Port != nil && p.Port.Type == intstr.String; !named && first >= 0 && first <= last && last <= math.MaxUint16 {
+			spans = append(spans, portSpan{proto, uint16(first), uint16(last)})
 		}
 	}
 	slices.SortFunc(spans, func(x, y portSpan) int {

@@ -15,10 +15,15 @@ import (
 	"sublet.dev/isolation/policy"
 )
 
-// maxGuarded bounds the rules and elements of sets that one tenant's policies may
-// become on a node. Above it the pods that any of them selects are closed: what a
-// tenant writes must not slow the node's other tenants down.
-const maxGuarded = 50_000
+// What one tenant's policies may become on a node: the rules of all that isolate its
+// pods here, once for each group of pods that the same policies select, and the
+// addresses and ports in them. Above that the pods that any of them selects are closed:
+// the kernel takes all tenants' rules together, and what one writes must not hold up
+// the others' pods. A thousand rules take nft some tenths of a second.
+const (
+	maxAllows   = 1000
+	maxElements = 20_000
+)
 
 // guard is what the tenant's policies leave to a group of its endpoints in one
 // direction: those that the same policies select.
@@ -33,7 +38,7 @@ type guard struct {
 type guards struct {
 	out, in map[string]*guard
 	chains  []chain
-	size    int // how many rules and elements they take
+	excess  bool // the policies are too much
 }
 
 // chain is a guard with its direction, for rendering.
@@ -71,7 +76,7 @@ func guardsOf(t Tenant) guards {
 			g.chains = append(g.chains, chain{one, egress})
 		}
 	}
-	if g.size = c.size; g.size > maxGuarded {
+	if g.excess = c.allows > maxAllows || c.elements > maxElements; g.excess {
 		for _, one := range g.chains {
 			one.allows = nil
 		}
@@ -143,10 +148,9 @@ func (c *compiler) guard(policies []*networkingv1.NetworkPolicy, members []podne
 			g.allows = append(g.allows, c.ingress(r, receivers))
 		}
 	}
+	c.allows += len(g.allows)
 	for _, a := range g.allows {
-		c.size += a.size()
+		c.elements += len(a.pods) + len(a.blocks) + len(a.ports) + len(a.named)
 	}
 	return g
 }
-
-func (a allow) size() int { return 1 + len(a.pods) + len(a.blocks) + len(a.ports) + len(a.named) }

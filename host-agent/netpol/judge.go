@@ -43,7 +43,7 @@ func judgeOf(s State) judge {
 	}
 	for _, t := range s.Tenants {
 		g := guardsOf(t)
-		if g.size > maxGuarded {
+		if g.excess {
 			j.Excess = append(j.Excess, t.Fence.Tenant)
 		}
 		for _, e := range t.Endpoints {

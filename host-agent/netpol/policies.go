@@ -146,7 +146,8 @@ func (r *renderer) guardSet(t Tenant, typ string, interval bool, elements []stri
 	slices.Sort(elements)
 	elements = slices.Compact(elements)
 	name := fmt.Sprintf("%sset_%s", prefix(t.Fence), digest(fmt.Sprint(typ, interval, elements)))
-	if !slices.ContainsFunc(r.table.Sets, func(s nft.Set) bool { return s.Name == name }) {
+	if !r.guardSets[name] {
+		r.guardSets[name] = true
 		r.table.Sets = append(r.table.Sets, nft.Set{Name: name, Type: typ, Interval: interval, Elements: elements})
 	}
 	return name

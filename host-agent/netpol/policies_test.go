@@ -7,8 +7,10 @@ import (
 	"slices"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"sublet.dev/host-agent/podnet"
 	"sublet.dev/isolation/policy"
@@ -199,7 +201,7 @@ func TestExcessIsClosed(t *testing.T) {
 	key := tenant.HostLabel("app")
 	a.Pods[addr(podA1)] = Pod{Labels: map[string]string{key: "big"}}
 	big := deny("big", map[string]string{key: "big"}, "Egress")
-	for i := range maxGuarded {
+	for i := range maxAllows + 1 {
 		big.Spec.Egress = append(big.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}).String() + "/32"}}}})
 	}
 	a.Policies = []*networkingv1.NetworkPolicy{big}
@@ -212,4 +214,47 @@ func TestExcessIsClosed(t *testing.T) {
 	if got := judgeOf(s).Excess; !slices.Equal(got, []tenant.ID{"a"}) {
 		t.Errorf("too much are the policies of %v", got)
 	}
+	big.Spec.Egress = big.Spec.Egress[:maxAllows]
+	if got := judgeOf(s).Excess; len(got) > 0 {
+		t.Errorf("too much are also the policies of %v", got)
+	}
+	var blocks []networkingv1.NetworkPolicyPeer
+	for i := range maxElements + 1 { // no two of them meet
+		blocks = append(blocks, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: netip.AddrFrom4([4]byte{203, byte(i >> 15), byte(i >> 7), byte(i << 1)}).String() + "/32"}})
+	}
+	big.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{To: blocks}}
+	if got := judgeOf(s).Excess; !slices.Equal(got, []tenant.ID{"a"}) {
+		t.Errorf("too many addresses, and too much are the policies of %v", got)
+	}
+}
+
+// Whatever a policy holds that the API would refuse, the table is one that the kernel
+// takes: it is everybody's.
+func TestNonsenseKeepsNobodyOut(t *testing.T) {
+	l := newLab(t, elsewhere...)
+	s, _ := l.guarded()
+	p := deny("p", nil, "Ingress", "Egress")
+	for _, c := range [][3]int32{{8080, 80, 1}, {-5, 70000, 1}, {70000, 70001, 1}, {0, 65535, 1}, {99999, 0, 0}} {
+		number, end := intstr.FromInt32(c[0]), c[1]
+		port := networkingv1.NetworkPolicyPort{Port: &number}
+		if c[2] == 1 {
+			port.EndPort = &end
+		}
+		proto := corev1.Protocol("tcp; drop")
+		peers := []networkingv1.NetworkPolicyPeer{{}, {IPBlock: &networkingv1.IPBlock{CIDR: "nonsense"}}, {IPBlock: &networkingv1.IPBlock{CIDR: "203.0.113.0/24", Except: []string{"0.0.0.0/0", "x"}}},
+			{IPBlock: &networkingv1.IPBlock{CIDR: "0.0.0.0/0", Except: []string{"0.0.0.0/1", "255.255.255.255/32"}}},
+			{PodSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "!", Operator: "?"}}}}}
+		p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: peers, Ports: []networkingv1.NetworkPolicyPort{port, {Protocol: &proto}}})
+		p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: peers, Ports: []networkingv1.NetworkPolicyPort{port, {Protocol: &proto, Port: &number}}})
+	}
+	s.Tenants[0].Policies = []*networkingv1.NetworkPolicy{p}
+	table := Render(s)
+	kernel := l.apply(table)
+	inside(t, l.node, func() error {
+		read, err := kernel.Read(t.Context())
+		if got, want := read.Lines(), table.Lines(); !slices.Equal(got, want) {
+			t.Errorf("the kernel has %v, rendered was %v", missing(got, want), missing(want, got))
+		}
+		return err
+	})
 }

@@ -23,7 +23,7 @@ const (
 
 // Render returns the whole table. Equal states give equal tables.
 func Render(s State) nft.Table {
-	r := &renderer{State: s, guardOut: map[string]string{}, guardIn: map[string]string{}, table: nft.Table{Name: TableName, Counters: []string{counterForged, counterUnknown, counterIPv6, counterStray}}}
+	r := &renderer{State: s, guardOut: map[string]string{}, guardIn: map[string]string{}, guardSets: map[string]bool{}, table: nft.Table{Name: TableName, Counters: []string{counterForged, counterUnknown, counterIPv6, counterStray}}}
 	r.maps()
 	r.sets()
 	r.chains()
@@ -52,6 +52,7 @@ type renderer struct {
 	table nft.Table
 	// guardOut and guardIn say by interface what asks the tenants' own policies.
 	guardOut, guardIn map[string]string
+	guardSets         map[string]bool // by name
 }
 
 // sets makes the sets of ranges, and those by which endpoints are known.
