@@ -132,10 +132,15 @@ const hostID = "host"
 
 func (c Config) storeOptions() store.Options {
 	if c.Host != nil {
-		return store.Options{ID: hostID}
+		return store.Options{ID: hostID, Ballast: true}
 	}
-	return store.Options{ID: c.ID, NoSync: c.throwAway}
+	return store.Options{ID: c.ID, NoSync: c.throwAway, Ballast: !c.throwAway, QuotaBytes: storeLimit(c.currentTerms())}
 }
+
+// storeLimit is where the store itself takes nothing more. The plan's quota is
+// below: what tenants send is refused there, with words that say which plan,
+// while the control plane's own writes go on.
+func storeLimit(t *plan.Terms) int64 { return t.StoreQuota + t.StoreQuota/8 }
 
 func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 	o := kube.Options{

@@ -136,4 +136,9 @@ func (s *Server) Revoke(serials []string) { s.guard.revoke(serials) }
 
 // SetTerms changes what the plan allows, from now on. What is there or under way
 // stays.
-func (s *Server) SetTerms(t plan.Terms) { s.config.terms.Store(&t) }
+func (s *Server) SetTerms(t plan.Terms) {
+	s.config.terms.Store(&t)
+	if s.file != nil {
+		s.file.SetQuota(storeLimit(&t))
+	}
+}

@@ -170,7 +170,8 @@ func TestLimitOfStore(t *testing.T) {
 	k := client(t, m.admin(t))
 	maps := k.CoreV1().ConfigMaps(namespace(t, k))
 	large := strings.Repeat("x", 900<<10)
-	if _, err := maps.Create(t.Context(), configMap("there", ""), metav1.CreateOptions{}); err != nil {
+	there, err := maps.Create(t.Context(), configMap("there", ""), metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	m.server.SetTerms(plan.Terms{Plan: "tiny", StoreQuota: 16 << 20})
@@ -182,10 +183,27 @@ func TestLimitOfStore(t *testing.T) {
 		}
 	}
 	wantForbidden(t, full, "the plan tiny allows 16Mi in the store")
-	_, err := maps.Update(t.Context(), configMap("there", "changed"), metav1.UpdateOptions{})
+	_, err = maps.Update(t.Context(), configMap("there", "changed"), metav1.UpdateOptions{})
 	wantForbidden(t, err, "the plan tiny allows 16Mi in the store")
 	if _, err := client(t, m.server.Loopback()).CoreV1().ConfigMaps("").List(t.Context(), metav1.ListOptions{Limit: 1}); err != nil {
 		t.Errorf("read: %v", err)
+	}
+	// What the control plane writes goes on for a while, and then is refused by
+	// the store itself, which makes room by forgetting its history.
+	own, refused := client(t, m.server.Loopback()).CoreV1().ConfigMaps(there.Namespace), 0
+	for i := range 8 {
+		for {
+			_, err := own.Update(t.Context(), configMap("there", fmt.Sprint(i)+large), metav1.UpdateOptions{})
+			if err == nil {
+				break
+			}
+			if refused++; !strings.Contains(err.Error(), "database space exceeded") {
+				t.Fatal(err)
+			}
+		}
+	}
+	if refused == 0 {
+		t.Error("the store takes more than its limit")
 	}
 	if err := maps.Delete(t.Context(), "there", metav1.DeleteOptions{}); err != nil {
 		t.Errorf("delete: %v", err)

@@ -45,7 +45,7 @@ type limitsAdmission struct {
 }
 
 // usedFor is how long the store is taken to be as large as it was.
-const usedFor = time.Second
+const usedFor = 10 * time.Millisecond
 
 // budget is how many objects may be created before they are counted again.
 type budget struct{ left, limit int64 }
