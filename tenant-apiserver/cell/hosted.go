@@ -18,6 +18,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"sublet.dev/tenant-apiserver/dialer"
 	"sublet.dev/tenant-apiserver/etcdclient"
 	"sublet.dev/tenant-apiserver/keyring"
 	"sublet.dev/tenant-apiserver/pki"
@@ -53,8 +54,10 @@ type hosted struct {
 	// The tenant's own goroutine makes gate when the tenant runs or sleeps.
 	gate    *gate
 	current atomic.Pointer[Companion] // the companion that runs; nil: none
-	wake    chan string               // why the tenant is to wake; only the first of several counts
-	asked   chan ask                  // somebody wants the tenant to sleep
+
+	outgoing *dialer.Dialer // of the control plane that runs; run's alone
+	wake     chan string    // why the tenant is to wake; only the first of several counts
+	asked    chan ask       // somebody wants the tenant to sleep
 
 	changing sync.Mutex          // one change of what the control plane is told at a time
 	revoked  map[string]struct{} // serial numbers; guarded by changing
@@ -222,6 +225,7 @@ func (h *hosted) once() (r *record, err error) {
 	if err != nil {
 		return nil, err
 	}
+	defer h.outgoing.Close()
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), stopTimeout)
 		defer cancel()
@@ -298,8 +302,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	outgoing, err := h.dialer()
-	if err != nil {
+	if h.outgoing, err = h.dialer(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(h.ctx, startTimeout)
@@ -323,7 +326,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 		Advertise:    t.InCluster,
 		ServingNames: []string{t.ServerName},
 		Kubelet:      kubelet,
-		Dial:         outgoing.DialContext,
+		Dial:         h.outgoing.DialContext,
 		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p) },
 		Terms:        *h.terms.Load(),
 		AuditLog:     AuditLog(dir),

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -64,7 +63,10 @@ type Config struct {
 // Dialer makes connections. Its methods may be called concurrently.
 type Dialer struct {
 	config Config
-	open   atomic.Int64
+
+	mu     sync.Mutex
+	closed bool
+	open   map[*counted]struct{} // those that stand, and those that are being set up
 }
 
 // New returns a tenant's dialer.
@@ -80,7 +82,23 @@ func New(c Config) (*Dialer, error) {
 	}
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	c.Connections = cmp.Or(c.Connections, DefaultConnections)
-	return &Dialer{config: c}, nil
+	return &Dialer{config: c, open: map[*counted]struct{}{}}, nil
+}
+
+// Close closes all connections and refuses others from now on. It is idempotent.
+func (d *Dialer) Close() {
+	d.mu.Lock()
+	d.closed = true
+	var standing []*counted
+	for c := range d.open {
+		if c.TCPConn != nil {
+			standing = append(standing, c)
+		}
+	}
+	d.mu.Unlock()
+	for _, c := range standing {
+		_ = c.Close() // nobody is left to tell
+	}
 }
 
 // DialContext connects to a host and port by TCP (network "tcp", "tcp4" or
@@ -104,25 +122,48 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.config.Timeout)
 	defer cancel()
-	release, err := d.acquire()
+	c, err := d.acquire()
 	if err != nil {
 		return nil, err
 	}
 	conn, err := d.connect(ctx, network, host, port)
+	if err == nil && !d.stand(c, conn) {
+		err = errors.Join(net.ErrClosed, conn.Close())
+	}
 	if err != nil {
-		release()
+		d.release(c)
 		return nil, err
 	}
-	return &counted{TCPConn: conn, release: release}, nil
+	return c, nil
 }
 
 // acquire counts a connection in.
-func (d *Dialer) acquire() (release func(), err error) {
-	if d.open.Add(1) > int64(d.config.Connections) {
-		d.open.Add(-1)
+func (d *Dialer) acquire() (*counted, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, net.ErrClosed
+	}
+	if len(d.open) >= d.config.Connections {
 		return nil, ErrTooMany
 	}
-	return sync.OnceFunc(func() { d.open.Add(-1) }), nil
+	c := &counted{dialer: d}
+	d.open[c] = struct{}{}
+	return c, nil
+}
+
+// stand gives a counted connection what it stands for; false after Close.
+func (d *Dialer) stand(c *counted, conn *net.TCPConn) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c.TCPConn = conn
+	return !d.closed
+}
+
+func (d *Dialer) release(c *counted) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, c)
 }
 
 // connect connects to the first address of host that allows it and answers.
@@ -218,11 +259,11 @@ func plain(err error) error {
 // counted is a connection that is counted out when it is closed.
 type counted struct {
 	*net.TCPConn
-	release func()
+	dialer *Dialer
 }
 
 // Close implements net.Conn.
 func (c *counted) Close() error {
-	defer c.release()
+	c.dialer.release(c)
 	return c.TCPConn.Close()
 }

@@ -151,7 +151,7 @@ func TestAddressThatChangesHands(t *testing.T) {
 		if conn, err := d.DialContext(t.Context(), "tcp", "127.0.0.2:"+port); err == nil || !errors.Is(err, ErrRefused) {
 			t.Errorf("now of %s: connection %v, error %v", what, conn, err)
 		}
-		if n := d.open.Load(); n != 0 {
+		if n := len(d.open); n != 0 {
 			t.Errorf("%d connections are counted as open", n)
 		}
 	}
@@ -249,7 +249,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		t.Fatalf("after the first ended: %v", err)
 	}
 	second.Close()
-	if n := d.open.Load(); n != 0 {
+	if n := len(d.open); n != 0 {
 		t.Errorf("%d connections are counted as open", n)
 	}
 }
@@ -262,5 +262,26 @@ func TestTimeout(t *testing.T) {
 	})
 	if _, err := d.DialContext(ctx, "tcp", "127.0.0.2:9"); err == nil {
 		t.Error("connected after the time was over")
+	}
+}
+
+// A control plane that has stopped has no connections, whoever forgot them.
+func TestClose(t *testing.T) {
+	port, _ := backend(t, "127.0.0.2")
+	d := newDialer(t, Config{Network: &places{at: map[string]Place{"127.0.0.2": {Pod: "uid"}}}, Never: withoutLoopback()})
+	conn, err := d.DialContext(t.Context(), "tcp", "127.0.0.2:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	d.Close()
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("reading of a closed connection: %v", err)
+	}
+	if _, err := d.DialContext(t.Context(), "tcp", "127.0.0.2:"+port); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a connection after Close: %v", err)
+	}
+	if n := len(d.open); n != 0 {
+		t.Errorf("%d connections are counted as open", n)
 	}
 }
