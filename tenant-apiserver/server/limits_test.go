@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
@@ -48,7 +49,7 @@ func configMap(name, data string) *corev1.ConfigMap {
 func TestLimitOfObjects(t *testing.T) {
 	const most = 12
 	terms := plan.Terms{Plan: "tiny", Limits: plan.Limits{Resources: map[string]plan.Count{
-		"configmaps": most, "deployments.apps": 1, "customresourcedefinitions.apiextensions.k8s.io": 1}}}
+		"configmaps": most, "nodes": 0, "leases.coordination.k8s.io": 0, "deployments.apps": 1, "customresourcedefinitions.apiextensions.k8s.io": 1}}}
 	m := own(t, "objects", 5, terms)
 	k := client(t, m.admin(t))
 	ns := namespace(t, k)
@@ -76,6 +77,15 @@ func TestLimitOfObjects(t *testing.T) {
 		if (err == nil) != want {
 			t.Errorf("deployment %d: %v", i, err)
 		}
+	}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
+	_, err = k.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{})
+	wantForbidden(t, err, "the plan tiny allows 0 nodes")
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "l"}}
+	_, err = k.CoordinationV1().Leases(ns).Create(t.Context(), lease, metav1.CreateOptions{})
+	wantForbidden(t, err, "the plan tiny allows 0 leases.coordination.k8s.io")
+	if _, err := client(t, m.server.Loopback()).CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		t.Errorf("a node of the provider's: %v", err)
 	}
 	crds, err := apiextensions.NewForConfig(m.admin(t))
 	if err != nil {

@@ -90,7 +90,7 @@ func (l *limitsAdmission) Validate(ctx context.Context, a admission.Attributes, 
 	if err := l.checkStore(ctx, a, t); err != nil {
 		return err
 	}
-	if a.GetOperation() != admission.Create || a.GetSubresource() != "" || !stored(a.GetResource().GroupResource()) {
+	if a.GetOperation() != admission.Create || a.GetSubresource() != "" || !counts(ctx, a.GetResource().GroupResource()) {
 		return nil
 	}
 	r := a.GetResource().GroupResource()
@@ -105,14 +105,14 @@ func (l *limitsAdmission) Validate(ctx context.Context, a admission.Attributes, 
 	return nil
 }
 
-// stored says whether creating such an object keeps one that a tenant is
-// answerable for. Nodes and leases are the provider's and the control plane's own.
-func stored(r schema.GroupResource) bool {
-	switch r.Group {
-	case "authentication.k8s.io", "authorization.k8s.io", "coordination.k8s.io":
+// counts says whether creating such an object keeps one that a tenant is
+// answerable for. The nodes and leases that this process makes are not.
+func counts(ctx context.Context, r schema.GroupResource) bool {
+	switch {
+	case r.Group == "authentication.k8s.io", r.Group == "authorization.k8s.io", r == schema.GroupResource{Resource: "bindings"}:
 		return false
-	case "":
-		return r.Resource != "bindings" && r.Resource != "nodes"
+	case r == schema.GroupResource{Resource: "nodes"}, r.Group == "coordination.k8s.io":
+		return !fromLoopback(ctx)
 	}
 	return true
 }
@@ -144,7 +144,7 @@ func (l *limitsAdmission) take(ctx context.Context, a admission.Attributes, pref
 // make room goes on: deletes, changes of what is being deleted, and what the
 // control plane itself writes about the objects there are.
 func (l *limitsAdmission) checkStore(ctx context.Context, a admission.Attributes, t *plan.Terms) error {
-	if t.StoreQuota <= 0 || l.store == nil || a.GetSubresource() != "" || !stored(a.GetResource().GroupResource()) {
+	if t.StoreQuota <= 0 || l.store == nil || a.GetSubresource() != "" || !counts(ctx, a.GetResource().GroupResource()) {
 		return nil
 	}
 	if a.GetOperation() != admission.Create {
