@@ -97,8 +97,9 @@ func (a *app) awaitCAs(ctx context.Context, api client.Client, vc *v1alpha1.Virt
 		if err != nil {
 			return false, err
 		}
-		s := now.Status
-		return s.Authority.Generation == vc.Spec.Authority.Generation && s.Authority.Oldest == vc.Spec.Authority.Oldest && s.Phase == v1alpha1.PhaseReady, nil
+		s, want := now.Status, vc.Spec.Authority
+		answers := s.Phase == v1alpha1.PhaseReady || s.Phase == v1alpha1.PhaseAsleep
+		return s.Authority.Generation == want.Generation && s.Authority.Oldest == want.Oldest && answers, nil
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &exitError{exitTimeout, fmt.Errorf("the CAs of tenant %q are not in use after %s: it goes on; `sublet describe %s` tells more", vc.Name, timeout, vc.Name)}
