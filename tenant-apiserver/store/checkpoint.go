@@ -118,10 +118,11 @@ func (s *Store) apply(l *layer) error {
 		fault(faultCheckpointApplied)
 		return err
 	})
-	if err == nil {
-		fault(faultCheckpointFlushed)
+	if err != nil {
+		return err
 	}
-	return err
+	fault(faultCheckpointFlushed)
+	return s.shrinkIfWasteful()
 }
 
 // checkpointed takes the outcome of the checkpoint that was running.
@@ -227,7 +228,7 @@ func (s *Store) drain() error {
 // goroutine that nobody can recover; taking the transaction back does not.
 func (s *Store) update(f func(tx *bolt.Tx) error) error {
 	return guard(func() error {
-		tx, err := s.db.Begin(true)
+		tx, err := s.db.Load().Begin(true)
 		if err != nil {
 			return err
 		}

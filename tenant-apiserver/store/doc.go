@@ -70,6 +70,11 @@
 // gap; the last may be torn, since nobody was told of it, but a good frame behind
 // a bad one is damage. They become a layer, and the way goes on as above.
 //
+// When a checkpoint leaves more than half of the file free, and that is much, its
+// goroutine copies the file into a smaller one, flushes and checks that, and renames
+// it into the file's place. Nobody else writes to the file, so nothing is missing;
+// writers go on into the log, and readers finish in the file that they began in.
+//
 // When the file cannot grow because the disk is full, the store empties its
 // ballast, a file that keeps blocks for this, and tries again; until the ballast
 // is back, and as long as a checkpoint cannot be made, puts are refused with

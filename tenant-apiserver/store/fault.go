@@ -30,6 +30,9 @@ const (
 	faultCheckpointHalf    faultPoint = "checkpoint-half"     // half of it is
 	faultCheckpointApplied faultPoint = "checkpoint-applied"  // all, not committed
 	faultCheckpointFlushed faultPoint = "checkpoint-flushed"  // committed: bbolt flushed twice
+	faultShrinkCopied      faultPoint = "shrink-copied"       // a smaller file is beside the file
+	faultShrinkRenamed     faultPoint = "shrink-renamed"      // and in its place, its folder is not flushed
+	faultShrinkKept        faultPoint = "shrink-kept"         // and is read and written to
 	faultSegmentFree       faultPoint = "segment-free"        // to be written over
 	faultSegmentShrunk     faultPoint = "segment-shrunk"      // the store is idle
 	faultRecovered         faultPoint = "recovered"           // the log is read, nothing applied

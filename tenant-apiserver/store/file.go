@@ -68,6 +68,9 @@ func openFile(path string, o Options) (*bolt.DB, error) {
 	if err != nil {
 		return nil, errors.Join(err, ignoreClosed(f.Close()))
 	}
+	if err := removeIfThere(shrunkPath(path)); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	return db, nil
 }
 

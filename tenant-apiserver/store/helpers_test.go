@@ -173,7 +173,7 @@ func verify(t testing.TB, s *Store) {
 	}
 	// Within a write transaction: the list of free pages is the writer's.
 	errRollback := errors.New("nothing to commit")
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err = s.db.Load().Update(func(tx *bolt.Tx) error {
 		all := []error{errRollback}
 		for err := range tx.Check() {
 			all = append(all, err)

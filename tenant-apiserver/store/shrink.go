@@ -10,7 +10,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// shrinkTx bounds one transaction of the copy that ShrinkFile makes.
+// shrinkTx bounds one transaction of a copy without free pages.
 const shrinkTx = 8 << 20
 
 // Shrunk is how large a file was and is, in bytes.
@@ -24,7 +24,7 @@ type Shrunk struct {
 // either. Everything stays, the history and the revisions included. Errors: those
 // of [CheckFile], and ErrCorrupt for a damaged file, which is left alone.
 func ShrinkFile(path string) (Shrunk, error) {
-	s, err := shrinkFile(path, path+".shrunk")
+	s, err := shrinkFile(path, shrunkPath(path))
 	if err != nil {
 		return Shrunk{}, fmt.Errorf("shrink store %s: %w%s", path, err, advice(err))
 	}
@@ -32,8 +32,8 @@ func ShrinkFile(path string) (Shrunk, error) {
 }
 
 func shrinkFile(path, tmp string) (s Shrunk, err error) {
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s, fmt.Errorf("remove what an earlier run left: %w", err)
+	if err := removeIfThere(tmp); err != nil {
+		return s, err
 	}
 	// Under the old file's lock until the new one is in its place.
 	err = readClosed(path, func(db *bolt.DB) error {

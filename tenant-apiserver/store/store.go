@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -16,7 +17,7 @@ import (
 type Store struct {
 	path string
 	o    Options
-	db   *bolt.DB
+	db   atomic.Pointer[file] // the goroutine of a checkpoint replaces it
 	hub  *hub
 
 	now      atomic.Pointer[state] // what was acknowledged; set by the writer
@@ -36,6 +37,12 @@ type Store struct {
 	wal   *wal
 	keep  writerState
 	check checkpoint
+
+	// The goroutine of a checkpoint's own.
+	shrinkAfter time.Time
+	density     float64 // bytes of a file without free pages, for each of entries; 0: not known
+
+	retired sync.WaitGroup // files that were replaced and are still being read
 }
 
 // state is everything that was acknowledged: the layers, the newest first and
@@ -91,13 +98,14 @@ func open(path string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		path: path, o: o, db: db,
+		path: path, o: o,
 		queue:    make(chan *call, maxQueue),
 		stopping: make(chan struct{}),
 		stopped:  make(chan struct{}),
 		broken:   make(chan struct{}),
 	}
 	s.quota.Store(o.QuotaBytes)
+	s.db.Store(newFile(db))
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -201,7 +209,8 @@ func (s *Store) Close() error {
 		close(s.stopping)
 		<-s.stopped
 		s.hub.end(ErrClosed)
-		if err := errors.Join(s.closeErr, s.db.Close()); err != nil {
+		s.retired.Wait()
+		if err := errors.Join(s.closeErr, s.db.Load().Close()); err != nil {
 			s.closeErr = fmt.Errorf("close store %s: %w", s.path, err)
 		}
 	})
@@ -243,7 +252,12 @@ func (s *Store) snapshot(f func(snapshot) error) error {
 
 // readTx runs f in a read-only transaction of the file.
 func (s *Store) readTx(f func(*bolt.Tx) error) error {
-	err := guard(func() error { return s.db.View(f) })
+	file := s.db.Load()
+	for !file.enter() { // it was replaced in between
+		file = s.db.Load()
+	}
+	defer file.leave()
+	err := guard(func() error { return file.View(f) })
 	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return ErrClosed
 	}
