@@ -95,6 +95,10 @@ func (h *hosted) move(ctx context.Context, to *etcdclient.Etcd) (m Moved, err er
 		return m, err
 	}
 	defer func() { err = errors.Join(err, leave.close()) }()
+	last, err := from.Stats(ctx)
+	if err != nil {
+		return m, err
+	}
 	r, w := io.Pipe()
 	taken := make(chan error, 1)
 	go func() {
@@ -102,7 +106,7 @@ func (h *hosted) move(ctx context.Context, to *etcdclient.Etcd) (m Moved, err er
 		taken <- err
 		_ = w.CloseWithError(err) // nil: the end
 	}()
-	m, err = load(ctx, r, path, id, to)
+	m, err = load(ctx, r, backup.Target{Path: path, Tenant: id, Running: last.Revision}, to)
 	_ = r.CloseWithError(errors.New("nobody reads on")) // ends Take, if it has not ended
 	if takeErr := <-taken; err != nil {
 		return m, errors.Join(err, takeErr)
@@ -112,9 +116,9 @@ func (h *hosted) move(ctx context.Context, to *etcdclient.Etcd) (m Moved, err er
 }
 
 // load writes a backup to an etcd, or to a file if that is nil.
-func load(ctx context.Context, r io.Reader, path, id string, to *etcdclient.Etcd) (Moved, error) {
+func load(ctx context.Context, r io.Reader, file backup.Target, to *etcdclient.Etcd) (Moved, error) {
 	if to == nil {
-		res, err := backup.Restore(ctx, r, backup.Target{Path: path, Tenant: id})
+		res, err := backup.Restore(ctx, r, file)
 		return Moved{Keys: res.Keys, Before: res.Header.Revision, Revision: res.Revision}, err
 	}
 	b, err := backup.NewReader(r)

@@ -3,11 +3,14 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"sublet.dev/test/machine"
+	"sublet.dev/test/wire"
 )
 
 // A tenant that runs is backed up, loses its application, and gets it back from the
@@ -70,4 +73,53 @@ func running(t *testing.T, tenant, selector string) string {
 	out := machine.Kubectl(t, tenant, "get", "pods", "-l", selector, "--field-selector=status.phase=Running", "-o",
 		`jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].state.running.startedAt}{"\n"}{end}`)
 	return strings.TrimSpace(out)
+}
+
+// A tenant with a running application is moved to an etcd and back.
+func TestMigrate(t *testing.T) {
+	program := filepath.Join(machine.Root, "bin/peers/etcd")
+	if _, err := os.Stat(program); err != nil {
+		t.Skip("there is no etcd to move to: run `make peers`")
+	}
+	tenants(t, "mover")
+	const url, peer = "http://" + wire.Node + ":12379", "http://127.0.0.1:12380"
+	etcd := exec.Command(program, "--name", "m", "--data-dir", t.TempDir(), "--log-level", "error",
+		"--listen-client-urls", url, "--advertise-client-urls", url,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "m="+peer)
+	etcd.Stdout, etcd.Stderr = os.Stderr, os.Stderr
+	if err := etcd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = etcd.Process.Kill(); _ = etcd.Wait() })
+	before, counter := objects(t, "mover"), running(t, "mover", "app=counter")
+
+	moved := func(where string, args ...string) {
+		t.Helper()
+		out := machine.Sublet(t, append([]string{"store", "migrate", "mover"}, args...)...)
+		if !strings.Contains(out, "tenant mover is kept in "+where) {
+			t.Errorf("migrate: %s", out)
+		}
+		machine.Eventually(t, "the application answers", func() error {
+			if r := app(t, "mover", "visit", "http://web/"); r.Code != 0 {
+				return fmt.Errorf("%v", r)
+			}
+			return nil
+		})
+		if now := objects(t, "mover"); now != before {
+			t.Errorf("in %s it has\n%s\nbefore:\n%s", where, now, before)
+		}
+		if now := running(t, "mover", "app=counter"); now != counter {
+			t.Errorf("in %s the counter is %q, was %q", where, now, counter)
+		}
+	}
+	moved("etcd "+url, "--store-etcd", url)
+	if out := machine.Sublet(t, "store", "migrate", "mover", "--store-etcd", url); !strings.Contains(out, "already") {
+		t.Errorf("a second time: %s", out)
+	}
+	if r := machine.Try(t, "store", "stat", "mover"); r.Code != 5 || !strings.Contains(r.Stderr, "kept in an etcd") {
+		t.Errorf("stat: %v", r)
+	}
+	moved("a file", "--to-file")
+	machine.Kubectl(t, "mover", "run", "after", "--image=sublet.dev/quickstart:1", "--restart=Never", "--", "uname")
+	machine.Kubectl(t, "mover", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/after", "--timeout=180s")
 }
