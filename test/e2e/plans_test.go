@@ -23,6 +23,7 @@ spec:
   objects: {resources: {secrets: 0}}
   credentials: {lifetime: 1h, maxLifetime: 2h}
   egress: {internet: false}
+  audit: Metadata
 `
 
 // A tenant's plan changes while its pods run.
@@ -50,6 +51,9 @@ func TestPlanChange(t *testing.T) {
 		}
 		return nil
 	})
+	if log := machine.Sublet(t, "logs", "planned", "--audit"); !strings.Contains(log, `"resource":"secrets"`) || !strings.Contains(log, `"username":"admin"`) || strings.Contains(log, "stringData") {
+		t.Errorf("the audit log:\n%s", log)
+	}
 	machine.Eventually(t, "the internet is out of reach", func() error {
 		if r := app(t, "planned", "dial", internet); r.Code == 0 || !strings.Contains(r.Stderr, "app: dial") {
 			return fmt.Errorf("%v", r)
