@@ -136,6 +136,8 @@ func (d *disk) run(c traceCall) (printed string, ok bool) {
 		case c.name == "write" && fd == "1":
 			return c.args[1], true // was acknowledged before it is printed
 		case f == nil:
+		case c.name == "close": // another thread may get the number before this one returns
+			delete(d.open, fd)
 		case c.name == "fsync", c.name == "fdatasync":
 			d.begun[c.pid] = d.changes(f)
 		case c.name == "pwrite64":
@@ -150,8 +152,6 @@ func (d *disk) run(c traceCall) (printed string, ok bool) {
 	switch f := d.open[fd]; c.name {
 	case "openat":
 		d.opened(c)
-	case "close":
-		delete(d.open, fd)
 	case "fsync", "fdatasync":
 		if f != nil {
 			d.flush(f, d.begun[c.pid])
