@@ -21,6 +21,7 @@ import (
 
 	"sublet.dev/tenant-apiserver/dialer"
 	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/plan"
 )
 
 // The pod network of the tests: two pods, one of the tenant and one of another's,
@@ -64,6 +65,7 @@ func newOutside(t *testing.T, name string, handler http.Handler) *outside {
 	}
 	config := tenantConfig(t.TempDir(), name, 3)
 	config.GoldenDir = w.golden
+	config.Terms = plan.Terms{Plan: "test", Limits: plan.Limits{Size: 1 << 20, Objects: 1000}} // objects of all groups are measured
 	config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		return d.DialContext(ctx, network, strings.NewReplacer(ownPod+":", ownHost+":", otherPod+":", otherHost+":").Replace(address))
 	}

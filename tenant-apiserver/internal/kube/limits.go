@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/admission"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 
 	"sublet.dev/tenant-apiserver/plan"
@@ -198,11 +199,14 @@ func encoderFor(o runtime.Object, version schema.GroupVersion) runtime.Encoder {
 	if _, ok := o.(runtime.Unstructured); ok {
 		return unstructured.UnstructuredJSONScheme
 	}
-	codecs := legacyscheme.Codecs
-	if !legacyscheme.Scheme.IsGroupRegistered(version.Group) {
-		codecs = apiextensionsapiserver.Codecs
+	switch {
+	case legacyscheme.Scheme.IsGroupRegistered(version.Group):
+		return encoderOf(legacyscheme.Codecs, version)
+	case aggregatorscheme.Scheme.IsGroupRegistered(version.Group):
+		return encoderOf(aggregatorscheme.Codecs, version)
+	default:
+		return encoderOf(apiextensionsapiserver.Codecs, version)
 	}
-	return encoderOf(codecs, version)
 }
 
 func encoderOf(codecs serializer.CodecFactory, version schema.GroupVersion) runtime.Encoder {
