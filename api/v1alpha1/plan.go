@@ -55,7 +55,7 @@ type PlanSpec struct {
 
 	// StoreQuota bounds what the tenant's API keeps, in bytes of its store.
 	//
-	// +kubebuilder:default="512Mi"
+	// +kubebuilder:default="256Mi"
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('16Mi')) >= 0",message="storeQuota is at least 16Mi"
 	StoreQuota *resource.Quantity `json:"storeQuota,omitempty"`
 

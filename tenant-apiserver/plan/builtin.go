@@ -13,9 +13,9 @@ import (
 // BuiltIn returns the plans that a host starts with: [v1alpha1.DefaultPlan] and
 // two larger ones. The provider may change them.
 func BuiltIn() []*v1alpha1.Plan {
-	small := builtIn(v1alpha1.DefaultPlan, size{pods: 250, services: 500, others: 1000, store: "512Mi", objects: 20000, perResource: 10000, crds: 200, concurrent: 200, streams: 2000, idle: 30 * time.Minute})
-	medium := builtIn("medium", size{pods: 1000, services: 800, others: 4000, store: "2Gi", objects: 80000, perResource: 40000, crds: 500, concurrent: 400, streams: 5000, idle: 2 * time.Hour})
-	large := builtIn("large", size{pods: 5000, services: 1000, others: 20000, store: "8Gi", objects: 300000, perResource: 200000, crds: 1000, concurrent: 800, streams: 20000, ownCell: true})
+	small := builtIn(v1alpha1.DefaultPlan, size{pods: 250, services: 500, others: 1000, store: "256Mi", objects: 20000, perResource: 10000, crds: 200, concurrent: 200, streams: 2000, idle: 30 * time.Minute})
+	medium := builtIn("medium", size{pods: 1000, services: 800, others: 4000, store: "1Gi", objects: 80000, perResource: 40000, crds: 500, concurrent: 400, streams: 5000, idle: 2 * time.Hour})
+	large := builtIn("large", size{pods: 5000, services: 1000, others: 20000, store: "2Gi", objects: 300000, perResource: 200000, crds: 1000, concurrent: 800, streams: 20000, ownCell: true})
 	return []*v1alpha1.Plan{small, medium, large}
 }
 

@@ -78,7 +78,7 @@ func For(p *v1alpha1.Plan) Terms {
 		Plan:           p.Name,
 		OwnCell:        s.OwnCell,
 		IdleAfter:      duration(s.IdleAfter, 30*time.Minute),
-		StoreQuota:     amount(s.StoreQuota, "512Mi"),
+		StoreQuota:     amount(s.StoreQuota, "256Mi"),
 		Internet:       s.Egress.Internet == nil || *s.Egress.Internet,
 		PublicWebhooks: s.Egress.Webhooks,
 		Limits: Limits{
