@@ -18,6 +18,7 @@ type checkpoint struct {
 	wanted  bool       // at once
 	noSpace error      // why the last one failed
 	small   bool       // it was begun because of age
+	shrink  int64      // when the log is cut, unix nanoseconds; 0: it is small
 	waiting []*call
 }
 
@@ -143,19 +144,39 @@ func (s *Store) checkpointed(err error) {
 		s.now.Store(&state{head: st.head, data: st.data, layers: []*layer{st.layers[0]}})
 		s.check.applied = s.applying.Load()
 		if st.layers[0].empty() && s.check.small {
-			err = s.rest()
+			s.rest()
 		}
 	}
 	s.check.answer(err)
 }
 
-// rest gives back what a store without work does not need.
-func (s *Store) rest() error {
-	if err := s.wal.shrink(); err != nil {
-		return s.fail(err)
-	}
+// rest gives back what a store without work does not need: events in memory at
+// once, disk blocks some time later, since work may come again.
+func (s *Store) rest() {
+	s.wal.free()
 	s.hub.forget()
-	return nil
+	if s.wal.room() <= 2*minSegment {
+		return
+	}
+	at := s.o.Clock.Now()
+	if !s.wal.ballast.spent() { // whose return needs the blocks
+		at = at.Add(s.o.pace.restAge)
+	}
+	s.check.shrink = at.UnixNano()
+}
+
+// shrinkIfDue cuts the log of a store that had no work since rest.
+func (s *Store) shrinkIfDue() {
+	if s.check.shrink == 0 || s.Err() != nil || s.o.Clock.Now().UnixNano() < s.check.shrink {
+		return
+	}
+	s.check.shrink = 0
+	if st := s.now.Load(); len(st.layers) > 1 || !st.layers[0].empty() {
+		return // until the next rest
+	}
+	if err := s.wal.shrink(); err != nil {
+		s.fail(err)
+	}
 }
 
 // waitForRoom holds the writer while the newest layer is as large as it may be

@@ -28,8 +28,11 @@ type layer struct {
 	bytes int // of the frames that hold the changes, as written to the log
 }
 
+// layerDegree makes small nodes, since each group copies some.
+const layerDegree = 16
+
 func newLayer() *layer {
-	return &layer{tree: btree.NewBTreeGOptions((*change).before, btree.Options{NoLocks: true})}
+	return &layer{tree: btree.NewBTreeGOptions((*change).before, btree.Options{NoLocks: true, Degree: layerDegree})}
 }
 
 // clone shares all memory with l until the clone is written to.

@@ -59,6 +59,8 @@ type pace struct {
 	layerAge time.Duration
 	// retry is how long a checkpoint waits for room on a full disk.
 	retry time.Duration
+	// restAge is how long a store without work keeps a large log.
+	restAge time.Duration
 	// shrinkBytes are how much of a file has to be free, beside half of it, for it
 	// to be rewritten.
 	shrinkBytes int64
@@ -66,7 +68,7 @@ type pace struct {
 
 var defaultPace = pace{
 	layerBytes: 8 << 20, backlogBytes: 32 << 20, reserveBytes: 4 << 20,
-	layerAge: 3 * time.Second, retry: time.Second, shrinkBytes: 16 << 20,
+	layerAge: 3 * time.Second, retry: time.Second, restAge: 30 * time.Second, shrinkBytes: 16 << 20,
 }
 
 // Clock is the time as leases see it: wall time, because a deadline must mean

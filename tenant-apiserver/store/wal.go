@@ -9,13 +9,26 @@ import (
 	"syscall"
 )
 
-// The sizes of a segment. It begins small, doubles as load asks for it, and is
-// cut back when the store is idle.
+// The sizes of a segment. It begins small, grows as load asks for it, in few
+// steps because writers wait meanwhile, and is cut back when the store is idle.
 const (
 	minSegment  = 64 << 10
-	segmentStep = 8 << 20 // from here on it grows by steps
+	segmentStep = 8 << 20
 	zeroChunk   = 256 << 10
 )
+
+// nextRoom is what a segment of so many bytes grows to.
+func nextRoom(room int64) int64 {
+	switch {
+	case room < minSegment:
+		return minSegment
+	case room < segmentStep/8:
+		return segmentStep / 8
+	case room < segmentStep:
+		return segmentStep
+	}
+	return room + segmentStep
+}
 
 // wal is the write-ahead log: two files beside the store's own, of which one is
 // written to while what the other holds is brought into the file. It belongs to
@@ -99,13 +112,14 @@ func (w *wal) reserve(s *segment, size int64) error {
 			return err
 		}
 	}
-	to := max(size, s.room+min(max(s.room, minSegment), segmentStep))
-	err := w.ballast.hold(w.room() + to - s.room)
-	if err == nil {
-		err = s.grow(to, w.noSync)
-	}
-	if isNoSpace(err) && w.ballast.spent() {
-		err = s.grow(size, w.noSync)
+	var err error
+	for _, to := range [...]int64{max(size, nextRoom(s.room)), size} { // on a full disk no more than needed
+		if err = w.ballast.hold(w.room() + to - s.room); err == nil {
+			err = s.grow(to, w.noSync)
+		}
+		if !isNoSpace(err) {
+			break
+		}
 	}
 	if err == nil && !s.kept && !w.noSync {
 		err = syncDir(filepath.Dir(s.path))
@@ -161,12 +175,18 @@ func (w *wal) rotate(seq int64) {
 	}
 }
 
-// shrink cuts the segments to what an idle store needs. The file must have all
-// that they hold.
-func (w *wal) shrink() error {
+// free makes both segments empty. The file must have all that they hold.
+func (w *wal) free() {
 	fault(faultSegmentFree)
 	for _, s := range w.segments {
-		if s.end = 0; s.room <= minSegment {
+		s.end = 0
+	}
+}
+
+// shrink cuts empty segments to what an idle store needs.
+func (w *wal) shrink() error {
+	for _, s := range w.segments {
+		if s.room <= minSegment {
 			continue
 		}
 		if err := s.f.Truncate(minSegment); err != nil {

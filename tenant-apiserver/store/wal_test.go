@@ -150,9 +150,17 @@ func TestRest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(st.layers) == 1 && st.layers[0].empty() && info.Size() == minSegment
+		return len(st.layers) == 1 && st.layers[0].empty() && info.Size() > minSegment
 	})
 	await(t, func() bool { runtime.GC(); return held.Value() == nil })
+	await(t, func() bool {
+		clock.advance(s.o.pace.restAge)
+		info, err := os.Stat(path + ".wal0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size() == minSegment
+	})
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	if n := len(s.hub.ring); n > 0 {

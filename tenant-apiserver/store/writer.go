@@ -101,7 +101,9 @@ func (s *Store) hand(c *call) error {
 // write is the writer goroutine.
 func (s *Store) write() {
 	defer close(s.stopped)
-	for s.checkpointIfDue(); ; s.checkpointIfDue() {
+	for {
+		s.checkpointIfDue()
+		s.shrinkIfDue()
 		first, ok := s.next()
 		if !ok {
 			s.closeErr = s.drain()
@@ -124,6 +126,8 @@ func (s *Store) next() (*call, bool) {
 	defer stopLease()
 	ballast, stopBallast := s.timer(s.wal.ballast.next)
 	defer stopBallast()
+	shrink, stopShrink := s.timer(s.check.shrink)
+	defer stopShrink()
 	due, stopDue := s.timer(s.check.due)
 	defer stopDue()
 	select {
@@ -139,6 +143,8 @@ func (s *Store) next() (*call, bool) {
 	case <-lease:
 		return nil, true
 	case <-ballast:
+		return nil, true
+	case <-shrink:
 		return nil, true
 	case <-idle:
 		return nil, true
