@@ -45,10 +45,14 @@ type caches struct {
 
 // newCaches makes the informers; start runs them. Of the host namespace only
 // objects that a syncer made are looked at: the manager's own never come near.
-func newCaches(t tenant.Tenant, tenantAPI, hostRead kubernetes.Interface) (*caches, error) {
+func newCaches(config Config, tenantAPI, hostRead kubernetes.Interface) (*caches, error) {
+	t := config.Tenant
 	c := &caches{self: t}
 	strip := informers.WithTransform(withoutManagedFields)
-	ofTenant := informers.NewSharedInformerFactoryWithOptions(tenantAPI, 0, strip)
+	ofTenant := config.TenantObjects
+	if ofTenant == nil {
+		ofTenant = informers.NewSharedInformerFactoryWithOptions(tenantAPI, 0, strip)
+	}
 	inHost := informers.NewSharedInformerFactoryWithOptions(hostRead, 0, strip, informers.WithNamespace(t.HostNamespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.LabelSelector = tenant.LabelManagedBy + "=" + tenant.ManagedBySyncer

@@ -23,7 +23,7 @@ func unstarted(t *testing.T) *caches {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newCaches(tenant.Tenant{ID: self, HostNamespace: "t"}, client, client)
+	c, err := newCaches(Config{Tenant: tenant.Tenant{ID: self, HostNamespace: "t"}}, client, client)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
@@ -15,11 +16,15 @@ import (
 	"sublet.dev/syncer/translate"
 )
 
-// Config is what a Syncer needs. All but Clock is required.
+// Config is what a Syncer needs. All but Clock and TenantObjects is required.
 type Config struct {
 	Tenant tenant.Tenant
 	// TenantAPI reaches the tenant's API with all rights.
 	TenantAPI *rest.Config
+	// TenantObjects are informers of the tenant's objects that nobody has started, if
+	// there is a cheaper way to them than TenantAPI; nil: there is none. The syncer
+	// starts them and shuts them down.
+	TenantObjects informers.SharedInformerFactory
 	// HostRead reads the tenant's host namespace (pods, services, endpointslices,
 	// configmaps, secrets, networkpolicies, events: get, list, watch) and nodes.
 	HostRead *rest.Config
@@ -85,7 +90,7 @@ func New(c Config) (*Syncer, error) {
 	if s.streams, err = newStreams(c.HostWrite); err != nil {
 		return nil, fmt.Errorf("syncer: transport of streams: %w", err)
 	}
-	if s.caches, err = newCaches(c.Tenant, s.tenantAPI, s.hostRead); err != nil {
+	if s.caches, err = newCaches(c, s.tenantAPI, s.hostRead); err != nil {
 		return nil, fmt.Errorf("syncer: caches: %w", err)
 	}
 	s.t = translate.Translation{Tenant: c.Tenant, Lookup: s.caches, Data: s.caches}

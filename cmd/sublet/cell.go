@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -95,7 +96,9 @@ func (a *app) cell(ctx context.Context, name, kmsSocket string) error {
 	}
 	c, err := cell.New(cell.Config{
 		Name: name, Dir: a.dir.tenant, GoldenDir: a.dir.golden(), Socket: a.dir.tenantSocket,
-		Companion:   func(t tenant.Tenant, api *rest.Config) (cell.Companion, error) { return newSyncer(host, t, api, a.log) },
+		Companion: func(t tenant.Tenant, api *rest.Config, objects informers.SharedInformerFactory) (cell.Companion, error) {
+			return newSyncer(host, t, api, objects, a.log)
+		},
 		ValidatePod: validatePod,
 		KeyFile:     a.dir.storeKeys,
 		KMS:         kms,
@@ -134,10 +137,10 @@ func (a *app) cell(ctx context.Context, name, kmsSocket string) error {
 
 // newSyncer makes a tenant's syncer: it reads the host as the cell, and writes as
 // the tenant.
-func newSyncer(host *rest.Config, t tenant.Tenant, api *rest.Config, log *slog.Logger) (companion, error) {
+func newSyncer(host *rest.Config, t tenant.Tenant, api *rest.Config, objects informers.SharedInformerFactory, log *slog.Logger) (companion, error) {
 	write := rest.CopyConfig(host)
 	write.Impersonate = rest.ImpersonationConfig{UserName: t.ID.WriteUser()}
-	s, err := syncer.New(syncer.Config{Tenant: t, TenantAPI: api, HostRead: rest.CopyConfig(host), HostWrite: write, Logger: log})
+	s, err := syncer.New(syncer.Config{Tenant: t, TenantAPI: api, TenantObjects: objects, HostRead: rest.CopyConfig(host), HostWrite: write, Logger: log})
 	return companion{s}, err
 }
 

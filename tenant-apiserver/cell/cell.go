@@ -16,6 +16,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 
@@ -57,8 +58,9 @@ type Config struct {
 	// has 107 bytes at most (unix(7)), and its directory exists.
 	Socket func(tenant.ID) string
 	// Companion makes a tenant's companion. tenantAPI is cluster-admin inside the
-	// tenant.
-	Companion func(t tenant.Tenant, tenantAPI *rest.Config) (Companion, error)
+	// tenant; objects are informers of the tenant's objects that read its storage.
+	// The companion starts them; they are shut down once it has ended.
+	Companion func(t tenant.Tenant, tenantAPI *rest.Config, objects informers.SharedInformerFactory) (Companion, error)
 	// ValidatePod refuses pods that a tenant must not have; the error's text goes
 	// to the tenant's user.
 	ValidatePod func(t tenant.Tenant, tenantPod *corev1.Pod) error

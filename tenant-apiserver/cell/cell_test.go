@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 
 	"sublet.dev/isolation/tenant"
@@ -32,9 +33,9 @@ func (idle) At(context.Context, netip.Addr) (dialer.Place, error) {
 	return dialer.Place{}, nil
 }
 
-type companionFunc = func(tenant.Tenant, *rest.Config) (cell.Companion, error)
+type companionFunc = func(tenant.Tenant, *rest.Config, informers.SharedInformerFactory) (cell.Companion, error)
 
-func quiet(tenant.Tenant, *rest.Config) (cell.Companion, error) {
+func quiet(tenant.Tenant, *rest.Config, informers.SharedInformerFactory) (cell.Companion, error) {
 	return idle{http.NotFoundHandler()}, nil
 }
 
@@ -230,11 +231,11 @@ func TestCell(t *testing.T) {
 // A companion that fails is started again, and the API goes on meanwhile.
 func TestCompanionFails(t *testing.T) {
 	var made atomic.Int32
-	_, client, _ := start(t, func(tn tenant.Tenant, api *rest.Config) (cell.Companion, error) {
+	_, client, _ := start(t, func(tn tenant.Tenant, api *rest.Config, _ informers.SharedInformerFactory) (cell.Companion, error) {
 		if made.Add(1) == 1 {
 			return nil, errors.New("the first one fails")
 		}
-		return quiet(tn, api)
+		return quiet(tn, api, nil)
 	})
 	a := tenantOf("uid-a", "a")
 	s, err := client.Put(t.Context(), a)

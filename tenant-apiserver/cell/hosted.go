@@ -356,7 +356,13 @@ func (h *hosted) accompany(ctx context.Context, api *server.Server, kubelet *lat
 
 // companion makes a companion and runs it. It returns an error unless ctx ended.
 func (h *hosted) companion(ctx context.Context, api *server.Server, kubelet *lateHandler) error {
-	c, err := h.cell.config.Companion(h.tenant.Tenant, api.Loopback())
+	objects, err := api.NewInformers(ctx)
+	if err != nil {
+		return err
+	}
+	// Its own, or those of one that could not be made, end here.
+	defer objects.Shutdown()
+	c, err := h.cell.config.Companion(h.tenant.Tenant, api.Loopback(), objects)
 	if err != nil {
 		return fmt.Errorf("make it: %w", err)
 	}

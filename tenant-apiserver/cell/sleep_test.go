@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
@@ -88,9 +89,9 @@ func lull(t *testing.T, client *cell.Client, id tenant.ID) cell.Status {
 // tell that it slept.
 func TestSleep(t *testing.T) {
 	var starts atomic.Int32
-	_, client, dir := start(t, func(tn tenant.Tenant, api *rest.Config) (cell.Companion, error) {
+	_, client, dir := start(t, func(tn tenant.Tenant, api *rest.Config, _ informers.SharedInformerFactory) (cell.Companion, error) {
 		starts.Add(1)
-		return quiet(tn, api)
+		return quiet(tn, api, nil)
 	})
 	a := sleeper("uid-a", "a")
 	put(t, client, a)
@@ -238,8 +239,8 @@ func TestStaysAwake(t *testing.T) {
 	var work atomic.Bool
 	var reach apis
 	seen := cell.Seen{Pods: cell.Mark{Version: "7", Count: 3}}
-	_, client, _ := start(t, func(tn tenant.Tenant, api *rest.Config) (cell.Companion, error) {
-		_, err := reach.companion(tn, api)
+	_, client, _ := start(t, func(tn tenant.Tenant, api *rest.Config, _ informers.SharedInformerFactory) (cell.Companion, error) {
+		_, err := reach.companion(tn, api, nil)
 		return restless{idle: idle{http.NotFoundHandler()}, work: &work, seen: seen}, err
 	})
 	a := sleeper("uid-a", "a")

@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -26,14 +27,14 @@ type apis struct {
 	of map[tenant.ID]*rest.Config
 }
 
-func (a *apis) companion(t tenant.Tenant, api *rest.Config) (cell.Companion, error) {
+func (a *apis) companion(t tenant.Tenant, api *rest.Config, _ informers.SharedInformerFactory) (cell.Companion, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.of == nil {
 		a.of = map[tenant.ID]*rest.Config{}
 	}
 	a.of[t.ID] = api
-	return quiet(t, api)
+	return quiet(t, api, nil)
 }
 
 func (a *apis) client(t *testing.T, id tenant.ID) kubernetes.Interface {

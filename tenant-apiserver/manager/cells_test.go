@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -106,7 +107,7 @@ func (c *cells) run(name string) {
 	h := c.host
 	hosted, err := cell.New(cell.Config{
 		Name: name, Dir: h.tenantDir, GoldenDir: filepath.Join(h.dir, "golden"), Socket: h.socket,
-		Companion: func(t tenant.Tenant, _ *rest.Config) (cell.Companion, error) {
+		Companion: func(t tenant.Tenant, _ *rest.Config, _ informers.SharedInformerFactory) (cell.Companion, error) {
 			return idle{http.NotFoundHandler(), func() cell.Seen { return c.seenOf(t.ID) }}, nil
 		},
 		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },

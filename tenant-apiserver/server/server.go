@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 
 	"sublet.dev/tenant-apiserver/internal/kube"
@@ -255,6 +256,18 @@ func (s *Server) get(ctx context.Context, path string) (status int, body []byte,
 // Loopback is a configuration for clients in this process: no TLS, no socket,
 // cluster administrator. Each call returns a copy.
 func (s *Server) Loopback() *rest.Config { return rest.CopyConfig(s.loopback) }
+
+// NewInformers returns informers of the control plane's built-in objects, for work
+// that goes with it in this process: they read its storage, as its own controllers'
+// do, and cost no requests. They have no resyncs and leave out managed fields. The
+// caller shuts them down before the server is stopped.
+func (s *Server) NewInformers(ctx context.Context) (informers.SharedInformerFactory, error) {
+	f, err := s.instance.NewInformers(ctx)
+	if err != nil {
+		return nil, wrap(s.config.Name, err)
+	}
+	return f, nil
+}
 
 // Done is closed when the server has stopped, whether asked to or not.
 func (s *Server) Done() <-chan struct{} { return s.done }

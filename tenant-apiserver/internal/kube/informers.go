@@ -6,11 +6,11 @@ import (
 	"log/slog"
 	"path"
 	"strings"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/kubernetes/pkg/api/legacyscheme"
 
 	"sublet.dev/tenant-apiserver/etcdclient"
 	"sublet.dev/tenant-apiserver/internal/informer"
@@ -19,11 +19,23 @@ import (
 // addInformers makes the informers of the API server and its controllers, and
 // what of upstream's options needs them.
 func (p *parts) addInformers(ctx context.Context) error {
+	var err error
+	if p.informers, err = p.newInformers(ctx, resync); err != nil {
+		return err
+	}
+	if err := p.run.Features.ApplyTo(p.generic, p.client, p.informers); err != nil {
+		return fmt.Errorf("features: %w", err)
+	}
+	return nil
+}
+
+// newInformers returns informers that read the storage, and are not started.
+func (p *parts) newInformers(ctx context.Context, resync time.Duration) (*informer.Factory, error) {
 	client, err := etcdclient.Open(p.opts.Endpoint)
 	if err != nil {
-		return fmt.Errorf("informers: %w", err)
+		return nil, fmt.Errorf("informers: %w", err)
 	}
-	p.informers = informer.New(ctx, informer.Config{
+	return informer.New(ctx, informer.Config{
 		Source:    storageClient{client.KV, client.Watcher},
 		Root:      directory(p.run.Etcd.StorageConfig.Prefix),
 		Resolve:   p.storedAs,
@@ -31,11 +43,7 @@ func (p *parts) addInformers(ctx context.Context) error {
 		Resync:    resync,
 		Transform: withoutManagedFields,
 		Logger:    slog.Default().With("controlPlane", p.opts.Name),
-	})
-	if err := p.run.Features.ApplyTo(p.generic, p.client, p.informers); err != nil {
-		return fmt.Errorf("features: %w", err)
-	}
-	return nil
+	}), nil
 }
 
 // storageClient is what informers need of an etcd client.
@@ -54,7 +62,7 @@ func (p *parts) storedAs(gvk schema.GroupVersionKind) (informer.Kind, bool) {
 	}
 	return informer.Kind{
 		Prefix:      p.prefix(plural.GroupResource()),
-		Decoder:     legacyscheme.Codecs.UniversalDecoder(gvk.GroupVersion()),
+		Decoder:     storedDecoder{gvk.GroupVersion()},
 		Transformer: p.opts.Transformer,
 	}, true
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 )
 
@@ -108,6 +109,13 @@ func (i *Instance) Loopback() *rest.Config {
 	c := rest.CopyConfig(i.parts.generic.LoopbackClientConfig)
 	c.ContentType = ""
 	return c
+}
+
+// NewInformers returns informers of built-in objects that read the storage and not
+// the API, without resyncs and without managed fields. They are the caller's, who has
+// to shut them down before the storage closes. Values of ctx are kept.
+func (i *Instance) NewInformers(ctx context.Context) (informers.SharedInformerFactory, error) {
+	return i.parts.newInformers(ctx, 0)
 }
 
 // Run runs the control plane until ctx ends, and returns when all of it has
