@@ -25,7 +25,7 @@ func offer(t *testing.T, n string) {
 			return false, err
 		}
 		q.Spec.Hard[corev1.ResourceServicesNodePorts] = resource.MustParse(n)
-		q, err = quotas.Update(t.Context(), q, metav1.UpdateOptions{})
+		_, err = quotas.Update(t.Context(), q, metav1.UpdateOptions{})
 		return err == nil, err
 	})
 	wait(t, "the quota is known", func() (bool, any) {

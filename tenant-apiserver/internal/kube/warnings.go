@@ -29,6 +29,7 @@ func warn(ctx context.Context, a admission.Attributes) {
 		if o.Spec.Type == core.ServiceTypeLoadBalancer {
 			warning.AddWarning(ctx, "", warnLoadBalancer)
 		}
+		//lint:ignore SA1019 tenants may write it, and are told that it does nothing
 		if len(o.Spec.ExternalIPs) > 0 {
 			warning.AddWarning(ctx, "", warnExternalIPs)
 		}

@@ -24,9 +24,10 @@ func TestWarnsOfWhatIsNotCarriedOut(t *testing.T) {
 		subresource string
 		want        []string
 	}{
-		"ingress":         {&networking.Ingress{}, "", []string{warnIngress}},
-		"its status":      {&networking.Ingress{}, "status", nil},
-		"load balancer":   {&core.Service{Spec: core.ServiceSpec{Type: core.ServiceTypeLoadBalancer}}, "", []string{warnLoadBalancer}},
+		"ingress":       {&networking.Ingress{}, "", []string{warnIngress}},
+		"its status":    {&networking.Ingress{}, "status", nil},
+		"load balancer": {&core.Service{Spec: core.ServiceSpec{Type: core.ServiceTypeLoadBalancer}}, "", []string{warnLoadBalancer}},
+		//lint:ignore SA1019 as in what is tested
 		"external IPs":    {&core.Service{Spec: core.ServiceSpec{ExternalIPs: []string{"8.8.8.8"}}}, "", []string{warnExternalIPs}},
 		"a plain service": {&core.Service{Spec: core.ServiceSpec{Type: core.ServiceTypeNodePort}}, "", nil},
 		"a policy":        {&networking.NetworkPolicy{}, "", nil},
