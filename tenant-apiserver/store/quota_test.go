@@ -137,6 +137,11 @@ func childCrowded(where string) (err error) {
 			return err
 		}
 	}
+	// A checkpoint that meets a full disk while it is being filled gives up its
+	// ballast to who fills it.
+	if err := s.flush(context.Background()); err != nil {
+		return err
+	}
 	if err := fillUp(other); err != nil {
 		return err
 	}
