@@ -48,7 +48,7 @@ lint: ## go vet and staticcheck
 
 .PHONY: test
 test: build deps peers images lint ## every test, on real containers (root)
-	go test -timeout 45m -p 2 -ldflags '-s -w $(K8S_LDFLAGS)' ./...
+	go test -timeout 45m -p 1 -ldflags '-s -w $(K8S_LDFLAGS)' ./...
 
 .PHONY: storage-conformance
 storage-conformance: ## upstream's own storage tests on our store (a part of test)
