@@ -59,6 +59,7 @@ type Factory struct {
 	config Config
 	feed   *feed
 	cancel context.CancelFunc // ends the feed
+	holds  holds
 
 	mu       sync.Mutex
 	known    map[reflect.Type]cache.SharedIndexInformer

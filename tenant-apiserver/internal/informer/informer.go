@@ -109,6 +109,7 @@ func (i *Informer) AddEventHandlerWithOptions(h cache.ResourceEventHandler, o ca
 		resync = *o.ResyncPeriod
 	}
 	l := newListener(h, i.gvk.Kind, resync, &i.factory.feed.listeners)
+	i.factory.holds.add(l)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.stopped {

@@ -44,6 +44,7 @@ type listener struct {
 	places  map[string]int // of keys in queue, once it is long
 	holes   int            // entries of queue that say nothing
 	working bool
+	held    bool // nothing is delivered yet: see Factory.Hold
 	removed bool
 	primed  bool // all that was there at first is in queue
 	initial int  // how much of that is not delivered yet
@@ -83,9 +84,17 @@ func (l *listener) prime() {
 	}
 }
 
+// release ends a hold.
+func (l *listener) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = false
+	l.wake()
+}
+
 // wake delivers what waits, unless that is being done. The caller holds mu.
 func (l *listener) wake() {
-	if !l.working && len(l.queue) > 0 {
+	if !l.working && !l.held && len(l.queue) > 0 {
 		l.working = true
 		l.at.Go(l.deliver)
 	}
@@ -213,8 +222,10 @@ func (l *listener) isRemoved() bool {
 }
 
 // call tells the handler. A panic of it is reported as upstream does; the process
-// goes on when utilruntime.ReallyCrash says so.
+// goes on when utilruntime.ReallyCrash says so, and the notification counts as
+// delivered.
 func (l *listener) call(n notification) {
+	defer l.delivered(n)
 	defer utilruntime.HandleCrash()
 	switch n.change {
 	case added:
@@ -224,6 +235,9 @@ func (l *listener) call(n notification) {
 	case deleted:
 		l.handler.OnDelete(n.old)
 	}
+}
+
+func (l *listener) delivered(n notification) {
 	if n.initial {
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -72,6 +72,7 @@ type controllers struct {
 	late []lateController
 
 	onFirst func(prefixes, except []string, do func())
+	hold    func() (release func()) // of handlers that are added to informers
 	prefix  func(schema.GroupResource) string // of a resource's keys in the storage
 }
 
@@ -140,7 +141,7 @@ func (p *parts) newControllers(ctx context.Context) (*controllers, error) {
 	}
 	metaInformers := metadatainformer.NewSharedInformerFactoryWithOptions(meta, resync, metadatainformer.WithTransform(withoutManagedFields))
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(cacheddiscovery.NewMemCacheClient(p.client.Discovery()))
-	c := &controllers{onFirst: p.informers.OnFirst, prefix: p.prefix, ctx: kcm.ControllerContext{
+	c := &controllers{onFirst: p.informers.OnFirst, hold: p.informers.Hold, prefix: p.prefix, ctx: kcm.ControllerContext{
 		ClientBuilder:                   clients,
 		InformerFactory:                 p.informers,
 		ObjectOrMetadataInformerFactory: informerfactory.NewInformerFactory(p.informers, metaInformers),
@@ -193,7 +194,7 @@ func (c *controllers) run(ctx context.Context) {
 	c.ctx.InformerFactory.Start(ctx.Done())
 	c.ctx.ObjectOrMetadataInformerFactory.Start(ctx.Done())
 	close(c.ctx.InformersStarted)
-	due := make(chan lateController, len(c.late)) // each is sent once
+	due := make(chan lateController, len(c.late)) // each is in it once at most
 	c.await(due)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -202,7 +203,7 @@ func (c *controllers) run(ctx context.Context) {
 	for {
 		select {
 		case l := <-due:
-			if controller := c.begin(ctx, l); controller != nil {
+			if controller := c.begin(ctx, l, due); controller != nil {
 				running.Go(func() { controller.Run(ctx) })
 			}
 		case <-ctx.Done():

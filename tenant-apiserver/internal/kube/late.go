@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
@@ -76,22 +75,19 @@ func (c *controllers) await(due chan<- lateController) {
 	}
 }
 
-// begin builds a late controller, and returns nil when ctx has ended before.
-func (c *controllers) begin(ctx context.Context, l lateController) kcm.Controller {
-	var built kcm.Controller
-	err := wait.PollUntilContextCancel(ctx, buildRetry, true, func(ctx context.Context) (bool, error) {
-		controller, err := l.build(ctx, c.ctx)
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "A controller cannot be built; trying again", "controller", l.name)
-			return false, nil
-		}
-		built = controller
-		return true, nil
-	})
+// begin builds a late controller. The informers run already, so its handlers are held
+// until it is whole. An error is logged, and the controller is due again after a
+// pause, in which others are built.
+func (c *controllers) begin(ctx context.Context, l lateController, due chan<- lateController) kcm.Controller {
+	release := c.hold()
+	controller, err := l.build(ctx, c.ctx)
+	release()
 	if err != nil {
+		klog.FromContext(ctx).Error(err, "A controller cannot be built; trying again", "controller", l.name)
+		time.AfterFunc(buildRetry, func() { due <- l })
 		return nil
 	}
 	c.ctx.InformerFactory.Start(ctx.Done())
 	c.ctx.ObjectOrMetadataInformerFactory.Start(ctx.Done())
-	return built
+	return controller
 }
