@@ -5,5 +5,5 @@ deps: ## containerd, runc, gVisor, CNI plugins, kubectl and the node's images in
 	@./deploy/deps/deps.sh
 
 .PHONY: peers
-peers: ## what storage is compared with in bin/peers/: a real etcd, kine
+peers: ## what tests run beside Sublet, in bin/peers/: a real etcd, kine, helm
 	@./deploy/deps/peers.sh

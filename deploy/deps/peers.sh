@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds, pinned by the go.mod of each, what Sublet's storage is tested on and
-# measured against:
+# Builds, pinned by the go.mod of each, what Sublet is tested with: other stores, which
+# ours is also measured against, and a client of tenants.
 #
-#   bin/peers/          etcd etcdctl kine
+#   bin/peers/          etcd etcdctl kine helm
 #
 # A step that was done with the same version is skipped. Run by `make peers`; works
 # as any user with Go and make once the Debian packages are there: gcc for kine,
@@ -24,9 +24,12 @@ etcd() {
 	tool etcd go.etcd.io/etcd/etcdctl/v3 etcdctl
 }
 
+helm() { tool helm helm.sh/helm/v4/cmd/helm helm; }
+
 kine() { CGO_ENABLED=1 tool kine github.com/k3s-io/kine kine; }
 
 GO=$(go env GOVERSION GOARCH | tr '\n' ' ')
 debian_packages gcc libc6-dev strace
 step etcd "$(digest test/peers/etcd) $GO" "$PEERS"/{etcd,etcdctl} -- etcd
+step helm "$(digest test/peers/helm) $GO" "$PEERS/helm" -- helm
 step kine "$(digest test/peers/kine) $GO" "$PEERS/kine" -- kine
