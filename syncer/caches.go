@@ -23,7 +23,7 @@ const (
 	byConfigMap = "configmap" // tenant pods by namespace/name of a ConfigMap they refer to
 	bySecret    = "secret"    // tenant pods by namespace/name of a Secret they refer to
 	byAddress   = "address"   // host pods, tenant EndpointSlices by IP address
-	byNodeName  = "nodeName"  // host pods, host nodes by the tenant's name of the node
+	byNodeName  = "nodeName"  // host pods by the tenant's name of the node
 	byPod       = "pod"       // host events by name of the host pod
 )
 
@@ -39,15 +39,16 @@ type caches struct {
 	factories               []informers.SharedInformerFactory
 	tenant, host            side
 	namespaces, tenantNodes cache.SharedIndexInformer // of the tenant
-	hostNodes               cache.SharedIndexInformer
+	hostNodes               cache.SharedIndexInformer // of the Host: shared
+	nodeNames               *nodeNames
 	events                  cache.SharedIndexInformer // of the host namespace
 }
 
 // newCaches makes the informers; start runs them. Of the host namespace only
 // objects that a syncer made are looked at: the manager's own never come near.
-func newCaches(config Config, tenantAPI, hostRead kubernetes.Interface) (*caches, error) {
-	t := config.Tenant
-	c := &caches{self: t}
+func newCaches(config Config, tenantAPI kubernetes.Interface) (*caches, error) {
+	t, hostRead := config.Tenant, config.Host.client
+	c := &caches{self: t, nodeNames: &nodeNames{hosts: map[string]string{}}}
 	strip := informers.WithTransform(withoutManagedFields)
 	ofTenant := config.TenantObjects
 	if ofTenant == nil {
@@ -58,12 +59,11 @@ func newCaches(config Config, tenantAPI, hostRead kubernetes.Interface) (*caches
 			o.LabelSelector = tenant.LabelManagedBy + "=" + tenant.ManagedBySyncer
 		}))
 	hostEvents := informers.NewSharedInformerFactoryWithOptions(hostRead, 0, strip, informers.WithNamespace(t.HostNamespace))
-	onHost := informers.NewSharedInformerFactoryWithOptions(hostRead, 0, strip)
-	c.factories = []informers.SharedInformerFactory{ofTenant, inHost, hostEvents, onHost}
+	c.factories = []informers.SharedInformerFactory{ofTenant, inHost, hostEvents}
 	c.tenant, c.host = sideOf(ofTenant), sideOf(inHost)
 	c.namespaces = ofTenant.Core().V1().Namespaces().Informer()
 	c.tenantNodes = ofTenant.Core().V1().Nodes().Informer()
-	c.hostNodes = onHost.Core().V1().Nodes().Informer()
+	c.hostNodes = config.Host.nodes
 	c.events = hostEvents.Core().V1().Events().Informer()
 	return c, c.index()
 }
@@ -99,7 +99,6 @@ func (c *caches) index() error {
 			byNodeName: index(func(p *corev1.Pod) []string { return []string{c.self.ID.NodeName(p.Spec.NodeName)} }),
 		},
 		c.tenant.endpointSlices: {byAddress: index(func(s *discoveryv1.EndpointSlice) []string { return translate.SliceAddresses(s) })},
-		c.hostNodes:             {byNodeName: index(func(n *corev1.Node) []string { return []string{c.self.ID.NodeName(n.Name)} })},
 		c.events:                {byPod: index(func(e *corev1.Event) []string { return []string{e.InvolvedObject.Name} })},
 	} {
 		if err := informer.AddIndexers(indexers); err != nil {
@@ -183,11 +182,39 @@ func fromTenant[T engine.Object](informer cache.SharedIndexInformer) func(tenant
 
 // HostNode implements translate.Lookup.
 func (c *caches) HostNode(nodeName string) (*corev1.Node, bool) {
-	nodes := indexed[*corev1.Node](c.hostNodes, byNodeName, nodeName)
-	if len(nodes) == 0 {
-		return nil, false
+	if host, ok := c.nodeNames.get(nodeName); ok {
+		if hostNode, ok := engine.FromCache[*corev1.Node](c.hostNodes.GetStore(), host); ok {
+			return hostNode, true
+		}
 	}
-	return nodes[0], true
+	for _, host := range c.hostNodes.GetStore().ListKeys() {
+		if c.self.ID.NodeName(host) == nodeName {
+			c.nodeNames.put(nodeName, host)
+			return engine.FromCache[*corev1.Node](c.hostNodes.GetStore(), host)
+		}
+	}
+	return nil, false
+}
+
+// nodeNames remembers which host node is behind a tenant's name: the nodes are shared
+// by tenants, so no index can know all their names. There is at most one entry for
+// every host node that ever was.
+type nodeNames struct {
+	mu    sync.Mutex
+	hosts map[string]string // guarded by mu: host names by the tenant's
+}
+
+func (n *nodeNames) get(view string) (host string, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	host, ok = n.hosts[view]
+	return host, ok
+}
+
+func (n *nodeNames) put(view, host string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hosts[view] = host
 }
 
 // HostPodWithIP implements translate.Lookup.

@@ -23,7 +23,11 @@ func unstarted(t *testing.T) *caches {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newCaches(Config{Tenant: tenant.Tenant{ID: self, HostNamespace: "t"}}, client, client)
+	host, err := NewHost(HostConfig{Read: &rest.Config{Host: "https://192.0.2.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := newCaches(Config{Tenant: tenant.Tenant{ID: self, HostNamespace: "t"}, Host: host}, client)
 	if err != nil {
 		t.Fatal(err)
 	}

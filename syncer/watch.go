@@ -15,7 +15,8 @@ import (
 	"sublet.dev/syncer/translate"
 )
 
-// watch says for every informer which keys depend on an object it reports.
+// watch says for every informer but the nodes', which Run follows, which keys depend
+// on an object it reports.
 func (s *Syncer) watch() error {
 	c := s.caches
 	return errors.Join(
@@ -33,7 +34,6 @@ func (s *Syncer) watch() error {
 		s.engine.Watch(c.host.services, &s.seen.services, keysOf(ofHost[*corev1.Service](s, kindService))),
 		s.engine.Watch(c.host.endpointSlices, &s.seen.endpointSlices, keysOf(ofHost[*discoveryv1.EndpointSlice](s, kindEndpointSlice))),
 		s.engine.Watch(c.host.networkPolicies, &s.seen.networkPolicies, keysOf(ofHost[*networkingv1.NetworkPolicy](s, kindNetworkPolicy))),
-		s.engine.Watch(c.hostNodes, nil, keysOf(s.ofHostNode)),
 		s.engine.Watch(c.events, nil, keysOf(s.ofHostEvent)),
 	)
 }

@@ -94,10 +94,14 @@ func (a *app) cell(ctx context.Context, name, kmsSocket string) error {
 	if err != nil {
 		return err
 	}
+	shared, err := syncer.NewHost(syncer.HostConfig{Read: host})
+	if err != nil {
+		return err
+	}
 	c, err := cell.New(cell.Config{
 		Name: name, Dir: a.dir.tenant, GoldenDir: a.dir.golden(), Socket: a.dir.tenantSocket,
 		Companion: func(t tenant.Tenant, api *rest.Config, objects informers.SharedInformerFactory) (cell.Companion, error) {
-			return newSyncer(host, t, api, objects, a.log)
+			return newSyncer(shared, host, t, api, objects, a.log)
 		},
 		ValidatePod: validatePod,
 		KeyFile:     a.dir.storeKeys,
@@ -125,7 +129,12 @@ func (a *app) cell(ctx context.Context, name, kmsSocket string) error {
 		failed <- err
 	}()
 	a.log.Info("cell is ready", "socket", a.dir.cellSocket(name))
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // it outlasts the tenants
+	watched := make(chan error, 1)
+	go func() { watched <- shared.Run(watching) }()
 	err = c.Run(ctx)
+	unwatch()
+	err = errors.Join(err, <-watched)
 	drain, stop := context.WithTimeout(context.WithoutCancel(ctx), cellDrain)
 	defer stop()
 	_ = control.Shutdown(drain) // long polls may outlast it; they end with the process
@@ -137,10 +146,10 @@ func (a *app) cell(ctx context.Context, name, kmsSocket string) error {
 
 // newSyncer makes a tenant's syncer: it reads the host as the cell, and writes as
 // the tenant.
-func newSyncer(host *rest.Config, t tenant.Tenant, api *rest.Config, objects informers.SharedInformerFactory, log *slog.Logger) (companion, error) {
+func newSyncer(shared *syncer.Host, host *rest.Config, t tenant.Tenant, api *rest.Config, objects informers.SharedInformerFactory, log *slog.Logger) (companion, error) {
 	write := rest.CopyConfig(host)
 	write.Impersonate = rest.ImpersonationConfig{UserName: t.ID.WriteUser()}
-	s, err := syncer.New(syncer.Config{Tenant: t, TenantAPI: api, TenantObjects: objects, HostRead: rest.CopyConfig(host), HostWrite: write, Logger: log})
+	s, err := syncer.New(syncer.Config{Tenant: t, TenantAPI: api, TenantObjects: objects, Host: shared, HostWrite: write, Logger: log})
 	return companion{s}, err
 }
 

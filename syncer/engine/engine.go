@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +30,9 @@ const (
 // mostly wait for the host's API, so it is more than the processors of a machine
 // with hundreds of tenants would suggest.
 const defaultWorkers = 4
+
+// ErrPanic says that a pass fell over; it is a defect of ours.
+var ErrPanic = errors.New("the pass panicked")
 
 // Key names one thing to bring in step: an object, by the tenant's name for it, and
 // the pass that does it.
@@ -60,8 +65,10 @@ type Engine struct {
 	config Config
 	passes map[string]Pass
 	queue  workqueue.TypedRateLimitingInterface[Key]
-	synced []cache.InformerSynced
 	ledger *ledger
+
+	mu     sync.Mutex
+	synced []cache.InformerSynced // guarded by mu
 }
 
 // New returns an engine that does not run yet.
@@ -94,7 +101,38 @@ func (e *Engine) Add(keys ...Key) {
 // update the keys of the old object too. mark, which may be nil, notes what was
 // queued. Watch must be called before Run.
 func (e *Engine) Watch(informer cache.SharedInformer, mark *Mark, keys func(object any) []Key) error {
-	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	registration, err := informer.AddEventHandler(e.handler(mark, keys))
+	if err != nil {
+		return fmt.Errorf("watch: %w", err)
+	}
+	e.waitFor(registration.HasSynced)
+	return nil
+}
+
+// Follow is Watch for an informer that outlasts the engine: leave ends it.
+func (e *Engine) Follow(informer cache.SharedInformer, keys func(object any) []Key) (leave func(), err error) {
+	registration, err := informer.AddEventHandler(e.handler(nil, keys))
+	if err != nil {
+		return nil, fmt.Errorf("follow: %w", err)
+	}
+	e.waitFor(registration.HasSynced)
+	return func() { _ = informer.RemoveEventHandler(registration) }, nil // it fails for what is removed already
+}
+
+func (e *Engine) waitFor(synced cache.InformerSynced) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.synced = append(e.synced, synced)
+}
+
+func (e *Engine) sources() []cache.InformerSynced {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.synced)
+}
+
+func (e *Engine) handler(mark *Mark, keys func(object any) []Key) cache.ResourceEventHandler {
+	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(o any) {
 			e.Add(keys(o)...)
 			mark.note(o, 1)
@@ -111,12 +149,7 @@ func (e *Engine) Watch(informer cache.SharedInformer, mark *Mark, keys func(obje
 			e.Add(keys(o)...)
 			mark.note(o, -1)
 		},
-	})
-	if err != nil {
-		return fmt.Errorf("watch: %w", err)
 	}
-	e.synced = append(e.synced, registration.HasSynced)
-	return nil
 }
 
 // Run works until ctx ends, after all watched informers have delivered what there
@@ -124,7 +157,7 @@ func (e *Engine) Watch(informer cache.SharedInformer, mark *Mark, keys func(obje
 // It returns when every worker has ended.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.queue.ShutDown()
-	if !cache.WaitForCacheSync(ctx.Done(), e.synced...) {
+	if !cache.WaitForCacheSync(ctx.Done(), e.sources()...) {
 		return nil // ctx ended: the only reason not to sync
 	}
 	var workers sync.WaitGroup
@@ -153,7 +186,7 @@ func (e *Engine) next(ctx context.Context) bool {
 		return true
 	}
 	e.ledger.begin(key)
-	again, err := pass.Reconcile(ctx, key.Name)
+	again, err := guarded(ctx, pass, key.Name)
 	e.ledger.end(key, e.config.Clock.Now(), again, err)
 	switch {
 	case ctx.Err() != nil:
@@ -167,6 +200,18 @@ func (e *Engine) next(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// guarded makes an error of a panic: an object on which a pass falls over must not
+// end the process, which does other tenants' work too. It is tried again like
+// everything that fails.
+func guarded(ctx context.Context, pass Pass, name tenant.Name) (again time.Duration, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			again, err = 0, fmt.Errorf("%w: %v\n%s", ErrPanic, p, debug.Stack())
+		}
+	}()
+	return pass.Reconcile(ctx, name)
 }
 
 // report logs a failure: quietly when it is only a lost race that a retry settles.

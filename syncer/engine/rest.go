@@ -16,7 +16,7 @@ const settleTime = 2 * time.Second
 // nothing is queued, being worked on, or failing. due is when the next pass comes by
 // itself; the zero time: none will.
 func (e *Engine) Rest() (due time.Time, quiet bool) {
-	for _, synced := range e.synced {
+	for _, synced := range e.sources() {
 		if !synced() {
 			return time.Time{}, false
 		}

@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"context"
+	"net/http"
+	"sync"
+
+	"k8s.io/client-go/transport"
+
+	"sublet.dev/isolation/tenant"
+)
+
+// defaultWrites is how many writes to the host go on at a time: enough to keep a
+// control plane busy that commits them in groups, and far fewer than would queue
+// there, where they are served first come first.
+const defaultWrites = 32
+
+// Budget shares the host's capacity for writes among tenants: so many writes go on at
+// a time, and while there are more, tenants take turns. What waits is bounded by the
+// workers that wait: each waits for one write.
+type Budget struct {
+	mu    sync.Mutex
+	turns *turns[*ticket] // guarded by mu
+}
+
+// ticket is one write that waits for a place; granted is closed when it has one.
+type ticket struct{ granted chan struct{} }
+
+// NewBudget returns a budget of so many writes at a time; 0 or less: a default.
+func NewBudget(places int) *Budget {
+	if places <= 0 {
+		places = defaultWrites
+	}
+	return &Budget{turns: newTurns[*ticket](places)}
+}
+
+// acquire waits for a place, or for ctx to end. Who gets one gives it back.
+func (b *Budget) acquire(ctx context.Context, who tenant.ID) error {
+	mine := &ticket{make(chan struct{})}
+	b.mu.Lock()
+	has := b.turns.ask(who, mine)
+	b.mu.Unlock()
+	if has {
+		return nil
+	}
+	select {
+	case <-mine.granted:
+		return nil
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	left := b.turns.leave(who, mine)
+	b.mu.Unlock()
+	if !left {
+		b.release() // it was granted meanwhile
+	}
+	return context.Cause(ctx)
+}
+
+func (b *Budget) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if next, ok := b.turns.back(); ok {
+		close(next.granted)
+	}
+}
+
+// Waiting returns how many writes of a tenant wait for their turn.
+func (b *Budget) Waiting(who tenant.ID) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.turns.lines[who])
+}
+
+// Wrap makes the writes of a client those of a tenant; what it reads is not limited.
+func (b *Budget) Wrap(who tenant.ID) transport.WrapperFunc {
+	return func(next http.RoundTripper) http.RoundTripper { return &writer{budget: b, who: who, next: next} }
+}
+
+// writer holds a tenant's writes to a budget.
+type writer struct {
+	budget *Budget
+	who    tenant.ID
+	next   http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w *writer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !writes(r) {
+		return w.next.RoundTrip(r)
+	}
+	if err := w.budget.acquire(r.Context(), w.who); err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close() // a RoundTripper must; nothing was read from it
+		}
+		return nil, err
+	}
+	defer w.budget.release()
+	return w.next.RoundTrip(r)
+}
+
+// WrappedRoundTripper lets client-go look at the transport below.
+func (w *writer) WrappedRoundTripper() http.RoundTripper { return w.next }
+
+func writes(r *http.Request) bool { return r.Method != http.MethodGet && r.Method != http.MethodHead }

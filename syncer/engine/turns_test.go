@@ -1,0 +1,216 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"sublet.dev/isolation/tenant"
+)
+
+// TestTurns: one that asks once is served after at most one request of every other
+// tenant that waits, however many of those there are.
+func TestTurns(t *testing.T) {
+	s := newTurns[int](1)
+	if !s.ask("greedy", 0) {
+		t.Fatal("a free place was not given")
+	}
+	for i := 1; i <= 100; i++ {
+		if s.ask("greedy", i) {
+			t.Fatal("more places than there are")
+		}
+	}
+	s.ask("other", 1000)
+	s.ask("third", 2000)
+	var order []int
+	for {
+		next, ok := s.back()
+		if !ok {
+			break
+		}
+		order = append(order, next)
+	}
+	for at, want := range map[int]int{0: 1, 1: 1000, 2: 2000, 3: 2, 4: 3} {
+		if order[at] != want {
+			t.Errorf("served %v first", order[:5])
+		}
+	}
+	if len(order) != 102 || s.free != 1 || len(s.lines) != 0 || len(s.waiting) != 0 {
+		t.Errorf("%d served, %+v left", len(order), s)
+	}
+}
+
+// TestTurnsKeepCount plays random requests, ends and departures against a count: no
+// place is lost or given twice, a request is served once, nothing is left behind.
+func TestTurnsKeepCount(t *testing.T) {
+	const places = 3
+	s := newTurns[int](places)
+	waiting, busy := map[int]tenant.ID{}, 0
+	random := rand.New(rand.NewPCG(1, 2))
+	served := func(next int) {
+		if _, ok := waiting[next]; !ok {
+			t.Fatalf("request %d was served, and did not wait", next)
+		}
+		delete(waiting, next)
+	}
+	for i := range 20_000 {
+		who := tenant.ID(rune('a' + random.IntN(5)))
+		switch random.IntN(5) {
+		case 0, 1:
+			if s.ask(who, i) {
+				busy++
+			} else {
+				waiting[i] = who
+			}
+		case 2, 3:
+			if busy == 0 {
+				continue
+			}
+			if next, ok := s.back(); ok {
+				served(next)
+			} else {
+				busy--
+			}
+		default:
+			for request, of := range waiting {
+				if !s.leave(of, request) {
+					t.Fatalf("request %d waited, and was not found", request)
+				}
+				delete(waiting, request)
+				break
+			}
+		}
+		if busy > places || busy+s.free != places || len(waiting) > 0 && s.free > 0 {
+			t.Fatalf("%d busy, %d free, %d waiting", busy, s.free, len(waiting))
+		}
+	}
+	for busy > 0 {
+		if next, ok := s.back(); ok {
+			served(next)
+		} else {
+			busy--
+		}
+	}
+	if len(waiting) > 0 || len(s.lines) > 0 || len(s.waiting) > 0 {
+		t.Errorf("left behind: %v, %+v", waiting, s)
+	}
+}
+
+// TestBudget: no more writes go on than there are places, reads are not held, and a
+// write whose context ends gives up its turn.
+func TestBudget(t *testing.T) {
+	const places = 2
+	var mu sync.Mutex
+	var busy, most int
+	entered, proceed := make(chan struct{}, 100), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			return
+		}
+		mu.Lock()
+		busy++
+		most = max(most, busy)
+		mu.Unlock()
+		entered <- struct{}{}
+		<-proceed
+		mu.Lock()
+		busy--
+		mu.Unlock()
+	}))
+	defer server.Close()
+	b := NewBudget(places)
+	do := func(who tenant.ID, r *http.Request) error {
+		client := http.Client{Transport: b.Wrap(who)(http.DefaultTransport)}
+		answer, err := client.Do(r)
+		if err == nil {
+			err = answer.Body.Close()
+		}
+		return err
+	}
+	request := func(method string) *http.Request {
+		r, err := http.NewRequestWithContext(t.Context(), method, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	var group sync.WaitGroup
+	for range 10 {
+		group.Go(func() {
+			if err := do("greedy", request(http.MethodPost)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range places {
+		<-entered
+	}
+	if err := do("other", request(http.MethodGet)); err != nil {
+		t.Errorf("a read: %v", err)
+	}
+	late := request(http.MethodPut)
+	ctx, cancel := contextOf(late)
+	gone := make(chan error, 1)
+	go func() { gone <- do("other", late.WithContext(ctx)) }()
+	for b.Waiting("other") == 0 {
+		select {
+		case err := <-gone:
+			t.Fatalf("it did not wait: %v", err)
+		default:
+		}
+	}
+	cancel()
+	if err := <-gone; err == nil {
+		t.Error("a write without a place went on")
+	}
+	close(proceed)
+	group.Wait()
+	if most != places || b.Waiting("other") != 0 {
+		t.Errorf("%d at a time, %d waiting", most, b.Waiting("other"))
+	}
+}
+
+func contextOf(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithCancel(r.Context())
+}
+
+// panics is a pass that falls over the first time.
+type panics struct {
+	calls int
+	done  chan struct{}
+}
+
+func (p *panics) Kind() string { return "Panics" }
+
+func (p *panics) Reconcile(context.Context, tenant.Name) (time.Duration, error) {
+	if p.calls++; p.calls == 1 {
+		panic("a defect")
+	}
+	close(p.done)
+	return 0, nil
+}
+
+// TestPanicIsAnError: it is told, tried again, and ends nothing.
+func TestPanicIsAnError(t *testing.T) {
+	p := &panics{done: make(chan struct{})}
+	told := make(chan error, 10)
+	e := New(Config{Passes: []Pass{p}, Logger: slog.New(slog.DiscardHandler), OnError: func(_ Key, err error) { told <- err }})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	e.Add(Key{Kind: "Panics", Name: tenant.Name{Name: "x"}})
+	<-p.done
+	if err := <-told; !errors.Is(err, ErrPanic) {
+		t.Errorf("told %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

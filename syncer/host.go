@@ -1,0 +1,61 @@
+package syncer
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"sublet.dev/syncer/engine"
+)
+
+// HostConfig is what a Host needs.
+type HostConfig struct {
+	// Read reads nodes, and the host namespaces of the tenants whose syncers share
+	// the Host (pods, services, endpointslices, configmaps, secrets,
+	// networkpolicies, events: get, list, watch). Required.
+	Read *rest.Config
+	// Writes is how many writes to the host go on at a time, for all tenants. 0: 32.
+	Writes int
+}
+
+// Host is what the syncers of one process share of the host: a client, the nodes,
+// and the budget of writes. What lies in a tenant's host namespace is watched for
+// each tenant by itself, and only while it is awake: no right of the API covers some
+// namespaces at once, and a cell must not be able to read those of other cells.
+type Host struct {
+	client kubernetes.Interface
+	shared informers.SharedInformerFactory
+	nodes  cache.SharedIndexInformer
+	budget *engine.Budget
+}
+
+// NewHost returns a Host that watches nothing yet. The configuration is copied.
+func NewHost(c HostConfig) (*Host, error) {
+	if c.Read == nil {
+		return nil, fmt.Errorf("syncer: HostConfig.Read is missing")
+	}
+	read, err := client(c.Read)
+	if err != nil {
+		return nil, fmt.Errorf("syncer: reading client of the host: %w", err)
+	}
+	shared := informers.NewSharedInformerFactoryWithOptions(read, 0, informers.WithTransform(withoutManagedFields))
+	return &Host{
+		client: read,
+		shared: shared,
+		nodes:  shared.Core().V1().Nodes().Informer(),
+		budget: engine.NewBudget(c.Writes),
+	}, nil
+}
+
+// Run watches until ctx ends, and returns when everything it started has ended. It is
+// to be called once, and to outlast the syncers that share the Host.
+func (h *Host) Run(ctx context.Context) error {
+	h.shared.StartWithContext(ctx)
+	<-ctx.Done()
+	h.shared.Shutdown()
+	return nil
+}
