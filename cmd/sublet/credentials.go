@@ -22,7 +22,7 @@ import (
 // writes them anew.
 const hostTTL = 365 * 24 * time.Hour
 
-// agentUser is the host user of the agents' fence and DNS.
+// agentUser is the host user of the agents' fence, DNS and volumes.
 const agentUser = "sublet:agent"
 
 // nodeFiles are the credentials of the agent.
@@ -114,7 +114,8 @@ func (c credentials) writeServing(f nodeFiles) error {
 	return nil
 }
 
-// agentRights lets the agents' fence and DNS read what they work from.
+// agentRights lets the agents' fence and DNS read what they work from, and their
+// volumes be found.
 func agentRights() []baseline.Object {
 	read := []string{"get", "list", "watch"}
 	meta := metav1.ObjectMeta{Name: agentUser, Labels: map[string]string{tenant.LabelManagedBy: tenant.ManagedByManager}}
@@ -127,6 +128,12 @@ func agentRights() []baseline.Object {
 			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: read},
 			{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: read},
 			{APIGroups: []string{"sublet.dev"}, Resources: []string{"virtualclusters"}, Verbs: read},
+			// Volumes: upstream's provisioning controller, and how large they are.
+			{APIGroups: []string{"storage.k8s.io"}, Resources: []string{"storageclasses"}, Verbs: read},
+			{APIGroups: []string{""}, Resources: []string{"persistentvolumes"}, Verbs: append([]string{"create", "update", "patch", "delete"}, read...)},
+			{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims"}, Verbs: append([]string{"update", "patch"}, read...)},
+			{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims/status"}, Verbs: []string{"update", "patch"}},
+			{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "update", "patch"}},
 		}},
 		&rbacv1.ClusterRoleBinding{
 			TypeMeta: rbac("ClusterRoleBinding"), ObjectMeta: *meta.DeepCopy(),

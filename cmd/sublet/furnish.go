@@ -49,7 +49,7 @@ func (s *hostServer) furnish(ctx context.Context, api *server.Server, authority 
 	for _, o := range baseline.Host() {
 		objects = append(objects, o)
 	}
-	for _, o := range agentRights() {
+	for _, o := range append(agentRights(), baseline.LocalStorage()) {
 		objects = append(objects, o)
 	}
 	for _, o := range objects {

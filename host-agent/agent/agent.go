@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/tools/clientcmd"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"sublet.dev/host-agent/internal/kube"
 	"sublet.dev/host-agent/node"
 	"sublet.dev/host-agent/sandbox"
+	"sublet.dev/host-agent/volumes"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -33,7 +35,8 @@ type Config struct {
 	// Kubeconfig is the file of the kubelet's identity, system:node:<NodeName> in
 	// the group system:nodes. ProxyKubeconfig is kube-proxy's (system:kube-proxy),
 	// AgentKubeconfig that of the fence and the DNS, which list and watch pods,
-	// services, endpointslices, namespaces and virtualclusters. Each is
+	// services, endpointslices, namespaces and virtualclusters, and that of the
+	// volumes, which write persistentvolumes and statuses of claims. Each is
 	// Kubeconfig when empty.
 	Kubeconfig, ProxyKubeconfig, AgentKubeconfig string
 	// Cert, Key and CA are the node's serving certificate, valid for NodeIP, and
@@ -122,6 +125,7 @@ type agent struct {
 	runtime runtimev1.RuntimeServiceClient
 	offer   sandbox.Offer
 	net     *network
+	volumes *volumes.Node
 	// versions are those of the node's parts, by name.
 	versions map[string]string
 }
@@ -187,8 +191,20 @@ func (a *agent) prepare(ctx context.Context) (err error) {
 	if err := node.LinkPlugins(a.layout, a.Executable); err != nil {
 		return err
 	}
-	a.net, err = newNetwork(a)
+	if a.net, err = newNetwork(a); err != nil {
+		return err
+	}
+	a.volumes, err = newVolumes(ctx, a)
 	return err
+}
+
+// newVolumes mounts the node's volumes, before a pod asks for them.
+func newVolumes(ctx context.Context, a *agent) (*volumes.Node, error) {
+	host, err := clientcmd.BuildConfigFromFlags("", a.AgentKubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read the agent's kubeconfig: %w", err)
+	}
+	return volumes.New(ctx, volumes.Config{Dir: a.layout.Volumes(), NodeName: a.NodeName, Host: host, Logger: a.Logger})
 }
 
 // run runs the node's parts until ctx ends or one fails.
@@ -207,6 +223,7 @@ func (a *agent) run(ctx context.Context, containerd *node.Containerd) error {
 	g.Go(func() error { return front.Run(ctx) })
 	g.Go(func() error { return a.forwards(ctx) })
 	g.Go(func() error { return a.net.run(ctx) })
+	g.Go(func() error { return a.volumes.Run(ctx) })
 	g.Go(func() error { return a.watchNode(ctx) })
 	g.Go(func() error {
 		return kube.RunKubelet(ctx, kube.Kubelet{

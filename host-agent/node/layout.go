@@ -37,6 +37,9 @@ func (l Layout) KubeletRoot() string { return filepath.Join(l.Agent(), "kubelet"
 // Endpoints holds the registry of the pods' network endpoints (host-agent/podnet).
 func (l Layout) Endpoints() string { return filepath.Join(l.Agent(), "podnet") }
 
+// Volumes holds the tenants' volumes (host-agent/volumes).
+func (l Layout) Volumes() string { return filepath.Join(l.Agent(), "volumes") }
+
 // PodLogs holds the pods' logs.
 func (l Layout) PodLogs() string { return filepath.Join(l.Agent(), "podlogs") }
 

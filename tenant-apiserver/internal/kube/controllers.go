@@ -57,8 +57,10 @@ var everywhere = []string{
 	names.ServiceCIDRController,
 }
 
-// onHost are the controllers that only the control plane of the nodes has.
+// onHost are the controllers that only the control plane of the nodes has. Tenants'
+// claims are bound by their syncers.
 var onHost = []string{
+	names.PersistentVolumeBinderController,
 	names.CertificateSigningRequestApprovingController,
 	names.NodeIpamController,
 	names.NodeLifecycleController,
@@ -72,7 +74,7 @@ type controllers struct {
 	late []lateController
 
 	onFirst func(prefixes, except []string, do func())
-	hold    func() (release func()) // of handlers that are added to informers
+	hold    func() (release func())           // of handlers that are added to informers
 	prefix  func(schema.GroupResource) string // of a resource's keys in the storage
 }
 
@@ -164,6 +166,9 @@ func (p *parts) newControllers(ctx context.Context) (*controllers, error) {
 		return nil, fmt.Errorf("controllers: %w", err)
 	}
 	c.list = append(c.list, tokens)
+	if p.scrape != nil {
+		c.list = append(c.list, loop{"kubelet-scraper", func(ctx context.Context, _ int) { p.scrape(ctx) }})
+	}
 	return c, nil
 }
 
