@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // Phase is a VirtualCluster's state in one word.
@@ -26,6 +27,9 @@ const (
 	ConditionReady = "Ready"
 	// ConditionPlanApplied is true while the tenant has what its plan says.
 	ConditionPlanApplied = "PlanApplied"
+	// ConditionAuthenticationApplied is true while spec.authentication holds, and
+	// absent without one.
+	ConditionAuthenticationApplied = "AuthenticationApplied"
 )
 
 // Finalizer keeps a VirtualCluster until everything it stands for is gone.
@@ -77,6 +81,18 @@ type VirtualClusterSpec struct {
 	//
 	// +optional
 	Store *StoreSpec `json:"store,omitempty"`
+
+	// Authentication is an AuthenticationConfiguration (apiserver.config.k8s.io/v1), as
+	// kube-apiserver has it, without `anonymous`: the OpenID Connect issuers whose
+	// tokens the tenant's API takes. It can be changed at any time. No issuer can make
+	// users or groups whose names begin with "system:". An issuer is connected to at
+	// public addresses and at the tenant's own pods; with `egressSelectorType:
+	// controlplane` directly, from this machine, which is for issuers that the provider
+	// runs.
+	//
+	// +kubebuilder:pruning:PreserveUnknownFields
+	// +optional
+	Authentication *runtime.RawExtension `json:"authentication,omitempty"`
 
 	// Authority is which of the tenant's CAs sign and are trusted.
 	//

@@ -508,6 +508,11 @@ func (in *VirtualClusterSpec) DeepCopyInto(out *VirtualClusterSpec) {
 		*out = new(StoreSpec)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.Authentication != nil {
+		in, out := &in.Authentication, &out.Authentication
+		*out = new(runtime.RawExtension)
+		(*in).DeepCopyInto(*out)
+	}
 	out.Authority = in.Authority
 }
 

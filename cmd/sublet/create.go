@@ -24,6 +24,7 @@ type createFlags struct {
 	wait, ifNotExists bool
 	timeout           time.Duration
 	sandbox, plan     string
+	authentication    string
 	store             storeFlags
 }
 
@@ -50,6 +51,7 @@ later.`,
 		return a.completePlan(cmd, nil, toComplete)
 	}))
 	f.store.add(cmd)
+	cmd.Flags().StringVar(&f.authentication, "authentication-config", "", "a file that names OpenID Connect issuers whose tokens its API takes: an AuthenticationConfiguration, as for kube-apiserver")
 	cmd.Flags().BoolVar(&f.ifNotExists, "if-not-exists", false, "succeed when the tenant exists already")
 	must(cmd.RegisterFlagCompletionFunc("sandbox", cobra.FixedCompletions([]string{string(tenant.GVisor), string(tenant.RuncUserNS)}, cobra.ShellCompDirectiveNoFileComp)))
 	output := addOutput(cmd, "text", "table", "json", "yaml", "name")
@@ -72,6 +74,10 @@ func (a *app) create(ctx context.Context, name string, f createFlags, output *ou
 	if err != nil {
 		return err
 	}
+	issuers, err := readAuthentication(f.authentication, a.in)
+	if err != nil {
+		return err
+	}
 	api, err := a.host()
 	if err != nil {
 		return err
@@ -85,7 +91,7 @@ func (a *app) create(ctx context.Context, name string, f createFlags, output *ou
 	}
 	vc := &v1alpha1.VirtualCluster{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       v1alpha1.VirtualClusterSpec{Sandbox: f.sandbox, Plan: f.plan, Store: store},
+		Spec:       v1alpha1.VirtualClusterSpec{Sandbox: f.sandbox, Plan: f.plan, Store: store, Authentication: issuers},
 	}
 	said := "created"
 	err = api.Create(ctx, vc)

@@ -34,6 +34,7 @@ func (h *hosted) update(t Tenant) {
 	h.changing.Lock()
 	defer h.changing.Unlock()
 	h.setTerms(t.Terms)
+	h.authentication = t.Authentication
 	h.refuse(t.Revoked)
 }
 
@@ -68,4 +69,8 @@ func (h *hosted) begin(api *server.Server) {
 func (h *hosted) tell(api *server.Server) {
 	api.SetTerms(*h.terms.Load())
 	api.Revoke(slices.Collect(maps.Keys(h.revoked)))
+	if err := api.SetAuthentication(h.authentication); err != nil {
+		// The manager tells the provider; the tenant goes on with what it had.
+		h.log.Error("the tenant's authentication configuration cannot be used", "error", err)
+	}
 }

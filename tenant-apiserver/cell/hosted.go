@@ -62,6 +62,8 @@ type hosted struct {
 	changing sync.Mutex          // one change of what the control plane is told at a time
 	revoked  map[string]struct{} // serial numbers; guarded by changing
 
+	authentication []byte // guarded by changing
+
 	tasks chan *task // work for while the store is closed: see offline
 	task  *task      // the one to do next; run's own
 }
@@ -326,7 +328,9 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 		Advertise:    t.InCluster,
 		ServingNames: []string{t.ServerName},
 		Kubelet:      kubelet,
+		Metrics:      currentMetrics{h},
 		Dial:         h.outgoing.DialContext,
+		DialIssuer:   h.outgoing.DialPublic,
 		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p) },
 		Terms:        *h.terms.Load(),
 		AuditLog:     AuditLog(dir),

@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"time"
@@ -23,6 +24,9 @@ type Tenant struct {
 	Etcd EtcdStore `json:"etcd,omitzero"`
 	// Terms is what the tenant's plan gives it. They may change while it runs.
 	Terms plan.Terms `json:"terms"`
+	// Authentication is an AuthenticationConfiguration as JSON: whose OpenID Connect
+	// tokens are taken. It may change while the tenant runs.
+	Authentication json.RawMessage `json:"authentication,omitempty"`
 	// CAs are the oldest CA of the tenant that is trusted, and the one that signs.
 	// They are in the tenant's directory; these say when to read it again.
 	CAs [2]int64 `json:"cas"`

@@ -112,6 +112,15 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	return conn, nil
 }
 
+// DialPublic is DialContext for what the provider has named: public addresses are
+// allowed whatever Config.Public says.
+func (d *Dialer) DialPublic(ctx context.Context, network, address string) (net.Conn, error) {
+	return d.DialContext(context.WithValue(ctx, publicKey{}, true), network, address)
+}
+
+// publicKey marks the context of DialPublic.
+type publicKey struct{}
+
 func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if network != "tcp" && network != "tcp4" && network != "tcp6" {
 		return nil, fmt.Errorf("%w: only TCP is spoken", ErrRefused)
@@ -171,7 +180,7 @@ func (d *Dialer) connect(ctx context.Context, network, host, port string) (*net.
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return d.reach(ctx, network, addr, port)
 	}
-	rules := d.rules()
+	rules := d.rules(ctx)
 	if !rules.Public {
 		return nil, fmt.Errorf("%w: names lead to public addresses, which are not allowed", ErrRefused)
 	}
@@ -236,14 +245,14 @@ func (d *Dialer) check(ctx context.Context, peer string) (Place, error) {
 	if err != nil {
 		return Place{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if v := d.rules().Decide(ap.Addr(), at); !v.Allowed() {
+	if v := d.rules(ctx).Decide(ap.Addr(), at); !v.Allowed() {
 		return Place{}, fmt.Errorf("%w: %s", ErrRefused, v)
 	}
 	return at, nil
 }
 
-func (d *Dialer) rules() Rules {
-	return Rules{Never: d.config.Never, Public: d.config.Public != nil && d.config.Public()}
+func (d *Dialer) rules(ctx context.Context) Rules {
+	return Rules{Never: d.config.Never, Public: ctx.Value(publicKey{}) != nil || d.config.Public != nil && d.config.Public()}
 }
 
 // plain takes the address and port off an error of package net: the caller has

@@ -111,6 +111,7 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 		return outcome{phase: v1alpha1.PhaseFailed, reason: reasonAddresses, message: err.Error() + ": start the host with the service range it had before"}, nil
 	}
 	t.Terms, vc.Status.NoInternet = terms, !terms.Internet
+	m.authentication(vc, &t)
 	err = m.ownsPrefix(ctx, vc)
 	if err == nil {
 		t.Etcd, err = m.etcd(ctx, vc)

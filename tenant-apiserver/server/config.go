@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
+	metricsapi "sigs.k8s.io/metrics-server/pkg/api"
 
 	"sublet.dev/tenant-apiserver/etcdclient"
 	"sublet.dev/tenant-apiserver/internal/kube"
@@ -62,10 +63,17 @@ type Config struct {
 	// in process, whatever the node's address is. Nil: a host dials its
 	// kubelets, a tenant's requests fail.
 	Kubelet http.Handler
+	// Metrics says what a tenant's pods and nodes use, for `kubectl top` and the
+	// autoscaler (the API metrics.k8s.io). Nil: nothing is known. A host asks its
+	// kubelets.
+	Metrics metricsapi.MetricsGetter
 	// Dial makes a tenant's connections to webhooks, aggregated API servers and what
 	// the proxy subresources lead to, and refuses the others (package dialer). Nil:
 	// a tenant's control plane makes none. A host's ignores it.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// DialIssuer makes a tenant's connections to the issuers of SetAuthentication that
+	// do not ask for a direct one. Nil: none is made.
+	DialIssuer func(ctx context.Context, network, address string) (net.Conn, error)
 	// ValidatePod refuses pods of a tenant at creation, at updates of their
 	// spec, and when ephemeral containers are added. The user sees the
 	// error's text, as 403.
@@ -151,7 +159,9 @@ func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 		NodePorts:    c.NodePorts,
 		Advertise:    c.Advertise,
 		Kubelet:      c.Kubelet,
+		Metrics:      c.Metrics,
 		Dial:         c.Dial,
+		DialIssuer:   c.DialIssuer,
 		ValidatePod:  c.ValidatePod,
 		Bootstrapped: bootstrapped,
 	}

@@ -24,6 +24,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubeapiserver"
 	"k8s.io/kubernetes/pkg/kubeapiserver/authorizer/modes"
 
+	"sublet.dev/tenant-apiserver/authn"
 	"sublet.dev/tenant-apiserver/internal/informer"
 )
 
@@ -43,9 +44,11 @@ type parts struct {
 	dial      dialers
 	proxy     *frontProxy
 	clientCA  dynamiccertificates.CAContentProvider
+	issuers   *authn.Issuers
 	generic   *genericapiserver.Config
 	storage   *serverstorage.DefaultStorageFactory
 	disabled  map[string]bool
+	scrape    func(context.Context) // of the host's kubelets; nil: there are none
 }
 
 // runOptions are kube-apiserver's options with what differs here.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	apiserverinternal "k8s.io/apiserver/pkg/apis/apiserver"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
@@ -109,6 +110,12 @@ func (i *Instance) Loopback() *rest.Config {
 	c := rest.CopyConfig(i.parts.generic.LoopbackClientConfig)
 	c.ContentType = ""
 	return c
+}
+
+// SetIssuers makes these the issuers whose tokens are taken beside the control
+// plane's own, from now on.
+func (i *Instance) SetIssuers(c *apiserverinternal.AuthenticationConfiguration) error {
+	return i.parts.issuers.Set(c)
 }
 
 // NewInformers returns informers of built-in objects that read the storage and not
@@ -215,6 +222,9 @@ func (i *Instance) Discard() {
 		return
 	}
 	i.parts.loopback.close()
+	if i.parts.issuers != nil {
+		i.parts.issuers.Close()
+	}
 	i.parts.informers.Shutdown()
 	if i.servers == nil {
 		return

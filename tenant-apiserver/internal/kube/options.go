@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/storage/value"
+	metricsapi "sigs.k8s.io/metrics-server/pkg/api"
 
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/plan"
@@ -40,10 +41,16 @@ type Options struct {
 	// Kubelet answers what the API server asks of kubelets, in process. Nil:
 	// kubelets are dialled at their nodes' addresses.
 	Kubelet http.Handler
+	// Metrics says what a tenant's pods and nodes use (the API metrics.k8s.io). Nil:
+	// nothing is known. A host asks its kubelets.
+	Metrics metricsapi.MetricsGetter
 	// Dial makes the connections of a tenant's control plane: to webhooks,
 	// aggregated API servers, and what the proxy subresources lead to. It decides
 	// what may be reached. Nil: nothing is; a host dials without it.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// DialIssuer makes the connections to issuers of OpenID Connect tokens, unless
+	// their configuration asks for a direct one. Nil: none.
+	DialIssuer func(ctx context.Context, network, address string) (net.Conn, error)
 	// ValidatePod refuses pods, in addition to upstream's rules. May be nil.
 	ValidatePod func(*corev1.Pod) error
 	// Terms says what the tenant's plan allows at the moment, and Count how many keys
