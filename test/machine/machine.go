@@ -26,13 +26,22 @@ import (
 	"sublet.dev/test/wire"
 )
 
-// Root is the checkout: a test's working directory is its package's, two below.
+// Root is the checkout: the nearest folder with a go.mod, from a test's working
+// directory, which is its package's, upwards.
 var Root = func() string {
-	dir, err := filepath.Abs("../..")
+	dir, err := os.Getwd()
 	if err != nil {
 		panic(err)
 	}
-	return dir
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			panic("no go.mod above the working directory")
+		}
+		dir = filepath.Dir(dir)
+	}
 }()
 
 // DataDir returns Sublet's data directory on the machine.

@@ -1,9 +1,10 @@
 // Command mkimage makes a container image of static binaries:
 //
-//	mkimage -o FILE -ref NAME:TAG [-user UID[:GID]] [-env K=V]... [-cmd ARG]... BINARY [SOURCE=/DEST]...
+//	mkimage -o FILE -ref NAME:TAG [-base TAR] [-user UID[:GID]] [-env K=V]... [-cmd ARG]... [BINARY] [SOURCE=/DEST]...
 //
 // BINARY becomes /<its name> and the entrypoint; each SOURCE becomes the file DEST
-// (executable when SOURCE is). It needs no registry, daemon or base image.
+// (executable, and setuid, when SOURCE is). TAR holds files that come first, a folder
+// of Debian packages for example. It needs no registry, daemon or base image.
 package main
 
 import (
@@ -29,6 +30,7 @@ func run(args []string) error {
 	flags := flag.NewFlagSet("mkimage", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	out := flags.String("o", "", "")
+	base := flags.String("base", "", "")
 	var image ociimage.Image
 	flags.StringVar(&image.Name, "ref", "", "")
 	flags.StringVar(&image.User, "user", "", "")
@@ -37,15 +39,22 @@ func run(args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *out == "" || flags.NArg() == 0 {
-		return fmt.Errorf("usage: mkimage -o FILE -ref NAME:TAG [-user UID[:GID]] [-env K=V]... [-cmd ARG]... BINARY [SOURCE=/DEST]")
+	if *out == "" || flags.NArg() == 0 && *base == "" {
+		return fmt.Errorf("usage: mkimage -o FILE -ref NAME:TAG [-base TAR] [-user UID[:GID]] [-env K=V]... [-cmd ARG]... [BINARY] [SOURCE=/DEST]")
+	}
+	if *base != "" {
+		data, err := os.ReadFile(*base)
+		if err != nil {
+			return err
+		}
+		image.Base = data
 	}
 	for i, arg := range flags.Args() {
 		source, dest, given := strings.Cut(arg, "=")
-		if i == 0 || !given {
+		if !given {
 			dest = "/" + filepath.Base(source)
 		}
-		if i == 0 {
+		if i == 0 && !given {
 			image.Entrypoint = []string{dest}
 		}
 		f, err := read(source, dest)
@@ -73,6 +82,9 @@ func read(source, dest string) (ociimage.File, error) {
 	mode := int64(0o644)
 	if info.Mode()&0o111 != 0 {
 		mode = 0o755
+	}
+	if info.Mode()&os.ModeSetuid != 0 {
+		mode |= 0o4000
 	}
 	return ociimage.File{Path: dest, Mode: mode, Data: data}, nil
 }

@@ -1,8 +1,8 @@
 // Package ociimage writes container images from static binaries, without a
 // registry, a daemon or a base image.
 //
-// Flow: [Write] packs the files of an [Image] into one layer and wraps it in an
-// OCI image layout, as a tar that containerd imports under the image's name. The
+// Flow: [Write] packs the files of an [Image] into one layer, above a base if there
+// is one, and wraps it in an OCI image layout, as a tar that containerd imports under the image's name. The
 // same input gives the same bytes: times are zero, owners are root, files keep
 // the order in which they were given.
 //
@@ -38,6 +38,8 @@ type Image struct {
 	Env []string
 	// User is UID[:GID]; "" is root.
 	User string
+	// Base is a tar that becomes the first layer, below Files; none when empty.
+	Base []byte
 	// Files are the layer's files, in order. Folders are made as needed.
 	Files []File
 }
@@ -66,7 +68,11 @@ func Write(w io.Writer, image Image) error {
 	if err != nil {
 		return err
 	}
-	config, err := configOf(image, layer)
+	layers := []blob{layer}
+	if len(image.Base) > 0 {
+		layers = []blob{newBlob(v1.MediaTypeImageLayer, image.Base), layer}
+	}
+	config, err := configOf(image, layers)
 	if err != nil {
 		return err
 	}
@@ -74,20 +80,33 @@ func Write(w io.Writer, image Image) error {
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: v1.MediaTypeImageManifest,
 		Config:    config.desc,
-		Layers:    []v1.Descriptor{layer.desc},
+		Layers:    descriptors(layers),
 	})
 	if err != nil {
 		return err
 	}
-	return writeLayout(w, image.Name, manifest, config, layer)
+	return writeLayout(w, image.Name, manifest, append(layers, config)...)
 }
 
-// configOf returns the image configuration.
-func configOf(image Image, layer blob) (blob, error) {
+func descriptors(blobs []blob) []v1.Descriptor {
+	var all []v1.Descriptor
+	for _, b := range blobs {
+		all = append(all, b.desc)
+	}
+	return all
+}
+
+// configOf returns the image configuration. The layers are not compressed, so their
+// digests are those of their content.
+func configOf(image Image, layers []blob) (blob, error) {
+	var contents []digest.Digest
+	for _, l := range layers {
+		contents = append(contents, l.desc.Digest)
+	}
 	return jsonBlob(v1.MediaTypeImageConfig, v1.Image{
 		Platform: platform(),
 		Config:   v1.ImageConfig{Entrypoint: image.Entrypoint, Cmd: image.Cmd, Env: image.Env, User: image.User, WorkingDir: "/"},
-		RootFS:   v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.desc.Digest}},
+		RootFS:   v1.RootFS{Type: "layers", DiffIDs: contents},
 	})
 }
 

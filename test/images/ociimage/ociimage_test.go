@@ -80,6 +80,32 @@ func TestLayoutHoldsTogether(t *testing.T) {
 	}
 }
 
+// A base is the first layer, as it is; the image's own files come above it.
+func TestBaseComesFirst(t *testing.T) {
+	var b bytes.Buffer
+	i := image()
+	i.Base = []byte("a tar that somebody else made")
+	if err := ociimage.Write(&b, i); err != nil {
+		t.Fatal(err)
+	}
+	var manifest v1.Manifest
+	var config v1.Image
+	files := unpack(t, b.Bytes())
+	blob := func(d v1.Descriptor) []byte { return files[path.Join("blobs/sha256", d.Digest.Encoded())] }
+	var index v1.Index
+	decode(t, files["index.json"], &index)
+	decode(t, blob(index.Manifests[0]), &manifest)
+	decode(t, blob(manifest.Config), &config)
+	if len(manifest.Layers) != 2 || !bytes.Equal(blob(manifest.Layers[0]), i.Base) || len(unpack(t, blob(manifest.Layers[1]))) != 3 {
+		t.Errorf("the layers are %v", manifest.Layers)
+	}
+	for n, l := range manifest.Layers {
+		if config.RootFS.DiffIDs[n] != l.Digest {
+			t.Errorf("the configuration names %s as layer %d, the manifest %s", config.RootFS.DiffIDs[n], n, l.Digest)
+		}
+	}
+}
+
 func TestSameInputSameBytes(t *testing.T) {
 	var a, b bytes.Buffer
 	if err := errors.Join(ociimage.Write(&a, image()), ociimage.Write(&b, image())); err != nil {
