@@ -54,6 +54,12 @@ test: build deps peers images lint ## every test, on real containers (root)
 storage-conformance: ## upstream's own storage tests on our store (a part of test)
 	go test -v -count=1 -timeout 30m ./test/conformance/storage
 
+.PHONY: conformance
+conformance: build deps peers images ## upstream's conformance suite as a tenant (FOCUS=, SKIP=, RUNTIME=gvisor|runc-userns, PROCS=; hours)
+	./test/conformance/upstream/build.sh
+	SUBLET_CONFORMANCE_RUNTIME='$(or $(RUNTIME),gvisor)' SUBLET_CONFORMANCE_FOCUS='$(FOCUS)' SUBLET_CONFORMANCE_SKIP='$(SKIP)' \
+		SUBLET_CONFORMANCE_PROCS='$(PROCS)' go test -v -count=1 -timeout 13h ./test/conformance/upstream
+
 .PHONY: crash
 crash: ## stores killed 1000 times under load, and their power cut at every step (10 min)
 	SUBLET_CRASH_CYCLES=1000 go test -v -count=1 -timeout 60m -run 'TestKill|TestFaults|TestPowerCut' ./tenant-apiserver/store
