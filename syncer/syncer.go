@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
 	"k8s.io/utils/clock"
 
 	"sublet.dev/isolation/tenant"
@@ -59,18 +60,19 @@ func (c *Config) validate() error {
 
 // Syncer keeps one tenant and its host namespace in step. Make it with New.
 type Syncer struct {
-	config    Config
-	logger    *slog.Logger
-	tenantAPI kubernetes.Interface
-	hostRead  kubernetes.Interface
-	ownHost   bool // nobody else runs config.Host
-	hostWrite kubernetes.Interface
-	streams   *streams
-	caches    *caches
-	t         translate.Translation
-	engine    *engine.Engine
-	held      *held
-	seen      marks
+	config      Config
+	logger      *slog.Logger
+	tenantAPI   kubernetes.Interface
+	hostRead    kubernetes.Interface
+	ownHost     bool // nobody else runs config.Host
+	hostWrite   kubernetes.Interface
+	hostMetrics metricsclient.PodMetricsesGetter
+	streams     *streams
+	caches      *caches
+	t           translate.Translation
+	engine      *engine.Engine
+	held        *held
+	seen        marks
 }
 
 // New returns a Syncer that does nothing yet. The configurations are copied.
@@ -99,6 +101,9 @@ func New(c Config) (*Syncer, error) {
 	}
 	if s.streams, err = newStreams(c.HostWrite); err != nil {
 		return nil, fmt.Errorf("syncer: transport of streams: %w", err)
+	}
+	if s.hostMetrics, err = metricsclient.NewForConfig(unlimited(c.HostWrite)); err != nil {
+		return nil, fmt.Errorf("syncer: client of the host's metrics: %w", err)
 	}
 	if s.caches, err = newCaches(c, s.tenantAPI); err != nil {
 		return nil, fmt.Errorf("syncer: caches: %w", err)

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	metricsapi "sigs.k8s.io/metrics-server/pkg/api"
 
 	"sublet.dev/cmd/sublet/internal/supervise"
 	"sublet.dev/isolation/policy"
@@ -164,6 +165,9 @@ func (c companion) Rest() (cell.Rest, bool) {
 		ConfigMaps: cell.Mark(seen.ConfigMaps), Secrets: cell.Mark(seen.Secrets), NetworkPolicies: cell.Mark(seen.NetworkPolicies),
 	}}, ok
 }
+
+// Metrics implements cell.Companion.
+func (c companion) Metrics() metricsapi.MetricsGetter { return c.Syncer.Metrics() }
 
 // At implements cell.Companion.
 func (c companion) At(ctx context.Context, addr netip.Addr) (dialer.Place, error) {

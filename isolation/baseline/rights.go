@@ -39,6 +39,7 @@ func writeRules() []rbacv1.PolicyRule {
 		rule("networking.k8s.io", write, "networkpolicies"),
 		rule("", read, "events"),
 		rule("events.k8s.io", read, "events"),
+		rule("metrics.k8s.io", []string{"get", "list"}, "pods"),
 	}
 }
 

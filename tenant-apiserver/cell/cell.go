@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
+	metricsapi "sigs.k8s.io/metrics-server/pkg/api"
 
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/dialer"
@@ -36,6 +37,8 @@ type Companion interface {
 	// Kubelet answers the tenant API's requests to kubelets (logs, exec, attach,
 	// port-forward).
 	Kubelet() http.Handler
+	// Metrics says what the tenant's pods and nodes use.
+	Metrics() metricsapi.MetricsGetter
 	// Rest says whether there is nothing to do now, so that it can be ended and
 	// another one made later.
 	Rest() (r Rest, ok bool)

@@ -18,6 +18,9 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 
+	metricsapi "sigs.k8s.io/metrics-server/pkg/api"
+	metricsstorage "sigs.k8s.io/metrics-server/pkg/storage"
+
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/cell"
 	"sublet.dev/tenant-apiserver/dialer"
@@ -29,6 +32,9 @@ type idle struct{ http.Handler }
 func (idle) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (i idle) Kubelet() http.Handler       { return i.Handler }
 func (idle) Rest() (cell.Rest, bool)       { return cell.Rest{}, true }
+func (idle) Metrics() metricsapi.MetricsGetter {
+	return metricsstorage.NewStorage(0) // has none
+}
 func (idle) At(context.Context, netip.Addr) (dialer.Place, error) {
 	return dialer.Place{}, nil
 }

@@ -19,7 +19,10 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	metricsapi "sigs.k8s.io/metrics-server/pkg/api"
+	metricsstorage "sigs.k8s.io/metrics-server/pkg/storage"
 	"sublet.dev/api/v1alpha1"
+
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/cell"
 	"sublet.dev/tenant-apiserver/dialer"
@@ -35,6 +38,9 @@ type idle struct {
 func (idle) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (i idle) Kubelet() http.Handler       { return i.Handler }
 func (i idle) Rest() (cell.Rest, bool)     { return cell.Rest{Seen: i.seen()}, true }
+func (idle) Metrics() metricsapi.MetricsGetter {
+	return metricsstorage.NewStorage(0) // has none
+}
 func (idle) At(context.Context, netip.Addr) (dialer.Place, error) {
 	return dialer.Place{}, nil
 }

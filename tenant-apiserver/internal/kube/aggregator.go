@@ -2,6 +2,7 @@ package kube
 
 import (
 	"fmt"
+	"maps"
 	_ "unsafe" // for go:linkname
 
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
@@ -23,6 +24,13 @@ import (
 //
 //go:linkname apiVersionPriorities k8s.io/kubernetes/cmd/kube-apiserver/app.apiVersionPriorities
 var apiVersionPriorities map[schema.GroupVersion]controlplaneapiserver.APIServicePriority
+
+// priorities are those, and that of metrics.
+func priorities() map[schema.GroupVersion]controlplaneapiserver.APIServicePriority {
+	all := maps.Clone(apiVersionPriorities)
+	maps.Copy(all, metricsVersion)
+	return all
+}
 
 // checkPriorities fails when upstream's table is not where it was.
 func checkPriorities() error {
@@ -50,7 +58,7 @@ func (p *parts) buildAggregator(kube *genericapiserver.GenericAPIServer, extensi
 		return nil, err
 	}
 	crds := extensions.Informers.Apiextensions().V1().CustomResourceDefinitions()
-	server, err := controlplaneapiserver.CreateAggregatorServer(config.Complete(), kube, crds, true, apiVersionPriorities)
+	server, err := controlplaneapiserver.CreateAggregatorServer(config.Complete(), kube, crds, true, priorities())
 	if err != nil {
 		return nil, fmt.Errorf("aggregator: %w", err)
 	}

@@ -49,6 +49,9 @@ func (p *parts) newKubeServer(config controlplane.CompletedConfig, delegate gene
 	if err := p.installAPIs(server, providers); err != nil {
 		return nil, fmt.Errorf("API server: %w", err)
 	}
+	if err := p.installMetrics(server); err != nil {
+		return nil, fmt.Errorf("API server: %w", err)
+	}
 	return server, addServiceHooks(server, config, client)
 }
 
