@@ -65,13 +65,17 @@ func (t *tenantAdmission) validate(a admission.Attributes) error {
 	if !ok || t.validatePod == nil {
 		return nil
 	}
-	old, ok := a.GetOldObject().(*core.Pod)
-	if ok && old != nil && apiequality.Semantic.DeepEqual(old.Spec, pod.Spec) {
+	old, updated := a.GetOldObject().(*core.Pod)
+	updated = updated && old != nil
+	if updated && apiequality.Semantic.DeepEqual(old.Spec, pod.Spec) {
 		return nil // what was admitted once can always be labelled, finalized and deleted
 	}
 	versioned := &corev1.Pod{}
 	if err := corev1conversion.Convert_core_Pod_To_v1_Pod(pod, versioned, nil); err != nil {
 		return admission.NewForbidden(a, fmt.Errorf("the pod cannot be read: %w", err))
+	}
+	if updated && old.Spec.NodeName == pod.Spec.NodeName {
+		versioned.Spec.NodeName = "" // the provider's choice, of which the tenant said nothing
 	}
 	if err := t.validatePod(versioned); err != nil {
 		return admission.NewForbidden(a, err)
