@@ -102,7 +102,7 @@ func New(c Config) (*Syncer, error) {
 	if s.streams, err = newStreams(c.HostWrite); err != nil {
 		return nil, fmt.Errorf("syncer: transport of streams: %w", err)
 	}
-	if s.hostMetrics, err = metricsclient.NewForConfig(unlimited(c.HostWrite)); err != nil {
+	if s.hostMetrics, err = metricsclient.NewForConfig(c.HostWrite); err != nil {
 		return nil, fmt.Errorf("syncer: client of the host's metrics: %w", err)
 	}
 	if s.caches, err = newCaches(c, s.tenantAPI); err != nil {
