@@ -116,7 +116,7 @@ func (a *app) cell(ctx context.Context, name, kmsSocket string) error {
 	if err != nil {
 		return err
 	}
-	control := &http.Server{Handler: c.Handler(), ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: time.Minute}
+	control := &http.Server{Handler: withProfiles(c.Handler()), ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(l) }()
 	ctx, cancel := context.WithCancel(ctx)

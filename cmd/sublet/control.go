@@ -39,7 +39,7 @@ func (s *hostServer) serveControl(ctx context.Context, api *server.Server) error
 		}
 		return f(api.File())
 	})
-	control := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: time.Minute}
+	control := &http.Server{Handler: withProfiles(mux), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(l) }()
 	select {
