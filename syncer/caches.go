@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,7 +30,7 @@ const (
 
 // side is one informer for each synced kind of one side.
 type side struct {
-	pods, services, endpointSlices, configMaps, secrets, networkPolicies cache.SharedIndexInformer
+	pods, services, endpointSlices, configMaps, secrets, networkPolicies, claims cache.SharedIndexInformer
 }
 
 // caches hold what was last seen of both sides. It implements translate.Lookup and
@@ -40,6 +41,8 @@ type caches struct {
 	tenant, host            side
 	namespaces, tenantNodes cache.SharedIndexInformer // of the tenant
 	hostNodes               cache.SharedIndexInformer // of the Host: shared
+	tenantVolumes           cache.SharedIndexInformer
+	tenantClasses           cache.SharedIndexInformer // of storage
 	nodeNames               *nodeNames
 	events                  cache.SharedIndexInformer // of the host namespace
 }
@@ -63,9 +66,11 @@ func newCaches(config Config, tenantAPI kubernetes.Interface) (*caches, error) {
 	c.tenant, c.host = sideOf(ofTenant), sideOf(inHost)
 	c.namespaces = ofTenant.Core().V1().Namespaces().Informer()
 	c.tenantNodes = ofTenant.Core().V1().Nodes().Informer()
+	c.tenantVolumes = ofTenant.Core().V1().PersistentVolumes().Informer()
+	c.tenantClasses = ofTenant.Storage().V1().StorageClasses().Informer()
 	c.hostNodes = config.Host.nodes
 	c.events = hostEvents.Core().V1().Events().Informer()
-	return c, c.index()
+	return c, errors.Join(c.index(), c.indexStorage())
 }
 
 func sideOf(f informers.SharedInformerFactory) side {
@@ -76,6 +81,7 @@ func sideOf(f informers.SharedInformerFactory) side {
 		configMaps:      f.Core().V1().ConfigMaps().Informer(),
 		secrets:         f.Core().V1().Secrets().Informer(),
 		networkPolicies: f.Networking().V1().NetworkPolicies().Informer(),
+		claims:          f.Core().V1().PersistentVolumeClaims().Informer(),
 	}
 }
 

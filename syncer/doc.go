@@ -9,7 +9,8 @@
 // The engine package does the work, the translate package says what an object is
 // on the other side; this package holds the clients, the caches, the fan-out from
 // an observed object to the keys that depend on it, and the few steps that need an
-// API (service account tokens, bindings). [Syncer.Kubelet] answers the tenant
+// API (service account tokens, bindings). The patrol package has everything compared
+// slowly, whatever was observed. [Syncer.Kubelet] answers the tenant
 // API's kubelet connections (logs, exec, attach, port-forward) through the host's
 // API.
 //

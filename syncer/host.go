@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -27,10 +28,12 @@ type HostConfig struct {
 // each tenant by itself, and only while it is awake: no right of the API covers some
 // namespaces at once, and a cell must not be able to read those of other cells.
 type Host struct {
-	client kubernetes.Interface
-	shared informers.SharedInformerFactory
-	nodes  cache.SharedIndexInformer
-	budget *engine.Budget
+	client   kubernetes.Interface
+	metadata metadata.Interface
+	shared   informers.SharedInformerFactory
+	nodes    cache.SharedIndexInformer
+	classes  cache.SharedIndexInformer // of storage
+	budget   *engine.Budget
 }
 
 // NewHost returns a Host that watches nothing yet. The configuration is copied.
@@ -42,12 +45,18 @@ func NewHost(c HostConfig) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("syncer: reading client of the host: %w", err)
 	}
+	marks, err := metadata.NewForConfig(unlimited(c.Read))
+	if err != nil {
+		return nil, fmt.Errorf("syncer: metadata client of the host: %w", err)
+	}
 	shared := informers.NewSharedInformerFactoryWithOptions(read, 0, informers.WithTransform(withoutManagedFields))
 	return &Host{
-		client: read,
-		shared: shared,
-		nodes:  shared.Core().V1().Nodes().Informer(),
-		budget: engine.NewBudget(c.Writes),
+		client:   read,
+		metadata: marks,
+		shared:   shared,
+		nodes:    shared.Core().V1().Nodes().Informer(),
+		classes:  shared.Storage().V1().StorageClasses().Informer(),
+		budget:   engine.NewBudget(c.Writes),
 	}, nil
 }
 

@@ -31,8 +31,13 @@ const (
 // kinds lists everything that is synced.
 func (s *Syncer) kinds() []engine.Pass {
 	configMaps, secrets, policies := s.configMaps(), s.secrets(), s.networkPolicies()
+	claims, volumes := s.claims(), s.volumes()
 	return []engine.Pass{
-		s.newPodDown(configMaps, secrets, policies),
+		s.newPodDown(configMaps, secrets, claims, policies),
+		claims,
+		volumes,
+		s.claimStatuses(volumes),
+		s.storageClasses(),
 		policies,
 		&podUp{Syncer: s, host: s.hostPods()},
 		&podEvents{Syncer: s, written: map[podEventKey]string{}},

@@ -26,14 +26,15 @@ const forcedGrace = 1
 type podDown struct {
 	*Syncer
 	configMaps, secrets engine.Pass
+	claimPass           engine.Pass
 	policies            *policyDown
 	tokens              engine.Pass
 	pod                 engine.Pass
 	after               []engine.Pass
 }
 
-func (s *Syncer) newPodDown(configMaps, secrets engine.Pass, policies *policyDown) *podDown {
-	p := &podDown{Syncer: s, configMaps: configMaps, secrets: secrets, policies: policies, tokens: s.podTokens()}
+func (s *Syncer) newPodDown(configMaps, secrets, claims engine.Pass, policies *policyDown) *podDown {
+	p := &podDown{Syncer: s, configMaps: configMaps, secrets: secrets, claimPass: claims, policies: policies, tokens: s.podTokens()}
 	grace := int64(forcedGrace)
 	p.pod = &engine.Mirror[*corev1.Pod, *corev1.Pod]{
 		Name:        kindPod,
@@ -125,7 +126,7 @@ func (p *podDown) prepare(ctx context.Context, tenantPod *corev1.Pod) error {
 		errs = append(errs, err)
 	}
 	_, err := p.tokens.Reconcile(ctx, translate.NameOf(tenantPod))
-	return errors.Join(unlessUnseen(append(errs, err)), p.policies.isolate(ctx, tenantPod))
+	return errors.Join(unlessUnseen(append(errs, err)), p.mountable(ctx, tenantPod), p.policies.isolate(ctx, tenantPod))
 }
 
 // podNode mirrors what a pod may know of its node.

@@ -6,20 +6,23 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
 	"k8s.io/utils/clock"
 
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/patrol"
 	"sublet.dev/syncer/translate"
 )
 
-// Config is what a Syncer needs. All but Clock, TenantObjects and Host is required.
+// Config is what a Syncer needs. All but Clock, TenantObjects, Host and PatrolEvery is required.
 type Config struct {
 	Tenant tenant.Tenant
 	// TenantAPI reaches the tenant's API with all rights.
@@ -38,6 +41,9 @@ type Config struct {
 	// pods/portforward). It is the tenant's own identity on the host.
 	HostWrite *rest.Config
 	Logger    *slog.Logger
+	// PatrolEvery is how long the patrol rests between two rounds; 0: a quarter of an
+	// hour.
+	PatrolEvery time.Duration
 	// Clock tells when tokens are to be replaced; nil is the real one.
 	Clock clock.WithTicker
 }
@@ -67,6 +73,8 @@ type Syncer struct {
 	ownHost     bool // nobody else runs config.Host
 	hostWrite   kubernetes.Interface
 	hostMetrics metricsclient.PodMetricsesGetter
+	hostMarks   metadata.Interface // writes too
+	patrol      *patrol.Patrol
 	streams     *streams
 	caches      *caches
 	t           translate.Translation
@@ -90,7 +98,9 @@ func New(c Config) (*Syncer, error) {
 		}
 	}
 	s := &Syncer{config: c, logger: c.Logger.With("tenant", c.Tenant.Name), hostRead: c.Host.client, ownHost: ownHost}
-	if s.tenantAPI, err = client(c.TenantAPI); err != nil {
+	own := rest.CopyConfig(c.TenantAPI)
+	own.Wrap(engine.Counted())
+	if s.tenantAPI, err = client(own); err != nil {
 		return nil, fmt.Errorf("syncer: client of the tenant's API: %w", err)
 	}
 	write := rest.CopyConfig(c.HostWrite)
@@ -99,10 +109,13 @@ func New(c Config) (*Syncer, error) {
 	if s.hostWrite, err = client(write); err != nil {
 		return nil, fmt.Errorf("syncer: writing client of the host: %w", err)
 	}
+	if s.hostMarks, err = metadata.NewForConfig(unlimited(write)); err != nil {
+		return nil, fmt.Errorf("syncer: metadata client of the host: %w", err)
+	}
 	if s.streams, err = newStreams(c.HostWrite); err != nil {
 		return nil, fmt.Errorf("syncer: transport of streams: %w", err)
 	}
-	if s.hostMetrics, err = metricsclient.NewForConfig(c.HostWrite); err != nil {
+	if s.hostMetrics, err = metricsclient.NewForConfig(unlimited(c.HostWrite)); err != nil {
 		return nil, fmt.Errorf("syncer: client of the host's metrics: %w", err)
 	}
 	if s.caches, err = newCaches(c, s.tenantAPI); err != nil {
@@ -110,8 +123,12 @@ func New(c Config) (*Syncer, error) {
 	}
 	s.t = translate.Translation{Tenant: c.Tenant, Lookup: s.caches, Data: s.caches}
 	s.held = newHeld()
-	s.engine = engine.New(engine.Config{Passes: s.kinds(), Clock: c.Clock, Logger: s.logger})
-	return s, s.watch()
+	s.patrol = patrol.New(patrol.Config{
+		Keys: s.everything, Inspect: func(k engine.Key) { s.engine.Inspect(k) },
+		Every: c.PatrolEvery, Clock: c.Clock, Logger: s.logger,
+	})
+	s.engine = engine.New(engine.Config{Passes: s.kinds(), Clock: c.Clock, Logger: s.logger, OnInspected: s.patrol.Inspected})
+	return s, errors.Join(s.watch(), s.watchStorage())
 }
 
 // hostTimeout bounds a write to the host and its wait for its turn: one that hangs
@@ -121,18 +138,23 @@ const hostTimeout = time.Minute
 // client returns a typed client without a rate limit of its own: the APIs have
 // priority and fairness, and the queue backs off.
 func client(c *rest.Config) (kubernetes.Interface, error) {
-	c = rest.CopyConfig(c)
-	c.QPS = -1
+	c = unlimited(c)
 	c.ContentType = "application/vnd.kubernetes.protobuf"
 	c.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	return kubernetes.NewForConfig(c)
+}
+
+func unlimited(c *rest.Config) *rest.Config {
+	c = rest.CopyConfig(c)
+	c.QPS = -1
+	return c
 }
 
 // Run syncs until ctx ends, and returns when everything it started has ended. It
 // can be called once.
 func (s *Syncer) Run(ctx context.Context) error {
 	if s.ownHost {
-		stopHost := s.runHost(ctx)
+		stopHost := run(ctx, func(ctx context.Context) { _ = s.config.Host.Run(ctx) }) // it ends with ctx, without an error
 		defer stopHost()
 	}
 	leave, err := s.engine.Follow(s.caches.hostNodes, keysOf(s.ofHostNode))
@@ -140,17 +162,24 @@ func (s *Syncer) Run(ctx context.Context) error {
 		return fmt.Errorf("nodes of the host: %w", err)
 	}
 	defer leave()
+	leaveClasses, err := s.engine.Follow(s.config.Host.classes, keysOf(s.ofClass))
+	if err != nil {
+		return fmt.Errorf("storage classes of the host: %w", err)
+	}
+	defer leaveClasses()
 	stopEvents := s.held.record(ctx, s.tenantAPI)
 	defer stopEvents()
 	stopCaches := s.caches.start(ctx)
 	defer stopCaches()
+	stopPatrol := run(ctx, s.patrol.Run)
+	defer stopPatrol()
 	return s.engine.Run(ctx)
 }
 
-// runHost runs the syncer's own Host until ctx ends; stop waits for it.
-func (s *Syncer) runHost(ctx context.Context) (stop func()) {
+// run runs work until ctx ends; stop ends it and waits for that.
+func run(ctx context.Context, work func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
-	group.Go(func() { _ = s.config.Host.Run(ctx) }) // it only ends with ctx, without an error
+	group.Go(func() { work(ctx) })
 	return func() { cancel(); group.Wait() }
 }

@@ -62,7 +62,7 @@ func keys(name tenant.Name, kinds ...string) []engine.Key {
 
 // ofHost gives the key of the tenant's object that a host object was made for.
 // Objects that are derived from a pod belong to the pod.
-func ofHost[T metav1.Object](s *Syncer, kind string) func(T) []engine.Key {
+func ofHost[T metav1.Object](s *Syncer, kinds ...string) func(T) []engine.Key {
 	return func(hostObject T) []engine.Key {
 		name, ok := s.owner(hostObject)
 		if !ok {
@@ -73,7 +73,7 @@ func ofHost[T metav1.Object](s *Syncer, kind string) func(T) []engine.Key {
 				return keys(tenant.Name{Namespace: name.Namespace, Name: pod}, kindPod)
 			}
 		}
-		return keys(name, kind)
+		return keys(name, kinds...)
 	}
 }
 

@@ -96,7 +96,9 @@ func (w *writer) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	defer w.budget.release()
-	return w.next.RoundTrip(r)
+	answer, err := w.next.RoundTrip(r)
+	count(r, answer, err)
+	return answer, err
 }
 
 // WrappedRoundTripper lets client-go look at the transport below.

@@ -58,6 +58,9 @@ type Config struct {
 	Clock   clock.WithTicker     // nil: the real one
 	Logger  *slog.Logger         // required
 	OnError func(k Key, e error) // told of each failed pass; may be nil
+	// OnInspected is told of each key that Inspect queued, once it was passed, and how
+	// many writes that took: none, if all was as it must be. It may be nil.
+	OnInspected func(k Key, writes int64)
 }
 
 // Engine runs passes. Make it with New.
@@ -93,6 +96,13 @@ func New(c Config) *Engine {
 func (e *Engine) Add(keys ...Key) {
 	e.ledger.added(e.config.Clock.Now(), keys)
 	for _, k := range keys {
+		e.queue.Add(k)
+	}
+}
+
+// Inspect queues a key to be compared, unless it is under way anyway.
+func (e *Engine) Inspect(k Key) {
+	if e.ledger.inspect(k) {
 		e.queue.Add(k)
 	}
 }
@@ -185,9 +195,13 @@ func (e *Engine) next(ctx context.Context) bool {
 		e.config.Logger.Error("no pass for a key", "kind", key.Kind)
 		return true
 	}
-	e.ledger.begin(key)
-	again, err := guarded(ctx, pass, key.Name)
+	inspected := e.ledger.begin(key)
+	counting, written := countWrites(ctx)
+	again, err := guarded(counting, pass, key.Name)
 	e.ledger.end(key, e.config.Clock.Now(), again, err)
+	if inspected && e.config.OnInspected != nil {
+		e.config.OnInspected(key, written.Load())
+	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

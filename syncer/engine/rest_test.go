@@ -41,7 +41,7 @@ func ended(t *testing.T, e *Engine) {
 	t.Helper()
 	for {
 		e.ledger.mu.Lock()
-		working := e.ledger.working
+		working := len(e.ledger.working)
 		e.ledger.mu.Unlock()
 		if working == 0 {
 			return

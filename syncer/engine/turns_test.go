@@ -214,3 +214,94 @@ func TestPanicIsAnError(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestInspect: a key that was inspected is told with its writes, one that was worked
+// on because of an event is not, and neither keeps the engine from resting for long.
+func TestInspect(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/refused" {
+			w.WriteHeader(http.StatusConflict)
+		}
+	}))
+	defer server.Close()
+	p := &putter{client: http.Client{Transport: Counted()(http.DefaultTransport)}, base: server.URL, done: make(chan string, 10)}
+	told := make(chan int64, 10)
+	e := New(Config{Passes: []Pass{p}, Workers: 1, Logger: slog.New(slog.DiscardHandler), OnInspected: func(_ Key, n int64) { told <- n }})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	key := func(name string) Key { return Key{Kind: "Putter", Name: tenant.Name{Name: name}} }
+	e.Inspect(key("written"))
+	if n := <-told; n != 1 {
+		t.Errorf("%d writes counted", n)
+	}
+	e.Inspect(key("refused"))
+	if n := <-told; n != 0 {
+		t.Errorf("%d writes counted that were refused", n)
+	}
+	e.Add(key("event"))
+	for name := ""; name != "event"; name = <-p.done {
+	}
+	e.Inspect(key("written"))
+	if n := <-told; n != 1 {
+		t.Errorf("the event was told, or %d writes counted", n)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if s := e.State(key("refused")); s != (State{}) {
+		t.Errorf("left behind: %+v", s)
+	}
+}
+
+// putter is a pass that writes once.
+type putter struct {
+	client http.Client
+	base   string
+	done   chan string
+}
+
+func (p *putter) Kind() string { return "Putter" }
+
+func (p *putter) Reconcile(ctx context.Context, n tenant.Name) (time.Duration, error) {
+	defer func() { p.done <- n.Name }()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, p.base+"/"+n.Name, nil)
+	if err != nil {
+		return 0, err
+	}
+	answer, err := p.client.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	return 0, answer.Body.Close()
+}
+
+// TestState: what fails says so until it does not.
+func TestState(t *testing.T) {
+	p := &scripted{make(chan tenant.Name), make(chan answer)}
+	e := New(Config{Passes: []Pass{p}, Logger: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan error, 1)
+	go func() { over <- e.Run(ctx) }()
+	k := Key{Kind: "Scripted", Name: tenant.Name{Name: "x"}}
+	e.Add(k)
+	<-p.entered
+	if s := e.State(k); !s.Working || s.Queued {
+		t.Errorf("while it is worked on: %+v", s)
+	}
+	p.answers <- answer{err: errors.New("no")}
+	<-p.entered // again
+	if s := e.State(k); s.Failures != 1 || s.Error != "no" || s.FailedAt.IsZero() {
+		t.Errorf("after a failure: %+v", s)
+	}
+	p.answers <- answer{again: time.Hour}
+	ended(t, e)
+	if s := e.State(k); s.Failures != 0 || s.Error != "" || s.Due.IsZero() {
+		t.Errorf("after a success: %+v", s)
+	}
+	cancel()
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
+}

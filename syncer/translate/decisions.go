@@ -52,7 +52,7 @@ type fields = map[string]decision
 
 const (
 	whyHost    = "it would reach into the node, which other tenants share: remove the field"
-	whyVolume  = "this kind of volume is not offered: use emptyDir, configMap, secret, downwardAPI or projected"
+	whyVolume  = "this kind of volume is not offered: use persistentVolumeClaim, ephemeral, emptyDir, configMap, secret, downwardAPI or projected"
 	whyOwner   = "choosing the owner of files is not offered: use the pod's securityContext"
 	whyDevices = "devices are not offered: remove the field"
 	whyProbe   = "probes go to the pod itself only: remove the host"
@@ -90,16 +90,15 @@ var decisions = map[string]fields{
 
 	"Volume": all(translated, "Name", "VolumeSource"),
 	"VolumeSource": with(
-		all(translated, "EmptyDir", "Secret", "ConfigMap", "DownwardAPI", "Projected", "Image"),
+		all(translated, "EmptyDir", "Secret", "ConfigMap", "DownwardAPI", "Projected", "Image", "PersistentVolumeClaim", "Ephemeral"),
 		fields{
-			"HostPath":              refuse(whyHost),
-			"PersistentVolumeClaim": refuse("persistent volumes are not offered: use emptyDir, or keep state outside the cluster"),
-			"GCEPersistentDisk":     refuse(whyVolume), "AWSElasticBlockStore": refuse(whyVolume), "GitRepo": refuse(whyVolume),
+			"HostPath":          refuse(whyHost),
+			"GCEPersistentDisk": refuse(whyVolume), "AWSElasticBlockStore": refuse(whyVolume), "GitRepo": refuse(whyVolume),
 			"NFS": refuse(whyVolume), "ISCSI": refuse(whyVolume), "Glusterfs": refuse(whyVolume), "RBD": refuse(whyVolume),
 			"FlexVolume": refuse(whyVolume), "Cinder": refuse(whyVolume), "CephFS": refuse(whyVolume), "Flocker": refuse(whyVolume),
 			"FC": refuse(whyVolume), "AzureFile": refuse(whyVolume), "VsphereVolume": refuse(whyVolume), "Quobyte": refuse(whyVolume),
 			"AzureDisk": refuse(whyVolume), "PhotonPersistentDisk": refuse(whyVolume), "PortworxVolume": refuse(whyVolume),
-			"ScaleIO": refuse(whyVolume), "StorageOS": refuse(whyVolume), "CSI": refuse(whyVolume), "Ephemeral": refuse(whyVolume),
+			"ScaleIO": refuse(whyVolume), "StorageOS": refuse(whyVolume), "CSI": refuse(whyVolume),
 		}),
 	"EmptyDirVolumeSource":  with(all(copied, "Medium", "SizeLimit"), fields{"Mode": refuse(whyOwner)}),
 	"SecretVolumeSource":    with(all(translated, "SecretName"), all(copied, "Items", "DefaultMode", "Optional"), fields{"DefaultUser": refuse(whyOwner)}),
@@ -210,6 +209,12 @@ var decisions = map[string]fields{
 	"NetworkPolicyPort":        with(all(translated, "Protocol"), all(copied, "Port", "EndPort")),
 	"NetworkPolicyPeer":        all(translated, "PodSelector", "NamespaceSelector", "IPBlock"),
 	"IPBlock":                  all(copied, "CIDR", "Except"),
+
+	"PersistentVolumeClaimVolumeSource": claimDecisions["PersistentVolumeClaimVolumeSource"],
+	"EphemeralVolumeSource":             claimDecisions["EphemeralVolumeSource"],
+	"PersistentVolumeClaimTemplate":     claimDecisions["PersistentVolumeClaimTemplate"],
+	"PersistentVolumeClaimSpec":         claimDecisions["PersistentVolumeClaimSpec"],
+	"VolumeResourceRequirements":        claimDecisions["VolumeResourceRequirements"],
 }
 
 // containerFields are the decisions on containers of all three sorts.

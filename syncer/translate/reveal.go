@@ -27,6 +27,9 @@ func (t Translation) Reveal(tenantPod, hostPod *corev1.Pod) Reveal {
 	for _, name := range append(configMaps, secrets...) {
 		pairs = append(pairs, t.hostName(namespace, name), name)
 	}
+	for _, c := range Claims(tenantPod) {
+		pairs = append(pairs, t.hostName(namespace, c.Name), c.Name)
+	}
 	pairs = append(pairs, t.Tenant.HostNamespace, namespace)
 	var r Reveal
 	if hostPod != nil {

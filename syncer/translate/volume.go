@@ -9,6 +9,10 @@ import (
 func (b *podBuilder) volumes(from []corev1.Volume) []corev1.Volume {
 	var to []corev1.Volume
 	for _, v := range from {
+		if v.PersistentVolumeClaim != nil || v.Ephemeral != nil {
+			to = append(to, corev1.Volume{Name: v.Name, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: b.claimVolume(v)}})
+			continue
+		}
 		to = append(to, corev1.Volume{Name: v.Name, VolumeSource: b.volume(v.VolumeSource)})
 	}
 	return to

@@ -58,6 +58,7 @@ type world struct {
 	tenantConfig *rest.Config
 	clock        *shiftedClock
 	restart      func() // stops the syncer and runs another
+	running      atomic.Pointer[syncer.Syncer]
 	stops        []func()
 }
 
@@ -218,6 +219,9 @@ func apply(ctx context.Context, c *rest.Config, objects []baseline.Object) error
 	return nil
 }
 
+// syncer is the one that runs.
+func (w *world) syncer() *syncer.Syncer { return w.running.Load() }
+
 // runSyncer runs the syncer, and lets tests replace it.
 func (w *world) runSyncer(c syncer.Config, kubelet *late) error {
 	var stop func()
@@ -226,6 +230,7 @@ func (w *world) runSyncer(c syncer.Config, kubelet *late) error {
 		if err != nil {
 			return err
 		}
+		w.running.Store(s)
 		handler := s.Kubelet()
 		kubelet.handler.Store(&handler)
 		ctx, cancel := context.WithCancel(context.Background())
