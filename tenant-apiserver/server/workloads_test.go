@@ -218,9 +218,37 @@ func TestCustomResources(t *testing.T) {
 		paths, err := k.Discovery().OpenAPIV3().Paths()
 		return err == nil && paths["apis/example.com/v1"] != nil && paths["apis/apps/v1"] != nil, err
 	})
-	if groups, err := client(t, w.b.admin(t)).Discovery().ServerGroups(); err != nil || hasGroup(groups, "example.com") {
+	await(t, "OpenAPI of version 2", func(context.Context) (bool, error) {
+		return documented(k, "com.example.v1.Foo", "io.k8s.api.apps.v1.Deployment")
+	})
+	other := client(t, w.b.admin(t))
+	if groups, err := other.Discovery().ServerGroups(); err != nil || hasGroup(groups, "example.com") {
 		t.Errorf("the other tenant sees the group, error %v", err)
 	}
+	if all, err := documented(other, "io.k8s.api.apps.v1.Deployment"); err != nil || !all {
+		t.Errorf("the other tenant's OpenAPI of version 2 lacks built-in types, error %v", err)
+	}
+	if leaked, err := documented(other, "com.example.v1.Foo"); err != nil || leaked {
+		t.Errorf("the other tenant's OpenAPI of version 2 has the type, error %v", err)
+	}
+}
+
+// documented says whether all of some types are in a control plane's OpenAPI of version 2.
+func documented(k kubernetes.Interface, types ...string) (bool, error) {
+	document, err := k.Discovery().OpenAPISchema()
+	if err != nil {
+		return false, err
+	}
+	defined := map[string]bool{}
+	for _, d := range document.GetDefinitions().GetAdditionalProperties() {
+		defined[d.GetName()] = true
+	}
+	for _, name := range types {
+		if !defined[name] {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func hasGroup(groups *metav1.APIGroupList, name string) bool {

@@ -78,7 +78,7 @@ func (o *openAPI) render(servers ...*restful.Container) error {
 	if err != nil {
 		return fmt.Errorf("render OpenAPI: %w", err)
 	}
-	if err := get(m, "/openapi/v2", &buffer{}); err != nil {
+	if err := get(m, openAPIV2Path, &buffer{}); err != nil {
 		return fmt.Errorf("render OpenAPI: %w", err)
 	}
 	o.groups, o.handler = groups, m
@@ -102,7 +102,7 @@ func addServices(to, from *restful.Container) {
 // install serves the shared documents on m, and those of custom resources from
 // the API extensions server.
 func (o *openAPI) install(m *mux.PathRecorderMux, extensions http.Handler) {
-	m.Handle("/openapi/v2", o.handler)
+	m.Handle(openAPIV2Path, &openAPIV2{builtIn: o.handler, extensions: extensions})
 	m.Handle(openAPIV3, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		groups, err := v3Groups(extensions)
 		if err != nil {
