@@ -40,7 +40,7 @@ const cellDrain = 2 * time.Second
 const cellGC = 50
 
 func newCell(a *app) *cobra.Command {
-	var name, kmsSocket string
+	var name, kmsSocket, auditWebhook string
 	var logs logFlags
 	cmd := &cobra.Command{
 		Use: "cell", Short: "Host tenants' control planes (started by the server)", Hidden: true,
@@ -54,12 +54,13 @@ func newCell(a *app) *cobra.Command {
 				return err
 			}
 			a.log = log.With("process", name)
-			return a.runProcess(cmd.Context(), name, func(ctx context.Context) error { return a.cell(ctx, name, kmsSocket) })
+			return a.runProcess(cmd.Context(), name, func(ctx context.Context) error { return a.cell(ctx, name, kmsSocket, auditWebhook) })
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "cell-0", "the cell's name")
 	addKMS(cmd, &kmsSocket)
 	logs.add(cmd)
+	addAuditWebhook(cmd, &auditWebhook)
 	return cmd
 }
 
@@ -83,7 +84,7 @@ func (a *app) runProcess(ctx context.Context, name string, work func(context.Con
 }
 
 // cell hosts tenants until ctx ends.
-func (a *app) cell(ctx context.Context, name, kmsSocket string) error {
+func (a *app) cell(ctx context.Context, name, kmsSocket, auditWebhook string) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(cellGC)
 	}
@@ -109,6 +110,8 @@ func (a *app) cell(ctx context.Context, name, kmsSocket string) error {
 		KMS:         kms,
 		Logger:      a.log,
 	})
+
+		AuditWebhook: auditWebhook,
 	if err != nil {
 		return err
 	}

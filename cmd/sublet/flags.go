@@ -26,6 +26,7 @@ type hostFlags struct {
 	domain            string
 	perCell           int // how many tenants share a cell
 	kmsSocket         string
+	auditWebhook      string
 }
 
 func (f *hostFlags) add(cmd *cobra.Command) {
@@ -34,6 +35,7 @@ func (f *hostFlags) add(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&f.perCell, "tenants-per-cell", manager.DefaultPerCell, "how many tenants' control planes share a process at most; tenants stay where they are")
 	cmd.Flags().StringVar(&f.domain, "domain", "sublet.internal", "a tenant's server name is NAME.DOMAIN; it need not be in any DNS")
 	addKMS(cmd, &f.kmsSocket)
+	addAuditWebhook(cmd, &f.auditWebhook)
 }
 
 func (f *hostFlags) args() []string {
@@ -41,7 +43,7 @@ func (f *hostFlags) args() []string {
 		fmt.Sprintf("--host-api-port=%d", f.apiPort), fmt.Sprintf("--front-door-port=%d", f.doorPort), "--domain=" + f.domain,
 		fmt.Sprintf("--tenants-per-cell=%d", f.perCell),
 	}
-	return append(args, kmsArgs(f.kmsSocket)...)
+	return append(append(args, kmsArgs(f.kmsSocket)...), auditWebhookArgs(f.auditWebhook)...)
 }
 
 func (f *hostFlags) complete() error {
@@ -53,6 +55,9 @@ func (f *hostFlags) complete() error {
 	}
 	if msgs := validation.IsDNS1123Subdomain(f.domain); len(msgs) > 0 {
 		return usageErrorf("--domain %q is no domain name: %s", f.domain, strings.Join(msgs, "; "))
+	}
+	if err := checkAuditWebhook(f.auditWebhook); err != nil {
+		return err
 	}
 	return checkKMS(f.kmsSocket)
 }

@@ -67,6 +67,9 @@ type Config struct {
 	// ValidatePod refuses pods that a tenant must not have; the error's text goes
 	// to the tenant's user.
 	ValidatePod func(t tenant.Tenant, tenantPod *corev1.Pod) error
+	// AuditWebhook is a kubeconfig that says where the audit events of all tenants are
+	// sent, beside their files. Empty: nowhere.
+	AuditWebhook string
 	// CheckEvery is how long the cell rests between two looks through the open
 	// stores for damage. 0: six hours.
 	CheckEvery time.Duration

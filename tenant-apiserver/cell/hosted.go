@@ -334,6 +334,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p) },
 		Terms:        *h.terms.Load(),
 		AuditLog:     AuditLog(dir),
+		AuditWebhook: h.cell.config.AuditWebhook,
 		Logger:       h.log,
 	})
 }

@@ -68,7 +68,7 @@ func TestIssuers(t *testing.T) {
 		return err
 	}
 	jane := is.Token(is.Claims("a", "jane@example.org", "dev"))
-	await(t, "the role to be known", func(context.Context) (bool, error) { err := list(w.a, jane); return err == nil, err })
+	await(t, "the role to be known", func(context.Context) (bool, error) { return list(w.a, jane) == nil, nil })
 	review, err := client(t, w.a.bearer(t, jane)).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil || review.Status.UserInfo.Username != "jane@example.org" {
 		t.Errorf("who she is: %+v, %v", review, err)

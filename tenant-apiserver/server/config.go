@@ -84,6 +84,9 @@ type Config struct {
 	// AuditLog is the file that requests are recorded in, as Terms says; those before
 	// it are beside it (AuditPath). Empty: none are.
 	AuditLog string
+	// AuditWebhook is a kubeconfig that says where what is recorded is sent besides,
+	// in batches. Empty: nowhere.
+	AuditWebhook string
 	// Host makes the control plane of the nodes instead of a tenant's.
 	Host *HostConfig
 	// Logger gets the life of the server. Nil: slog.Default().
@@ -170,11 +173,14 @@ func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 	}
 	if c.Host == nil {
 		o.Terms, o.Count = c.currentTerms, st.count
+		o.Paths = map[string]kube.Path{}
 		if st.file != nil {
 			o.StoreBytes = st.bytes
 		}
 		if c.audit != nil {
-			o.AuditLog = c.audit
+			o.AuditLog, o.AuditWebhook = c.audit, c.AuditWebhook
+			o.AuditLabels = map[string]string{kube.AuditTenant: c.Name, kube.AuditTenantID: c.ID}
+			o.Paths[AuditURL] = kube.Path{Handler: &auditReader{path: c.AuditLog, log: c.logger()}, Lasts: true}
 		}
 	} else {
 		o.Host = &kube.HostOptions{PodCIDR: c.Host.PodCIDR, NodeMaskSize: c.Host.NodeMaskSize}

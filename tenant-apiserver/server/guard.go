@@ -116,7 +116,7 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 // lasts says whether the request goes on until one of the sides ends it.
 func (g *guard) lasts(r *http.Request) bool {
 	info, err := requests.NewRequestInfo(r)
-	return err == nil && (info.Verb == "watch" || info.IsResourceRequest && slices.Contains(lasting, info.Subresource))
+	return err == nil && (info.Verb == "watch" || r.URL.Path == AuditURL || info.IsResourceRequest && slices.Contains(lasting, info.Subresource))
 }
 
 // refuse answers as the API server does.

@@ -22,6 +22,13 @@ func (p *parts) addAudit(context.Context) error {
 		return nil
 	}
 	p.generic.AuditBackend = auditlog.NewBackend(p.opts.AuditLog, auditlog.FormatJson, auditv1.SchemeGroupVersion)
+	if p.opts.AuditWebhook != "" {
+		webhook, err := newAuditWebhook(p.opts.AuditWebhook, p.opts.AuditLabels)
+		if err != nil {
+			return err
+		}
+		p.generic.AuditBackend = audit.Union(p.generic.AuditBackend, webhook)
+	}
 	p.generic.AuditPolicyRuleEvaluator = auditPolicy{
 		terms: p.opts.Terms,
 		levels: map[plan.Level]audit.PolicyRuleEvaluator{

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/egressselector"
@@ -144,10 +146,7 @@ func (p *parts) genericConfig() (*genericapiserver.Config, error) {
 	generic.OpenAPIConfig, generic.OpenAPIV3Config = sharedOpenAPI().configs()
 	// Documents of built-in types are shared by the process.
 	generic.SkipOpenAPIInstallation = true
-	generic.LongRunningFunc = filters.BasicLongRunningRequestCheck(
-		sets.NewString("watch", "proxy"),
-		sets.NewString("attach", "exec", "proxy", "log", "portforward"),
-	)
+	generic.LongRunningFunc = o.longRunning
 	generic.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 	for name := range p.disabled {
 		generic.DisabledPostStartHooks.Insert(name)
@@ -156,6 +155,16 @@ func (p *parts) genericConfig() (*genericapiserver.Config, error) {
 }
 
 func (p *parts) addClients(context.Context) error {
+// longRunning says which requests go on until one of the sides ends them.
+func (o Options) longRunning(r *http.Request, info *request.RequestInfo) bool {
+	return lasting(r, info) || o.Paths[r.URL.Path].Lasts
+}
+
+var lasting = filters.BasicLongRunningRequestCheck(
+	sets.NewString("watch", "proxy"),
+	sets.NewString("attach", "exec", "proxy", "log", "portforward"),
+)
+
 	var err error
 	if p.client, err = kubernetes.NewForConfig(p.generic.LoopbackClientConfig); err != nil {
 		return fmt.Errorf("loopback client: %w", err)

@@ -94,6 +94,9 @@ func (i *Instance) prepare() error {
 	for _, server := range []*genericapiserver.GenericAPIServer{kube, front, i.servers.extensions.GenericAPIServer} {
 		if err := shareServer(server); err != nil {
 			return err
+	for path, own := range i.opts.Paths {
+		kube.Handler.NonGoRestfulMux.Handle(path, own.Handler)
+	}
 		}
 	}
 	i.handler = front.Handler

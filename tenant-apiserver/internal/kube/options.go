@@ -62,6 +62,13 @@ type Options struct {
 	// AuditLog gets an event for each request that Terms says to record, one JSON
 	// document a line, one a call. Nil: none is.
 	AuditLog io.Writer
+	// AuditWebhook is a kubeconfig of where the same events are sent, AuditLabels the
+	// annotations that they get there. Empty: they are not.
+	AuditWebhook string
+	AuditLabels  map[string]string
+	// Paths are answered by handlers of the caller's, after authentication,
+	// authorization and audit.
+	Paths map[string]Path
 	// Bootstrapped says that the storage already holds the objects that
 	// upstream's start hooks create once per version.
 	Bootstrapped bool

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -33,7 +33,7 @@ func (o *output) String() string {
 
 // Who follows a log sees every line once and in order, also when another file
 // takes the place of the first.
-func TestTailFile(t *testing.T) {
+func TestFollowAudit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	add := func(text string) {
 		t.Helper()
@@ -50,7 +50,7 @@ func TestTailFile(t *testing.T) {
 	defer cancel()
 	var out output
 	done := make(chan error, 1)
-	go func() { done <- tailFile(ctx, &out, path) }()
+	go func() { _, err := CopyAudit(ctx, &out, path, AuditQuery{Follow: true}); done <- err }()
 	want := ""
 	for _, text := range []string{"a\n", "b\n", "", "c\n", "d\n"} {
 		if text == "" {
