@@ -154,7 +154,6 @@ func (p *parts) genericConfig() (*genericapiserver.Config, error) {
 	return generic, nil
 }
 
-func (p *parts) addClients(context.Context) error {
 // longRunning says which requests go on until one of the sides ends them.
 func (o Options) longRunning(r *http.Request, info *request.RequestInfo) bool {
 	return lasting(r, info) || o.Paths[r.URL.Path].Lasts
@@ -165,6 +164,7 @@ var lasting = filters.BasicLongRunningRequestCheck(
 	sets.NewString("attach", "exec", "proxy", "log", "portforward"),
 )
 
+func (p *parts) addClients(context.Context) error {
 	var err error
 	if p.client, err = kubernetes.NewForConfig(p.generic.LoopbackClientConfig); err != nil {
 		return fmt.Errorf("loopback client: %w", err)

@@ -80,6 +80,12 @@ type Options struct {
 	Host *HostOptions
 }
 
+// Path is a handler of a path. Lasts says that its requests are not bounded in time.
+type Path struct {
+	Handler http.Handler
+	Lasts   bool
+}
+
 // HostOptions are what only the control plane of the nodes has.
 type HostOptions struct {
 	// PodCIDR is cut into a range for every node.
