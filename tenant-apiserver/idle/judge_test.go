@@ -71,6 +71,9 @@ func TestBusy(t *testing.T) {
 		"cron job x": func(o *Objects) {
 			o.CronJobs.Items = []batchv1.CronJob{{ObjectMeta: metav1.ObjectMeta{Name: "x"}, Spec: batchv1.CronJobSpec{Schedule: "TZ=0"}}}
 		},
+		"cron job x is due at": func(o *Objects) { // 5 s ago, and nobody has seen to it
+			o.CronJobs.Items = []batchv1.CronJob{cronJobOf("@every 5m", at(-305*time.Second), nil, nil)}
+		},
 	} {
 		o := settled()
 		change(o)
@@ -144,6 +147,28 @@ func TestDue(t *testing.T) {
 		c.change(o)
 		if v := Judge(o, now); v.Busy != "" || !v.Due.Equal(now.Add(c.want)) {
 			t.Errorf("%s: %+v (in %s), want in %s", name, v, v.Due.Sub(now), c.want)
+		}
+	}
+}
+
+// A time that has just come makes busy until it is used, and no longer than the
+// controller may be late.
+func TestJustDue(t *testing.T) {
+	hour := now.Truncate(time.Hour)
+	for name, c := range map[string]struct {
+		last time.Time
+		now  time.Time
+		busy bool
+	}{
+		"before":               {hour.Add(-time.Minute), hour.Add(-time.Second), false},
+		"then":                 {hour.Add(-time.Minute), hour, true},
+		"soon after":           {hour.Add(-time.Minute), hour.Add(2 * time.Second), true},
+		"soon after, used":     {hour, hour.Add(2 * time.Second), false},
+		"long after, not used": {hour.Add(-time.Minute), hour.Add(20 * time.Second), false},
+	} {
+		o := &Objects{CronJobs: batchv1.CronJobList{Items: []batchv1.CronJob{cronJobOf("* * * * *", at(-24*time.Hour), &metav1.Time{Time: c.last}, nil)}}}
+		if v := Judge(o, c.now); (v.Busy != "") != c.busy || !c.busy && !v.Due.After(c.now) {
+			t.Errorf("%s: %+v", name, v)
 		}
 	}
 }
