@@ -76,7 +76,7 @@ func socket(dir string, id tenant.ID) string { return filepath.Join(dir, id.Shor
 func startIn(t *testing.T, dir string, companion companionFunc, change func(*cell.Config)) (c *cell.Cell, client *cell.Client) {
 	t.Helper()
 	config := cell.Config{
-		Name: "test", Dir: func(id tenant.ID) string { return filepath.Join(dir, string(id)) }, GoldenDir: filepath.Join(dir, "golden"),
+		Name: "test", Dir: func(id tenant.ID) string { return filepath.Join(dir, string(id)) }, GoldenDir: golden,
 		Socket:      func(id tenant.ID) string { return socket(dir, id) },
 		Companion:   companion,
 		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },
@@ -141,6 +141,7 @@ func await(t *testing.T, client *cell.Client, id tenant.ID, want func(cell.Statu
 }
 
 func TestCell(t *testing.T) {
+	t.Parallel()
 	c, client, dir := start(t, quiet)
 	a := tenantOf("uid-a", "a")
 	s, err := client.Put(t.Context(), a)
@@ -236,6 +237,7 @@ func TestCell(t *testing.T) {
 
 // A companion that fails is started again, and the API goes on meanwhile.
 func TestCompanionFails(t *testing.T) {
+	t.Parallel()
 	var made atomic.Int32
 	_, client, _ := start(t, func(tn tenant.Tenant, api *rest.Config, _ informers.SharedInformerFactory) (cell.Companion, error) {
 		if made.Add(1) == 1 {
@@ -255,6 +257,7 @@ func TestCompanionFails(t *testing.T) {
 }
 
 func TestPutRefuses(t *testing.T) {
+	t.Parallel()
 	_, client, _ := start(t, quiet)
 	for name, change := range map[string]func(*cell.Tenant){
 		"no server name":   func(c *cell.Tenant) { c.ServerName = "" },

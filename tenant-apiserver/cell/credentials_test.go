@@ -81,6 +81,7 @@ func answers(t *testing.T, k kubernetes.Interface) {
 // Terms and revocations reach a tenant while it runs, and again when it is started
 // anew.
 func TestChangesWhileRunning(t *testing.T) {
+	t.Parallel()
 	c, client, dir := start(t, quiet)
 	a := tenantOf("uid-a", "a")
 	host(t, client, a)
@@ -139,6 +140,7 @@ func TestChangesWhileRunning(t *testing.T) {
 // While the CA is being rotated, credentials of both CAs are good, and pods are
 // told both; afterwards only the new one.
 func TestRotatedCA(t *testing.T) {
+	t.Parallel()
 	_, client, dir := start(t, quiet)
 	a := tenantOf("uid-a", "a")
 	host(t, client, a)
@@ -187,6 +189,7 @@ func toldToPods(t *testing.T, k kubernetes.Interface, want string) {
 
 // A tenant that lost its keys is not given new ones.
 func TestLostKeys(t *testing.T) {
+	t.Parallel()
 	_, client, dir := start(t, quiet)
 	a := tenantOf("uid-a", "a")
 	host(t, client, a)

@@ -48,6 +48,7 @@ func realEtcd(t *testing.T) string {
 // A tenant is moved from its file to an etcd and back. Who watched all the time sees
 // nothing but what was written, and never a revision go back.
 func TestMigrate(t *testing.T) {
+	t.Parallel()
 	url := realEtcd(t)
 	_, client, dir := start(t, quiet)
 	inFile := tenantOf("uid-a", "a")
@@ -103,6 +104,7 @@ func TestMigrate(t *testing.T) {
 
 // A move that cannot be made leaves the tenant as it was.
 func TestMigrateRefused(t *testing.T) {
+	t.Parallel()
 	url := realEtcd(t)
 	_, client, dir := start(t, quiet)
 	a := tenantOf("uid-a", "a")

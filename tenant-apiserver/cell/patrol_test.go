@@ -52,6 +52,7 @@ func flip(t *testing.T, client *cell.Client, tn cell.Tenant, path, key string) {
 // Damage on the disk below a running tenant, in what nobody reads, is found. That
 // tenant fails alone, says why, and comes back with a backup.
 func TestDamageWhileRunning(t *testing.T) {
+	t.Parallel()
 	_, client, dir := startWith(t, quiet, func(c *cell.Config) { c.CheckEvery = 10 * time.Millisecond })
 	a, b := tenantOf("uid-a", "a"), tenantOf("uid-b", "b")
 	b.ServiceCIDR, b.InCluster = netip.MustParsePrefix("10.96.8.0/22"), netip.MustParseAddrPort("192.0.2.1:20002")

@@ -143,6 +143,7 @@ func write(t *testing.T, k kubernetes.Interface, name, value string) {
 // A running tenant is backed up and restored. Who watched before sees the state of
 // the backup come, and never a revision go back; the neighbour notices nothing.
 func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
 	_, client, dir := start(t, quiet)
 	a, b := tenantOf("uid-a", "a"), tenantOf("uid-b", "b")
 	b.ServiceCIDR, b.InCluster = netip.MustParsePrefix("10.96.8.0/22"), netip.MustParseAddrPort("192.0.2.1:20002")
@@ -246,6 +247,7 @@ func TestBackupAndRestore(t *testing.T) {
 }
 
 func TestLookIntoStore(t *testing.T) {
+	t.Parallel()
 	_, client, dir := start(t, quiet)
 	a := tenantOf("uid-a", "a")
 	put(t, client, a)
@@ -301,6 +303,7 @@ func TestLookIntoStore(t *testing.T) {
 // A tenant that sleeps is looked into and backed up without waking it; a restore
 // wakes it, because there is work then.
 func TestStoreOfSleeper(t *testing.T) {
+	t.Parallel()
 	_, client, dir := start(t, quiet)
 	a := sleeper("uid-a", "a")
 	put(t, client, a)

@@ -89,6 +89,7 @@ func limitFiles(t *testing.T, size uint64) (lift func()) {
 // A tenant whose disk fails is started again, keeps what was acknowledged, and
 // its neighbour does not notice.
 func TestStoreOutOfService(t *testing.T) {
+	t.Parallel()
 	if !alone(t) {
 		return
 	}
@@ -131,6 +132,7 @@ func TestStoreOutOfService(t *testing.T) {
 
 // While the disk goes on failing, the status says what is wrong.
 func TestStoreStaysOutOfService(t *testing.T) {
+	t.Parallel()
 	if !alone(t) {
 		return
 	}

@@ -90,6 +90,16 @@ func list(ctx context.Context, k kubernetes.Interface) error {
 	return err
 }
 
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	t.Run("what a credential cannot say is refused by the API", func(t *testing.T) { h.credentialValidation(t) })
+	a, b := h.create("a"), h.create("b")
+	t.Run("credentials are issued, recorded and revoked", func(t *testing.T) { h.credentials(t, a, b) })
+	t.Run("a CA is rotated with overlap", func(t *testing.T) { h.rotatedCA(t, a) })
+	h.leavesNothing(t, a, b)
+}
+
 // credentialValidation wants credentials that mean nothing to be refused, and those
 // there are not to be changed.
 func (h *host) credentialValidation(t *testing.T) {

@@ -29,6 +29,13 @@ func onEtcd(name string, change ...func(*v1alpha1.EtcdStore)) *v1alpha1.VirtualC
 	}
 }
 
+func TestEtcd(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	t.Run("what an etcd cannot be is refused by the API", func(t *testing.T) { h.etcdValidation(t) })
+	t.Run("tenants on an etcd that cannot be used say why", func(t *testing.T) { h.etcdStores(t) })
+}
+
 // etcdValidation wants stores refused that cannot be.
 func (h *host) etcdValidation(t *testing.T) {
 	for what, change := range map[string]func(*v1alpha1.EtcdStore){

@@ -38,6 +38,14 @@ func (h *host) mirror(t *testing.T, vc *v1alpha1.VirtualCluster, name, manager s
 	return m
 }
 
+func TestWaker(t *testing.T) {
+	t.Parallel()
+	h := startHost(t)
+	a, b := h.create("a"), h.create("b")
+	t.Run("a tenant that sleeps is woken by its host objects", func(t *testing.T) { h.wokenByHost(t, a, b) })
+	h.leavesNothing(t, a, b)
+}
+
 // wokenByHost wants tenants that sleep to be woken by changes of the host objects
 // that their syncers made, and by nothing else.
 func (h *host) wokenByHost(t *testing.T, a, b *v1alpha1.VirtualCluster) {
