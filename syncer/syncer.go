@@ -81,6 +81,7 @@ type Syncer struct {
 	engine      *engine.Engine
 	held        *held
 	seen        marks
+	classes     atomic.Pointer[[]string] // see SetStorageClasses
 }
 
 // New returns a Syncer that does nothing yet. The configurations are copied.

@@ -70,6 +70,20 @@ type PlanSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k in ['pods','services','configmaps','secrets','persistentvolumeclaims','requests.cpu','requests.memory','requests.ephemeral-storage','requests.storage','limits.cpu','limits.memory','limits.ephemeral-storage','count/endpointslices.discovery.k8s.io'] || k.endsWith('.storageclass.storage.k8s.io/requests.storage'))",message="hostResources knows pods, services, configmaps, secrets, persistentvolumeclaims, count/endpointslices.discovery.k8s.io, requests.storage, CLASS.storageclass.storage.k8s.io/requests.storage, and requests. and limits. of cpu, memory and ephemeral-storage"
 	HostResources map[corev1.ResourceName]resource.Quantity `json:"hostResources,omitempty"`
 
+	// StorageClasses are the host's storage classes that tenants see; the first is
+	// that of claims that name none. Without any there is no persistent storage. How
+	// much there may be of it, hostResources says: persistentvolumeclaims 50 and
+	// requests.storage 20Gi by default. A class that is taken away keeps the volumes
+	// that it has. Volumes go with their claims, whatever the class says.
+	//
+	// +kubebuilder:default={local}
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(o, o == c)) && self.all(c, c.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$'))",message="storageClasses are names of storage classes, each once"
+	// +listType=atomic
+	StorageClasses []string `json:"storageClasses"`
+
 	// +kubebuilder:default={}
 	Objects ObjectLimits `json:"objects,omitempty"`
 	// +kubebuilder:default={}

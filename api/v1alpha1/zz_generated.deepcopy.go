@@ -390,6 +390,11 @@ func (in *PlanSpec) DeepCopyInto(out *PlanSpec) {
 			(*out)[key] = val.DeepCopy()
 		}
 	}
+	if in.StorageClasses != nil {
+		in, out := &in.StorageClasses, &out.StorageClasses
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	in.Objects.DeepCopyInto(&out.Objects)
 	out.Requests = in.Requests
 	in.Credentials.DeepCopyInto(&out.Credentials)

@@ -27,6 +27,7 @@ import (
 	"sublet.dev/syncer"
 	"sublet.dev/tenant-apiserver/cell"
 	"sublet.dev/tenant-apiserver/dialer"
+	"sublet.dev/tenant-apiserver/plan"
 )
 
 // cellDrain is what requests to a cell get to end at shutdown.
@@ -166,11 +167,15 @@ func (c companion) Rest() (cell.Rest, bool) {
 	return cell.Rest{Due: due, Seen: cell.Seen{
 		Pods: cell.Mark(seen.Pods), Services: cell.Mark(seen.Services), EndpointSlices: cell.Mark(seen.EndpointSlices),
 		ConfigMaps: cell.Mark(seen.ConfigMaps), Secrets: cell.Mark(seen.Secrets), NetworkPolicies: cell.Mark(seen.NetworkPolicies),
+		Claims: cell.Mark(seen.Claims),
 	}}, ok
 }
 
 // Metrics implements cell.Companion.
 func (c companion) Metrics() metricsapi.MetricsGetter { return c.Syncer.Metrics() }
+
+// SetTerms implements cell.Planned.
+func (c companion) SetTerms(t plan.Terms) { c.SetStorageClasses(t.StorageClasses) }
 
 // At implements cell.Companion.
 func (c companion) At(ctx context.Context, addr netip.Addr) (dialer.Place, error) {

@@ -88,7 +88,7 @@ func TestQuota(t *testing.T) {
 	quantity := resource.MustParse
 	want := corev1.ResourceList{"pods": quantity("250"), "services": quantity("500"), "configmaps": quantity("1000"), "secrets": quantity("1000"),
 		"count/endpointslices.discovery.k8s.io": quantity("1000"), "count/networkpolicies.networking.k8s.io": quantity("1000"), "services.loadbalancers": quantity("0"), "services.nodeports": quantity("0"),
-		"persistentvolumeclaims": quantity("0")}
+		"persistentvolumeclaims": quantity("0"), "requests.storage": quantity("0")}
 	for name, c := range map[string]struct {
 		plan   v1alpha1.PlanSpec
 		change func(corev1.ResourceList)
@@ -97,7 +97,10 @@ func TestQuota(t *testing.T) {
 		"pods and compute": {v1alpha1.PlanSpec{HostResources: corev1.ResourceList{"pods": quantity("3"), "limits.cpu": quantity("2")}},
 			func(w corev1.ResourceList) { w["pods"], w["limits.cpu"] = quantity("3"), quantity("2") }},
 		"less than nothing": {v1alpha1.PlanSpec{HostResources: corev1.ResourceList{"pods": quantity("-3")}}, func(w corev1.ResourceList) { w["pods"] = quantity("0") }},
-		"node ports":        {v1alpha1.PlanSpec{NodePorts: 2}, func(w corev1.ResourceList) { w["services.nodeports"] = quantity("2") }},
+		"storage": {v1alpha1.PlanSpec{StorageClasses: []string{"local"}}, func(w corev1.ResourceList) {
+			w["persistentvolumeclaims"], w["requests.storage"] = quantity("50"), quantity("20Gi")
+		}},
+		"node ports": {v1alpha1.PlanSpec{NodePorts: 2}, func(w corev1.ResourceList) { w["services.nodeports"] = quantity("2") }},
 	} {
 		want := want.DeepCopy()
 		c.change(want)

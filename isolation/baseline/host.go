@@ -19,8 +19,9 @@ func Host() []Object {
 		objects = append(objects, RuntimeClass(s))
 	}
 	policy, binding := Admission()
+	claims, claimBinding := Claims()
 	plans, planBinding := Plans()
-	return append(objects, policy, binding, plans, planBinding)
+	return append(objects, policy, binding, claims, claimBinding, plans, planBinding)
 }
 
 // sandboxMemory is what a sandbox needs beside its containers; it is added to the

@@ -22,6 +22,13 @@ var limits = map[corev1.ResourceName]string{
 	"count/networkpolicies.networking.k8s.io": "1000",
 }
 
+// storage is how much persistent storage a tenant may have when its plan offers
+// classes and does not say.
+var storage = map[corev1.ResourceName]string{
+	corev1.ResourcePersistentVolumeClaims: "50",
+	corev1.ResourceRequestsStorage:        "20Gi",
+}
+
 // Quota returns what a tenant of a plan may use up on the host.
 func Quota(t tenant.Tenant, p v1alpha1.PlanSpec) *corev1.ResourceQuota {
 	return &corev1.ResourceQuota{
@@ -33,11 +40,16 @@ func Quota(t tenant.Tenant, p v1alpha1.PlanSpec) *corev1.ResourceQuota {
 
 func hard(p v1alpha1.PlanSpec) corev1.ResourceList {
 	list := corev1.ResourceList{
-		corev1.ResourceServicesLoadBalancers:  resource.MustParse("0"),
-		corev1.ResourcePersistentVolumeClaims: resource.MustParse("0"),
-		corev1.ResourceServicesNodePorts:      *resource.NewQuantity(int64(p.NodePorts), resource.DecimalSI),
+		corev1.ResourceServicesLoadBalancers: resource.MustParse("0"),
+		corev1.ResourceServicesNodePorts:     *resource.NewQuantity(int64(p.NodePorts), resource.DecimalSI),
 	}
 	for name, n := range limits {
+		list[name] = resource.MustParse(n)
+	}
+	for name, n := range storage {
+		if len(p.StorageClasses) == 0 {
+			n = "0"
+		}
 		list[name] = resource.MustParse(n)
 	}
 	for name, n := range p.HostResources {

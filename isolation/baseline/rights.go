@@ -29,7 +29,7 @@ func rule(group string, verbs []string, resources ...string) rbacv1.PolicyRule {
 // to write a status, or over the namespace, roles, quotas and service accounts.
 func writeRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		rule("", write, "pods", "services", "configmaps", "secrets"),
+		rule("", write, "pods", "services", "configmaps", "secrets", "persistentvolumeclaims"),
 		rule("", []string{"get", "update", "patch"}, "pods/ephemeralcontainers", "pods/resize"),
 		rule("", []string{"create"}, "pods/eviction"),
 		rule("", []string{"get"}, "pods/log", "pods/status"),
@@ -47,7 +47,7 @@ func writeRules() []rbacv1.PolicyRule {
 // namespaces.
 func readRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		rule("", read, "pods", "services", "configmaps", "secrets", "events"),
+		rule("", read, "pods", "services", "configmaps", "secrets", "persistentvolumeclaims", "events"),
 		rule("discovery.k8s.io", read, "endpointslices"),
 		rule("networking.k8s.io", read, "networkpolicies"),
 		rule("events.k8s.io", read, "events"),
@@ -94,13 +94,14 @@ func user(name string) rbacv1.Subject {
 }
 
 // Cell returns the host objects that give a cell what it needs beside its
-// tenants' namespaces: to read the nodes, of which its tenants get masked views.
+// tenants' namespaces: to read the nodes and storage classes, of which its tenants
+// get masked views.
 func Cell(cell string) []Object {
 	return []Object{
 		&rbacv1.ClusterRole{
 			TypeMeta:   typeMeta(rbacV1, "ClusterRole"),
 			ObjectMeta: hostMeta(cellRole),
-			Rules:      []rbacv1.PolicyRule{rule("", read, "nodes")},
+			Rules:      []rbacv1.PolicyRule{rule("", read, "nodes"), rule("storage.k8s.io", read, "storageclasses")},
 		},
 		&rbacv1.ClusterRoleBinding{
 			TypeMeta:   typeMeta(rbacV1, "ClusterRoleBinding"),

@@ -1,6 +1,8 @@
 package baseline
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"sublet.dev/api/v1alpha1"
@@ -12,7 +14,9 @@ import (
 // a cell, in the order in which to create them; delete them in the opposite one.
 // The caller owns them.
 func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
-	objects := []Object{Namespace(t), ServiceAccount(t), Quota(t, p)}
+	ns := Namespace(t)
+	ns.Annotations = map[string]string{tenant.AnnotationStorageClasses: strings.Join(p.StorageClasses, ",")}
+	objects := []Object{ns, ServiceAccount(t), Quota(t, p)}
 	return append(objects, tenantRights(t, cell)...)
 }
 

@@ -62,7 +62,7 @@ var securityContextFields = decided(
 
 // volumeTypes are the volumes that work for tenants now: all others reach for
 // something outside the tenant's own host namespace.
-var volumeTypes = decided("ConfigMap", "Secret", "Projected", "DownwardAPI", "EmptyDir")
+var volumeTypes = decided("ConfigMap", "Secret", "Projected", "DownwardAPI", "EmptyDir", "PersistentVolumeClaim", "Ephemeral")
 
 // undecided refuses the set fields of the struct v points to that are not in f.
 func (c *check) undecided(path string, v any, f fields) {
@@ -85,10 +85,8 @@ func (c *check) volume(field, name string) {
 	switch name {
 	case "hostPath":
 		c.refuse("host-path", field, "files of the host belong to all tenants: use emptyDir, configMap, secret or projected")
-	case "persistentVolumeClaim", "ephemeral":
-		c.refuse("volume-type", field, "persistent volumes are not offered yet: use emptyDir")
 	default:
-		c.refuse("volume-type", field, "volumes of type %s are not offered: use configMap, secret, projected, downwardAPI or emptyDir", name)
+		c.refuse("volume-type", field, "volumes of type %s are not offered: use persistentVolumeClaim, ephemeral, configMap, secret, projected, downwardAPI or emptyDir", name)
 	}
 }
 

@@ -4,17 +4,21 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/isolation/tenant"
 )
 
 // hostOnly applies the rules for a pod on the host.
 func (c *check) hostOnly(hostPod *corev1.Pod, sandbox tenant.Sandbox) {
-	c.hostMarks(hostPod)
+	c.hostKeys(hostPod)
 	c.hostSandbox(&hostPod.Spec, sandbox)
 	c.hostIdentity(hostPod)
 	c.hostPlacement(hostPod)
 	for i, v := range hostPod.Spec.Volumes {
+		if v.Ephemeral != nil {
+			c.refuse("host-ephemeral", fmt.Sprintf("spec.volumes[%d].ephemeral", i), "the claim is the tenant's own to make: the host's pod mounts it by name")
+		}
 		if v.Projected == nil {
 			continue
 		}
@@ -24,23 +28,23 @@ func (c *check) hostOnly(hostPod *corev1.Pod, sandbox tenant.Sandbox) {
 	}
 }
 
-// hostMarks refuses keys on the host that are not ours: controllers and plugins
+// hostKeys refuses keys on the host that are not ours: controllers and plugins
 // of the host obey many keys, so a tenant's must never get there.
-func (c *check) hostMarks(hostPod *corev1.Pod) {
-	if hostPod.Labels[tenant.LabelTenant] == "" {
-		c.refuse("host-marks", "metadata.labels", "the label %s is missing: the pod belongs to nobody", tenant.LabelTenant)
+func (c *check) hostKeys(hostObject metav1.Object) {
+	if hostObject.GetLabels()[tenant.LabelTenant] == "" {
+		c.refuse("host-marks", "metadata.labels", "the label %s is missing: the object belongs to nobody", tenant.LabelTenant)
 	}
-	for key := range hostPod.Labels {
+	for key := range hostObject.GetLabels() {
 		if !tenant.IsKey(key) && !addedByHost(key) {
 			c.refuse("host-marks", "metadata.labels["+key+"]", "only Sublet's own keys may stand on the host's objects")
 		}
 	}
-	for key := range hostPod.Annotations {
+	for key := range hostObject.GetAnnotations() {
 		if !tenant.IsKey(key) {
 			c.refuse("host-marks", "metadata.annotations["+key+"]", "only Sublet's own keys may stand on the host's objects")
 		}
 	}
-	if len(hostPod.OwnerReferences) > 0 {
+	if len(hostObject.GetOwnerReferences()) > 0 {
 		c.refuse("host-marks", "metadata.ownerReferences", "a tenant's object must have no owner on the host")
 	}
 }

@@ -116,9 +116,6 @@ var refusals = map[string]struct {
 	"two sources in one volume": {"host-path", "spec.volumes[0].hostPath", func(s *corev1.PodSpec) { s.Volumes[0].HostPath = &corev1.HostPathVolumeSource{} }},
 	"gitRepo":                   {"volume-type", "spec.volumes[0].gitRepo", func(s *corev1.PodSpec) { s.Volumes[0].GitRepo = &corev1.GitRepoVolumeSource{} }},
 	"image volume":              {"volume-type", "spec.volumes[0].image", func(s *corev1.PodSpec) { s.Volumes[0].Image = &corev1.ImageVolumeSource{} }},
-	"pvc": {"volume-type", "spec.volumes[0].persistentVolumeClaim", func(s *corev1.PodSpec) {
-		s.Volumes[0].PersistentVolumeClaim = &corev1.PersistentVolumeClaimVolumeSource{}
-	}},
 	"pod certificate": {"volume-type", "spec.volumes[4].projected.sources[0].podCertificate", func(s *corev1.PodSpec) {
 		s.Volumes[4].Projected.Sources[0].PodCertificate = &corev1.PodCertificateProjection{}
 	}},

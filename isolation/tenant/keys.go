@@ -14,6 +14,11 @@ const (
 	LabelAudit             = Domain + "/audit"
 	AnnotationAuditExpires = Domain + "/audit-expires"
 
+	// AnnotationStorageClasses, on a tenant's host namespace, holds the names of the
+	// storage classes that its claims may have, with commas between them. The host's
+	// admission policy holds the namespace's claims to it.
+	AnnotationStorageClasses = Domain + "/storage-classes"
+
 	// AnnotationGeneration, on a host pod, is the generation of the tenant's pod
 	// that it follows.
 	AnnotationGeneration = Domain + "/tenant-generation"

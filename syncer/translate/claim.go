@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -163,7 +164,7 @@ func MergeVolume(have, want *corev1.PersistentVolume) (*corev1.PersistentVolume,
 	if have.Spec.ClaimRef != nil {
 		spec.ClaimRef.ResourceVersion = have.Spec.ClaimRef.ResourceVersion
 	}
-	if have.Spec.CSI == nil || *have.Spec.CSI != *want.Spec.CSI {
+	if have.Spec.CSI == nil || !equality.Semantic.DeepEqual(have.Spec.CSI, want.Spec.CSI) {
 		return merged, engine.Immutable // the API lets nobody change where a volume lies
 	}
 	return merged, difference(set(&merged.Spec, *spec))

@@ -34,6 +34,7 @@ func (h *hosted) update(t Tenant) {
 	h.changing.Lock()
 	defer h.changing.Unlock()
 	h.setTerms(t.Terms)
+	h.acquaint()
 	h.authentication = t.Authentication
 	h.refuse(t.Revoked)
 }

@@ -372,7 +372,7 @@ func (h *hosted) companion(ctx context.Context, api *server.Server, kubelet *lat
 		return fmt.Errorf("make it: %w", err)
 	}
 	kubelet.set(c.Kubelet())
-	h.current.Store(&c)
+	h.present(&c)
 	defer h.current.Store(nil)
 	h.set(Ready, "", "")
 	if err := c.Run(ctx); err != nil {

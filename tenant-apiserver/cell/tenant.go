@@ -128,6 +128,7 @@ type Seen struct {
 	ConfigMaps      Mark `json:"configMaps,omitzero"`
 	Secrets         Mark `json:"secrets,omitzero"`
 	NetworkPolicies Mark `json:"networkPolicies,omitzero"`
+	Claims          Mark `json:"claims,omitzero"`
 }
 
 // Mark is how far the objects of one kind have been seen.

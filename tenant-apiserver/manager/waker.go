@@ -28,6 +28,7 @@ var watched = map[schema.GroupVersionResource]func(cell.Seen) cell.Mark{
 	{Version: "v1", Resource: "secrets"}:                                     func(s cell.Seen) cell.Mark { return s.Secrets },
 	{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}:   func(s cell.Seen) cell.Mark { return s.EndpointSlices },
 	{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}: func(s cell.Seen) cell.Mark { return s.NetworkPolicies },
+	{Version: "v1", Resource: "persistentvolumeclaims"}:                      func(s cell.Seen) cell.Mark { return s.Claims },
 }
 
 // wakers work at a time: a wake is mostly waiting for the cell.

@@ -36,10 +36,11 @@ func builtIn(name string, s size) *v1alpha1.Plan {
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Plan"},
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.PlanSpec{
-			Sandboxes:  []string{"gvisor", "runc-userns"},
-			OwnCell:    s.ownCell,
-			IdleAfter:  &metav1.Duration{Duration: s.idle},
-			StoreQuota: &store,
+			Sandboxes:      []string{"gvisor", "runc-userns"},
+			OwnCell:        s.ownCell,
+			IdleAfter:      &metav1.Duration{Duration: s.idle},
+			StoreQuota:     &store,
+			StorageClasses: []string{"local"},
 			HostResources: corev1.ResourceList{
 				corev1.ResourcePods: number(s.pods), corev1.ResourceServices: number(s.services),
 				corev1.ResourceConfigMaps: number(s.others), corev1.ResourceSecrets: number(s.others),

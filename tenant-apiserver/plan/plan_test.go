@@ -38,6 +38,7 @@ func TestFor(t *testing.T) {
 		"idle":            {func(s *v1alpha1.PlanSpec) { s.IdleAfter = &metav1.Duration{Duration: time.Hour} }, func(w *plan.Terms) { w.IdleAfter = time.Hour }},
 		"never asleep":    {func(s *v1alpha1.PlanSpec) { s.IdleAfter = &metav1.Duration{} }, func(w *plan.Terms) { w.IdleAfter = 0 }},
 		"store":           {func(s *v1alpha1.PlanSpec) { s.StoreQuota = quantity("1Gi") }, func(w *plan.Terms) { w.StoreQuota = 1 << 30 }},
+		"storage":         {func(s *v1alpha1.PlanSpec) { s.StorageClasses = []string{"b", "a"} }, func(w *plan.Terms) { w.StorageClasses = []string{"b", "a"} }},
 		"no internet":     {func(s *v1alpha1.PlanSpec) { s.Egress.Internet = ptr(false) }, func(w *plan.Terms) { w.Internet = false }},
 		"internet":        {func(s *v1alpha1.PlanSpec) { s.Egress.Internet = ptr(true) }, func(*plan.Terms) {}},
 		"public webhooks": {func(s *v1alpha1.PlanSpec) { s.Egress.Webhooks = true }, func(w *plan.Terms) { w.PublicWebhooks = true }},
@@ -70,7 +71,7 @@ func TestFor(t *testing.T) {
 // A field that is added to plans is noticed here: it needs a meaning, and a case
 // above or below.
 func TestEveryFieldHasAMeaning(t *testing.T) {
-	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "Audit"}
+	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "Audit"}
 	var fields []string
 	for f := range reflect.TypeFor[v1alpha1.PlanSpec]().Fields() {
 		fields = append(fields, f.Name)

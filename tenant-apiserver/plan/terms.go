@@ -22,10 +22,12 @@ type Terms struct {
 	StoreQuota int64 `json:"storeQuota,omitempty"`
 	// Internet lets the tenant's pods reach public addresses (the agents learn of it
 	// from the tenant's status), PublicWebhooks its API server.
-	Internet       bool   `json:"internet,omitempty"`
-	PublicWebhooks bool   `json:"publicWebhooks,omitempty"`
-	Limits         Limits `json:"limits"`
-	Audit          Level  `json:"audit,omitempty"`
+	Internet       bool `json:"internet,omitempty"`
+	PublicWebhooks bool `json:"publicWebhooks,omitempty"`
+	// StorageClasses are the host's that the tenant sees, its default first.
+	StorageClasses []string `json:"storageClasses,omitempty"`
+	Limits         Limits   `json:"limits"`
+	Audit          Level    `json:"audit,omitempty"`
 }
 
 // Limits bound the use of a tenant's API. A limit of 0 does not bound.
@@ -81,6 +83,7 @@ func For(p *v1alpha1.Plan) Terms {
 		StoreQuota:     amount(s.StoreQuota, "256Mi"),
 		Internet:       s.Egress.Internet == nil || *s.Egress.Internet,
 		PublicWebhooks: s.Egress.Webhooks,
+		StorageClasses: slices.Clone(s.StorageClasses),
 		Limits: Limits{
 			Concurrent:  int(or(s.Requests.Concurrent, 200)),
 			Streams:     int(or(s.Requests.Streams, 2000)),
