@@ -32,10 +32,13 @@ func ballastPath(path string) string { return path + ".ballast" }
 // spent says that it was emptied and is not back yet.
 func (b *ballast) spent() bool { return b.next != 0 }
 
+// ballastFor is what it has more for so many bytes of log.
+func ballastFor(log int64) int64 { return log / 2 * 3 }
+
 // hold gets blocks for what size bytes of log need. An error that isNoSpace says
 // that there are none.
 func (b *ballast) hold(log int64) error {
-	b.want = minBallast + log/2*3
+	b.want = minBallast + ballastFor(log)
 	if b.path == "" || b.spent() || b.size >= b.want {
 		return nil
 	}
@@ -57,16 +60,21 @@ func (b *ballast) fill() error {
 		return errors.Join(err, f.Truncate(b.size), f.Close())
 	}
 	b.size, b.next = b.want, 0
+	fault(faultBallastFilled)
 	return f.Close()
 }
 
 // cut gives back what the log does not need any more.
 func (b *ballast) cut(log int64) error {
-	if b.want = minBallast + log/2*3; b.path == "" || b.size <= b.want {
+	if b.want = minBallast + ballastFor(log); b.path == "" || b.size <= b.want {
 		return nil
 	}
 	b.size = b.want
-	return os.Truncate(b.path, b.want)
+	if err := os.Truncate(b.path, b.want); err != nil {
+		return err
+	}
+	fault(faultBallastCut)
+	return nil
 }
 
 // spend empties it, and says whether there was anything in it.

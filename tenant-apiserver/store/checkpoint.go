@@ -69,7 +69,7 @@ func (s *Store) checkpointIfDue() {
 	switch {
 	case s.check.noSpace != nil && !aged:
 		return
-	case !aged && !s.check.wanted && newest.bytes < s.o.pace.layerBytes && len(st.layers) == 1:
+	case !aged && !s.check.wanted && newest.bytes < s.o.pace.layerBytes && len(st.layers) == 1 && !s.wal.waits(s.check.applied):
 		return
 	}
 	s.check.small = newest.bytes < s.o.pace.layerBytes
@@ -155,7 +155,7 @@ func (s *Store) checkpointed(err error) {
 func (s *Store) rest() {
 	s.wal.free()
 	s.hub.forget()
-	if s.wal.room() <= 2*minSegment {
+	if !s.wal.large() {
 		return
 	}
 	at := s.o.Clock.Now()
@@ -175,6 +175,16 @@ func (s *Store) shrinkIfDue() {
 		return // until the next rest
 	}
 	if err := s.wal.shrink(); err != nil {
+		s.fail(err)
+	}
+}
+
+// prepareIfDue has the other segment made ready before it is needed.
+func (s *Store) prepareIfDue() {
+	if s.check.noSpace != nil || s.Err() != nil {
+		return
+	}
+	if err := s.wal.prepare(s.check.applied); err != nil {
 		s.fail(err)
 	}
 }

@@ -30,7 +30,7 @@ func childLoad(path string) error {
 			return err
 		}
 	}
-	s, err := Open(path, Options{SweepSlice: 16, pace: fastPace})
+	s, err := Open(path, Options{SweepSlice: 16, Ballast: true, pace: fastPace})
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,8 @@
 // than that of the frame before; the file's head says up to which seq the file
 // has everything. The two segments are filled with zeros before they are used
 // and then written over and over in turn, so that a flush writes no metadata and
-// room is known to be there. line is a random number of the file: another file's
+// room is known to be there. The one that is not in use is prepared in the
+// background while the one in use fills up, larger under more load. line is a random number of the file: another file's
 // log is refused, and no value of a tenant can pass for a frame.
 //
 // # The way of a write
@@ -48,8 +49,12 @@
 //	state:    newest layer | layer on its way into the file | file
 //	on disk:  one segment  | the other segment              | store.db
 //
-// Nothing waits for a batch to fill: a group is what queued up while the group
-// before it was being written. An operation that is refused (a failed
+// No timer waits for a batch to fill: a group is what queued up while the group
+// before it was being written. Only callers who were just answered get a moment to
+// come back, at most a quarter of what that group's flush took, or a millisecond:
+// else those who write in a loop fall into two halves that wait for each other's
+// flushes. One caller alone is not waited for, and groups in whose moment too few
+// came back are followed by 2 to 64 that do not wait. An operation that is refused (a failed
 // comparison is an answer, an unknown lease a refusal) does not touch its
 // neighbours. When the disk fails, nobody in the group is acknowledged.
 //
@@ -63,7 +68,8 @@
 // When the newest layer is large, or some seconds old, the writer begins another
 // one and turns to the other segment, and a goroutine writes the older to the
 // file in one bbolt transaction (two fdatasyncs). Then its segment may be written
-// over. While the newest layer is full and a checkpoint runs, writers wait. A
+// over. When a segment is full before that, the writer turns to the other one, if it
+// is free, and begins a checkpoint to free the full one. While the newest layer is full and a checkpoint runs, writers wait. A
 // store without work has no layers and two small segments.
 //
 // Open reads the frames that follow the file's seq. They must go on without a
@@ -108,6 +114,6 @@
 //
 // # Goroutines
 //
-// One writer for each open Store, and one for a checkpoint while it runs; Close
-// waits for both. Reads and cursors run in the goroutines of their callers.
+// One writer for each open Store, one for a checkpoint while it runs, and one while
+// a segment is prepared; Close waits for all. Reads and cursors run in the goroutines of their callers.
 package store

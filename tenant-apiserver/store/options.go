@@ -54,6 +54,8 @@ type pace struct {
 	// reserveBytes may be added beyond by deletes and compactions while no
 	// checkpoint can be made because the disk is full.
 	reserveBytes int
+	// segmentBytes are a segment of the log when it begins. 0: 64 KiB.
+	segmentBytes int64
 	// layerAge is how long a change waits for others before it is brought into
 	// the file.
 	layerAge time.Duration
@@ -105,6 +107,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.pace == (pace{}) {
 		o.pace = defaultPace
+	}
+	if o.pace.segmentBytes == 0 {
+		o.pace.segmentBytes = minSegment
 	}
 	return o
 }

@@ -64,7 +64,10 @@ func (s *script) next(i int) step {
 	return step{txn: Txn{Then: []Op{{Put: &Put{Key: key(), Value: value}}}}}
 }
 
-var scriptPace = pace{layerBytes: 6 << 10, backlogBytes: 1 << 20, reserveBytes: 1 << 20, layerAge: time.Minute, retry: time.Minute, shrinkBytes: 1}
+var scriptPace = pace{
+	layerBytes: 6 << 10, backlogBytes: 1 << 20, reserveBytes: 1 << 20, segmentBytes: 4 << 10,
+	layerAge: time.Minute, retry: time.Minute, shrinkBytes: 1,
+}
 
 // childScript runs the script and prints a line after each step that was
 // acknowledged.

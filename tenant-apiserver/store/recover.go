@@ -20,7 +20,7 @@ import (
 // unacknowledged one, or is from an earlier lap; a good and newer frame anywhere
 // behind a bad one is damage.
 func recoverWAL(path string, o Options, h head) (*wal, *layer, head, error) {
-	w := &wal{line: h.line, noSync: o.NoSync}
+	w := &wal{line: h.line, noSync: o.NoSync, smallest: o.pace.segmentBytes}
 	var frames []frame
 	for i, p := range segmentPaths(path) {
 		s, found, err := openSegment(p, h)

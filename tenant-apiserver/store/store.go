@@ -36,6 +36,7 @@ type Store struct {
 	// The writer goroutine's own.
 	wal   *wal
 	keep  writerState
+	crowd crowd
 	check checkpoint
 
 	// The goroutine of a checkpoint's own.

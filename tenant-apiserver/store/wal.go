@@ -7,28 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
-
-// The sizes of a segment. It begins small, grows as load asks for it, in few
-// steps because writers wait meanwhile, and is cut back when the store is idle.
-const (
-	minSegment  = 64 << 10
-	segmentStep = 8 << 20
-	zeroChunk   = 256 << 10
-)
-
-// nextRoom is what a segment of so many bytes grows to.
-func nextRoom(room int64) int64 {
-	switch {
-	case room < minSegment:
-		return minSegment
-	case room < segmentStep/8:
-		return segmentStep / 8
-	case room < segmentStep:
-		return segmentStep
-	}
-	return room + segmentStep
-}
 
 // wal is the write-ahead log: two files beside the store's own, of which one is
 // written to while what the other holds is brought into the file. It belongs to
@@ -36,47 +16,41 @@ func nextRoom(room int64) int64 {
 type wal struct {
 	line     uint64
 	noSync   bool
+	flushed  time.Duration // how long the last flush took
+	smallest int64         // see pace.segmentBytes
 	ballast  ballast
 	segments [2]*segment // the first is being written to
-}
-
-// segment is one file of the log: frames, the first at 0, each directly behind
-// the one before. It is filled with zeros beforehand and then written over and
-// over, so that a flush has no metadata to write and room is known to be there.
-type segment struct {
-	path string
-	f    *os.File // nil: there is no file yet
-	kept bool     // the file's name is on disk too
-	room int64    // the size of the file
-	lap  int64    // seq of the first frame
-	end  int64    // of the last frame; 0: none
-	last int64    // seq of the last frame
+	next     *preparation
+	tried    bool // and there was no room for another
 }
 
 // segmentPaths are the files of the log of the store at path.
 func segmentPaths(path string) [2]string { return [2]string{path + ".wal0", path + ".wal1"} }
 
-// append writes a frame and returns when it is on disk. An error that isNoSpace
-// leaves the log as it was; after any other the end of the log is unknown.
-func (w *wal) append(seq int64, buf []byte) error {
-	s := w.segments[0]
+// append writes a frame and returns when it is on disk. The file has all groups
+// up to applied. An error that isNoSpace leaves the log as it was; after any other
+// the end of the log is unknown.
+func (w *wal) append(applied, seq int64, buf []byte) error {
+	s, err := w.place(applied, int64(frameSize(len(buf))))
+	if err != nil {
+		return fmt.Errorf("make room in the log: %w", err)
+	}
 	lap := s.lap
 	if s.end == 0 {
 		lap = seq
 	}
 	buf = sealFrame(buf, w.line, lap, seq)
 	end := s.end + int64(len(buf))
-	if err := w.reserve(s, end); err != nil {
-		return fmt.Errorf("make room in the log: %w", err)
-	}
 	if _, err := s.f.WriteAt(buf, s.end); err != nil {
 		return fmt.Errorf("write the log: %w", err)
 	}
 	fault(faultFrameWritten)
 	if !w.noSync {
+		began := time.Now()
 		if err := fdatasync(s.f); err != nil {
 			return &flushError{err}
 		}
+		w.flushed = time.Since(began)
 	}
 	fault(faultFrameFlushed)
 	s.lap, s.end, s.last = lap, end, seq
@@ -98,8 +72,22 @@ func fdatasync(f *os.File) error {
 	}
 }
 
-// room is how much the segments hold.
-func (w *wal) room() int64 { return w.segments[0].room + w.segments[1].room }
+// place returns the segment that a frame of size bytes goes to, with the room for
+// it: the one in use or, when that is full, the other one if it is prepared. Only
+// if it is not, the one in use grows while writers wait.
+func (w *wal) place(applied, size int64) (*segment, error) {
+	if s := w.segments[0]; s.end > 0 && s.end+size > s.room {
+		if err := w.settle(true); err != nil {
+			return nil, err
+		}
+		if other := w.segments[1]; other.kept && other.room >= max(size, s.room) {
+			fault(faultSegmentFull)
+			w.rotate(applied)
+		}
+	}
+	s := w.segments[0]
+	return s, w.reserve(s, s.end+size)
+}
 
 // reserve makes a segment at least size long, and durably so, with the ballast
 // that goes with it.
@@ -107,72 +95,54 @@ func (w *wal) reserve(s *segment, size int64) error {
 	if size <= s.room && s.kept {
 		return nil
 	}
-	if s.f == nil {
-		if err := s.make(); err != nil {
-			return err
-		}
+	best := max(size, s.room)
+	if to := w.larger(s.room); size > s.room && w.roomy(to-s.room) {
+		best = max(size, to)
 	}
 	var err error
-	for _, to := range [...]int64{max(size, nextRoom(s.room)), size} { // on a full disk no more than needed
+	for _, to := range [...]int64{best, size} { // on a full disk no more than needed
 		if err = w.ballast.hold(w.room() + to - s.room); err == nil {
-			err = s.grow(to, w.noSync)
+			err = s.ready(to, w.noSync)
 		}
 		if !isNoSpace(err) {
-			break
+			return err
 		}
-	}
-	if err == nil && !s.kept && !w.noSync {
-		err = syncDir(filepath.Dir(s.path))
-	}
-	if err == nil {
-		s.kept = true
-		fault(faultSegmentReady)
 	}
 	return err
 }
 
-func (s *segment) make() error {
-	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	fault(faultSegmentMade)
-	s.f, s.room = f, 0
-	return nil
+// spare is how many times as much as it takes a disk has to have for the log to take
+// more than it needs at once: the file has to grow too.
+const spare = 4
+
+// roomy says whether the disk has room to spare for so many bytes more of the log.
+func (w *wal) roomy(more int64) bool {
+	var fs syscall.Statfs_t
+	err := syscall.Statfs(filepath.Dir(w.segments[0].path), &fs)
+	return err == nil && int64(fs.Bavail)*fs.Bsize/spare >= more+ballastFor(more)
 }
 
-// grow fills the file up to size with zeros; when it cannot it gives back what
-// it took.
-func (s *segment) grow(size int64, noSync bool) error {
-	if size = (size + 4095) / 4096 * 4096; size <= s.room {
-		return nil
+// room is how much the segments hold, or will.
+func (w *wal) room() int64 {
+	n := w.segments[0].room + w.segments[1].room
+	if w.next != nil {
+		n += w.next.to - w.segments[1].room
 	}
-	zeros := make([]byte, min(size-s.room, zeroChunk))
-	for at := s.room; at < size; at += int64(len(zeros)) {
-		if _, err := s.f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
-			return errors.Join(err, s.f.Truncate(s.room))
-		}
-	}
-	fault(faultSegmentFilled)
-	if !noSync {
-		if err := s.f.Sync(); err != nil {
-			return &flushError{err}
-		}
-	}
-	fault(faultSegmentFlushed)
-	s.room = size
-	return nil
+	return n
 }
 
-// rotate goes on in the other segment, when the file has everything up to seq
-// and so all that it holds.
-func (w *wal) rotate(seq int64) {
-	if other := w.segments[1]; other.last <= seq && w.segments[0].end > 0 {
-		fault(faultRotate)
-		other.end = 0
-		w.segments[0], w.segments[1] = other, w.segments[0]
-		fault(faultRotated)
+// rotate goes on in the other segment, when the file has everything up to applied
+// and so all that it holds, and nobody is preparing it.
+func (w *wal) rotate(applied int64) {
+	other := w.segments[1]
+	if w.next != nil || other.last > applied || w.segments[0].end == 0 {
+		return
 	}
+	fault(faultRotate)
+	other.end = 0
+	w.segments[0], w.segments[1] = other, w.segments[0]
+	w.tried = false
+	fault(faultRotated)
 }
 
 // free makes both segments empty. The file must have all that they hold.
@@ -183,24 +153,31 @@ func (w *wal) free() {
 	}
 }
 
+// large says whether there is more of the log than an idle store needs.
+func (w *wal) large() bool { return w.room() > 2*w.smallest }
+
 // shrink cuts empty segments to what an idle store needs.
 func (w *wal) shrink() error {
+	if err := w.settle(true); err != nil {
+		return fmt.Errorf("prepare the log: %w", err)
+	}
 	for _, s := range w.segments {
-		if s.room <= minSegment {
+		if s.room <= w.smallest {
 			continue
 		}
-		if err := s.f.Truncate(minSegment); err != nil {
+		if err := s.f.Truncate(w.smallest); err != nil {
 			return fmt.Errorf("cut the log: %w", err)
 		}
-		s.room = minSegment
+		s.room = w.smallest
 	}
 	fault(faultSegmentShrunk)
 	return w.ballast.cut(w.room())
 }
 
-// close lets go of the files, and removes them when the store's own has all.
+// close lets go of the files, and removes them when the store's own has all. It
+// waits for who prepares one of them.
 func (w *wal) close(remove bool) error {
-	var all []error
+	all := []error{w.settle(true)}
 	gone := false
 	for _, s := range w.segments {
 		if s.f == nil {

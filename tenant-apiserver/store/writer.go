@@ -104,6 +104,7 @@ func (s *Store) write() {
 	for {
 		s.checkpointIfDue()
 		s.shrinkIfDue()
+		s.prepareIfDue()
 		first, ok := s.next()
 		if !ok {
 			s.closeErr = s.drain()
@@ -162,24 +163,6 @@ func (s *Store) timer(at int64) (<-chan time.Time, func()) {
 	return s.o.Clock.NewTimer(time.Unix(0, at).Sub(s.o.Clock.Now()))
 }
 
-// gather takes what else is queued, within the bounds of a group.
-func (s *Store) gather(first *call) []*call {
-	var calls []*call
-	size := 0
-	if first != nil {
-		calls, size = []*call{first}, first.size
-	}
-	for len(calls) < maxGroup && size < maxGroupBytes {
-		select {
-		case c := <-s.queue:
-			calls, size = append(calls, c), size+c.size
-		default:
-			return calls
-		}
-	}
-	return calls
-}
-
 // commit writes one group, publishes its events and then answers its callers.
 func (s *Store) commit(calls []*call) {
 	err := s.Err()
@@ -201,6 +184,7 @@ func (s *Store) commit(calls []*call) {
 		s.keep.sweeping, s.keep.due = false, s.o.Clock.Now().Add(noSpaceRetry).UnixNano()
 	}
 	fault(faultGroupPublished)
+	s.crowd.answering(len(calls), len(s.queue), s.wal.flushed)
 	for _, c := range calls {
 		if err != nil {
 			c.err = err
@@ -235,7 +219,7 @@ func (s *Store) transact(size int, run func(*group)) error {
 			return fmt.Errorf("%w: the log is full of deletes", ErrNoSpace)
 		}
 		fault(faultGroupEvaluated)
-		err = s.wal.append(g.head.seq, g.frame)
+		err = s.wal.append(s.check.applied, g.head.seq, g.frame)
 	}
 	switch {
 	case err == nil:
