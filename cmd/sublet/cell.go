@@ -25,6 +25,7 @@ import (
 	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer"
+	"sublet.dev/syncer/translate"
 	"sublet.dev/tenant-apiserver/cell"
 	"sublet.dev/tenant-apiserver/dialer"
 	"sublet.dev/tenant-apiserver/plan"
@@ -60,8 +61,8 @@ func newCell(a *app) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&name, "name", "cell-0", "the cell's name")
 	addKMS(cmd, &kmsSocket)
-	logs.add(cmd)
 	addAuditWebhook(cmd, &auditWebhook)
+	logs.add(cmd)
 	return cmd
 }
 
@@ -101,18 +102,19 @@ func (a *app) cell(ctx context.Context, name, kmsSocket, auditWebhook string) er
 	if err != nil {
 		return err
 	}
+	running := newSyncers()
 	c, err := cell.New(cell.Config{
 		Name: name, Dir: a.dir.tenant, GoldenDir: a.dir.golden(), Socket: a.dir.tenantSocket,
 		Companion: func(t tenant.Tenant, api *rest.Config, objects informers.SharedInformerFactory) (cell.Companion, error) {
-			return newSyncer(shared, host, t, api, objects, a.log)
+			return newSyncer(running, shared, host, t, api, objects, a.log)
 		},
 		ValidatePod: validatePod,
 		KeyFile:     a.dir.storeKeys,
 		KMS:         kms,
 		Logger:      a.log,
-	})
 
 		AuditWebhook: auditWebhook,
+	})
 	if err != nil {
 		return err
 	}
@@ -120,7 +122,7 @@ func (a *app) cell(ctx context.Context, name, kmsSocket, auditWebhook string) er
 	if err != nil {
 		return err
 	}
-	control := &http.Server{Handler: withProfiles(c.Handler()), ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: time.Minute}
+	control := &http.Server{Handler: withProfiles(running.with(c.Handler())), ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(l) }()
 	ctx, cancel := context.WithCancel(ctx)
@@ -151,15 +153,26 @@ func (a *app) cell(ctx context.Context, name, kmsSocket, auditWebhook string) er
 
 // newSyncer makes a tenant's syncer: it reads the host as the cell, and writes as
 // the tenant.
-func newSyncer(shared *syncer.Host, host *rest.Config, t tenant.Tenant, api *rest.Config, objects informers.SharedInformerFactory, log *slog.Logger) (companion, error) {
+func newSyncer(running *syncers, shared *syncer.Host, host *rest.Config, t tenant.Tenant, api *rest.Config, objects informers.SharedInformerFactory, log *slog.Logger) (companion, error) {
 	write := rest.CopyConfig(host)
 	write.Impersonate = rest.ImpersonationConfig{UserName: t.ID.WriteUser()}
 	s, err := syncer.New(syncer.Config{Tenant: t, TenantAPI: api, TenantObjects: objects, Host: shared, HostWrite: write, Logger: log})
-	return companion{s}, err
+	return companion{s, t.ID, running}, err
 }
 
 // companion is a syncer as a cell knows it.
-type companion struct{ *syncer.Syncer }
+type companion struct {
+	*syncer.Syncer
+	id      tenant.ID
+	running *syncers
+}
+
+// Run implements cell.Companion.
+func (c companion) Run(ctx context.Context) error {
+	c.running.put(c.id, c.Syncer)
+	defer c.running.remove(c.id, c.Syncer)
+	return c.Syncer.Run(ctx)
+}
 
 // Rest implements cell.Companion.
 func (c companion) Rest() (cell.Rest, bool) {
@@ -185,7 +198,11 @@ func (c companion) At(ctx context.Context, addr netip.Addr) (dialer.Place, error
 
 // validatePod is the admission of a tenant's pods beside upstream's.
 func validatePod(t tenant.Tenant, tenantPod *corev1.Pod) error {
-	return policy.Err(policy.CheckPod(tenantPod, policy.LevelFor(t.Sandbox)))
+	refusals := policy.CheckPod(tenantPod, policy.LevelFor(t.Sandbox))
+	if len(refusals) == 0 {
+		refusals = translate.CheckFields(tenantPod)
+	}
+	return policy.Err(refusals)
 }
 
 // listenUnix makes a unix socket that only root can open, in place of one that a

@@ -79,7 +79,7 @@ tenants share. Start a machine with "sublet up"; then, in another shell:
 			root.AddCommand(c)
 		}
 	}
-	add(groupTenants, newCreate(a), newList(a), newDescribe(a), newKubeconfig(a), newAuthentication(a), newConnect(a), newDelete(a), newSleep(a), newWake(a), newPlan(a), newLogs(a), newStore(a), newAudit(a), newPolicy(a))
+	add(groupTenants, newCreate(a), newList(a), newDescribe(a), newExplain(a), newKubeconfig(a), newAuthentication(a), newConnect(a), newDelete(a), newSleep(a), newWake(a), newPlan(a), newLogs(a), newStore(a), newAudit(a), newPolicy(a))
 	add(groupMachine, newUp(a), newDown(a), newServer(a), newAgent(a), newImage(a))
 	root.AddCommand(newCell(a), newVersion(a), newExitCodes())
 	root.SetHelpCommand(newHelp())

@@ -46,14 +46,15 @@ func newLedger() *ledger {
 // State is what an engine has under way for a key.
 type State struct {
 	// Queued: it waits for a worker. Working: a worker is at it.
-	Queued, Working bool
+	Queued  bool `json:"queued,omitempty"`
+	Working bool `json:"working,omitempty"`
 	// Failures counts the tries that failed since the last one that did not, Error is
 	// the last one's text (at most 2 KiB) and FailedAt its time.
-	Failures int
-	Error    string
-	FailedAt time.Time
+	Failures int       `json:"failures,omitempty"`
+	Error    string    `json:"error,omitempty"`
+	FailedAt time.Time `json:"failedAt,omitzero"`
 	// Due is when it comes again by itself; the zero time: not.
-	Due time.Time
+	Due time.Time `json:"due,omitzero"`
 }
 
 // maxError is how much of an error's text is kept.

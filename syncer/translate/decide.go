@@ -21,44 +21,65 @@ func refusals(spec *corev1.PodSpec) []policy.Refusal {
 	return found
 }
 
-// walk looks at every field below v that is set.
+// walk adds the refused and undecided fields below v to found.
 func walk(v reflect.Value, path string, found *[]policy.Refusal) {
+	eachField(v, path, func(at string, d decision, v reflect.Value) {
+		if reason, ok := d.refuses(v); ok {
+			*found = append(*found, policy.Refusal{Rule: ruleField, Field: at, Reason: reason})
+		}
+	})
+}
+
+// CheckFields returns the fields of a tenant's pod that are refused by the table of
+// decisions, beside what isolation/policy refuses.
+func CheckFields(tenantPod *corev1.Pod) []policy.Refusal { return refusals(&tenantPod.Spec) }
+
+// refuses says whether a pod whose field has that value is refused, and why.
+func (d decision) refuses(v reflect.Value) (reason string, ok bool) {
+	switch {
+	case unset(v):
+		return "", false
+	case d.verdict == undecided:
+		return "the field is not known here: remove it", true
+	case d.verdict == refused && !slices.Contains(d.allow, fmt.Sprint(reflect.Indirect(v))):
+		return d.why, true
+	default:
+		return "", false
+	}
+}
+
+// eachField visits every field below v, set or not, that a decision on a field above it
+// leads to, with its path, its decision and its value. Only of those that are set it
+// visits what is below.
+func eachField(v reflect.Value, path string, visit func(at string, d decision, v reflect.Value)) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		if !v.IsNil() {
-			walk(v.Elem(), path, found)
+			eachField(v.Elem(), path, visit)
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			walk(v.Index(i), fmt.Sprintf("%s[%d]", path, i), found)
+			eachField(v.Index(i), fmt.Sprintf("%s[%d]", path, i), visit)
 		}
 	case reflect.Struct:
 		if decided(v.Type()) {
-			walkFields(v, path, found)
+			walkFields(v, path, visit)
 		}
 	}
 }
 
-func walkFields(v reflect.Value, path string, found *[]policy.Refusal) {
+func walkFields(v reflect.Value, path string, visit func(at string, d decision, v reflect.Value)) {
 	table := decisions[v.Type().Name()]
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
-		if unset(v.Field(i)) {
-			continue
-		}
 		at := path
 		if !field.Anonymous {
 			at = path + "." + jsonName(field)
 		}
-		switch d := table[field.Name]; d.verdict {
-		case copied, translated:
-			walk(v.Field(i), at, found)
-		case undecided:
-			*found = append(*found, policy.Refusal{Rule: ruleField, Field: at, Reason: "the field is not known here: remove it"})
-		case refused:
-			if !slices.Contains(d.allow, fmt.Sprint(reflect.Indirect(v.Field(i)))) {
-				*found = append(*found, policy.Refusal{Rule: ruleField, Field: at, Reason: d.why})
-			}
+		d := table[field.Name]
+		visit(at, d, v.Field(i))
+		if (d.verdict == copied || d.verdict == translated) && !unset(v.Field(i)) {
+			eachField(v.Field(i), at, visit)
 		}
 	}
 }

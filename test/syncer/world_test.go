@@ -57,7 +57,8 @@ type world struct {
 	host, tenant *kubernetes.Clientset // administrators
 	tenantConfig *rest.Config
 	clock        *shiftedClock
-	restart      func() // stops the syncer and runs another
+	faults       *faults // between the syncer and the host's API
+	restart      func()  // stops the syncer and runs another
 	running      atomic.Pointer[syncer.Syncer]
 	stops        []func()
 }
@@ -137,6 +138,8 @@ func (w *world) start(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	w.faults = newFaults()
+	read.Wrap(w.faults.wrap)
 	write := rest.CopyConfig(read)
 	write.Impersonate.UserName = acme.ID.WriteUser()
 	w.clock = &shiftedClock{}

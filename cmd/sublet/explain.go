@@ -1,0 +1,270 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer"
+)
+
+// maxExplanation bounds what is read of a cell's answer.
+const maxExplanation = 16 << 20
+
+func newExplain(a *app) *cobra.Command {
+	var fromHost string
+	cmd := &cobra.Command{
+		Use: "explain NAME pod/NAMESPACE/POD | explain --from-host NAMESPACE/POD", Short: "Show what became of a tenant's pod on the host, and why",
+		Long: `Show what became of a tenant's pod on the host, and why.
+
+It tells which host pod was made for it, what becomes of each of its fields there
+(copied, translated, forced, dropped, or refused and by which rule), what its syncer
+is about to do, and what failed last. With --from-host it starts from the host pod.
+-o json and -o yaml show both objects too. A tenant that sleeps is woken.`,
+		Args: cobra.MaximumNArgs(2), ValidArgsFunction: a.completeName,
+	}
+	cmd.Flags().StringVar(&fromHost, "from-host", "", "explain a pod of the host: NAMESPACE/POD")
+	output := addOutput(cmd, "table", "json", "yaml")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		e, err := a.explainPod(cmd.Context(), args, fromHost)
+		if err != nil {
+			return err
+		}
+		if ok, err := output.print(a.out, e); ok {
+			return err
+		}
+		return a.printExplanation(e)
+	}
+	return cmd
+}
+
+// explainPod asks the cell of the tenant that is meant.
+func (a *app) explainPod(ctx context.Context, args []string, fromHost string) (*syncer.Explanation, error) {
+	query := url.Values{}
+	name := ""
+	switch {
+	case fromHost != "" && len(args) > 0:
+		return nil, usageErrorf("--from-host says everything: no arguments are expected with it")
+	case fromHost != "":
+		namespace, pod, ok := strings.Cut(fromHost, "/")
+		if !ok || namespace == "" || pod == "" || strings.Contains(pod, "/") {
+			return nil, usageErrorf("--from-host %q: NAMESPACE/POD was expected", fromHost)
+		}
+		var err error
+		if name, err = a.tenantOf(ctx, namespace); err != nil {
+			return nil, err
+		}
+		query.Set("host", pod)
+	case len(args) != 2:
+		return nil, usageErrorf("a tenant's name and pod/NAMESPACE/POD were expected, or --from-host")
+	default:
+		parts := strings.Split(args[1], "/")
+		if len(parts) != 3 || parts[0] != "pod" && parts[0] != "pods" || parts[1] == "" || parts[2] == "" {
+			return nil, usageErrorf("%q: pod/NAMESPACE/POD was expected", args[1])
+		}
+		name = args[0]
+		query.Set("namespace", parts[1])
+		query.Set("name", parts[2])
+	}
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	return a.askForExplanation(ctx, name, query)
+}
+
+// tenantOf returns the name of the tenant that a host namespace belongs to.
+func (a *app) tenantOf(ctx context.Context, namespace string) (string, error) {
+	api, err := a.host()
+	if err != nil {
+		return "", err
+	}
+	var list v1alpha1.VirtualClusterList
+	if err := api.List(ctx, &list, &client.ListOptions{}); err != nil {
+		return "", fmt.Errorf("list the tenants: %w", explain(err))
+	}
+	for _, vc := range list.Items {
+		if vc.Status.Namespace == namespace {
+			return vc.Name, nil
+		}
+	}
+	return "", &exitError{exitNotFound, fmt.Errorf("no tenant has the host namespace %q: `sublet describe NAME` shows a tenant's", namespace)}
+}
+
+func (a *app) askForExplanation(ctx context.Context, name string, query url.Values) (*syncer.Explanation, error) {
+	cell, id, err := a.cellOf(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer cell.Close()
+	if _, err := cell.Wake(ctx, id, "sublet explain"); err != nil {
+		return nil, fmt.Errorf("wake tenant %q: %w", name, err)
+	}
+	vc, err := a.readTenant(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	e := &syncer.Explanation{}
+	return e, askCell(ctx, a.dir.cellSocket(vc.Status.Cell), "/tenants/"+string(id)+"/explain?"+query.Encode(), e)
+}
+
+func (a *app) readTenant(ctx context.Context, name string) (*v1alpha1.VirtualCluster, error) {
+	api, err := a.host()
+	if err != nil {
+		return nil, err
+	}
+	return getTenant(ctx, api, name)
+}
+
+// askCell reads what a cell answers to a GET.
+func askCell(ctx context.Context, socket, path string, into any) error {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
+	defer transport.CloseIdleConnections()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://cell"+path, nil)
+	if err != nil {
+		return fmt.Errorf("ask the cell: %w", err)
+	}
+	answer, err := (&http.Client{Transport: transport}).Do(r)
+	if err != nil {
+		return fmt.Errorf("ask the cell: %w", err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxExplanation))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the cell's answer: %w", err)
+	case answer.StatusCode == http.StatusNotFound:
+		return &exitError{exitNotFound, errors.New(strings.TrimSpace(string(body)))}
+	case answer.StatusCode != http.StatusOK:
+		return fmt.Errorf("ask the cell: %s: %s", answer.Status, strings.TrimSpace(string(body)))
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("decode the cell's answer: %w", err)
+	}
+	return nil
+}
+
+func (a *app) printExplanation(e *syncer.Explanation) error {
+	rows := [][]string{
+		{"Pod:", e.Namespace + "/" + e.Name},
+		{"Host pod:", e.HostNamespace + "/" + e.HostName},
+		{"Pairing:", e.Pairing},
+		{"Held:", cmp.Or(e.Held, "no")},
+		{"Tenant's queue:", fmt.Sprintf("%d waiting, %d failing, %d writes wait for their turn", e.Queued, e.Failing, e.WaitingWrites)},
+		{"Patrol:", fmt.Sprintf("%d rounds, %d compared, %d repaired, %d marks restored, %d unreadable", e.Patrol.Rounds, e.Patrol.Compared, e.Patrol.Repaired, e.Patrol.Remarked, e.Patrol.Unreadable)},
+	}
+	if err := table(a.out, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.out, "Passes:")
+	rows = [][]string{{"", "PASS", "STATE", "FAILURES", "LAST ERROR"}}
+	for _, p := range e.Passes {
+		first, _, _ := strings.Cut(p.Error, "\n")
+		rows = append(rows, []string{"", p.Pass, passState(p), fmt.Sprint(p.Failures), first})
+	}
+	if err := table(a.out, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.out, "Fields:")
+	rows = [][]string{{"", "FIELD", "FATE", "RULE", "REASON"}}
+	for _, f := range e.Fields {
+		rows = append(rows, []string{"", f.Field, f.Fate, f.Rule, f.Reason})
+	}
+	return table(a.out, rows)
+}
+
+func passState(p syncer.PassState) string {
+	switch {
+	case p.Working:
+		return "at work"
+	case p.Queued:
+		return "waiting"
+	case p.Failures > 0:
+		return "failed " + age(p.FailedAt) + " ago, will be tried again"
+	case !p.Due.IsZero():
+		return "in step, again in " + time.Until(p.Due).Round(time.Second).String()
+	default:
+		return "in step"
+	}
+}
+
+// syncers are those that run in a cell.
+type syncers struct {
+	mu      sync.Mutex
+	running map[tenant.ID]*syncer.Syncer // guarded by mu
+}
+
+func newSyncers() *syncers { return &syncers{running: map[tenant.ID]*syncer.Syncer{}} }
+
+func (s *syncers) get(id tenant.ID) (*syncer.Syncer, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found, ok := s.running[id]
+	return found, ok
+}
+
+func (s *syncers) put(id tenant.ID, running *syncer.Syncer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running[id] = running
+}
+
+// remove forgets a syncer that has ended, unless another has taken its place.
+func (s *syncers) remove(id tenant.ID, ended *syncer.Syncer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running[id] == ended {
+		delete(s.running, id)
+	}
+}
+
+// with adds to a cell's API, which is for its socket:
+//
+//	GET /tenants/{id}/explain?namespace=NAMESPACE&name=POD   syncer.Explanation or 404
+//	GET /tenants/{id}/explain?host=POD                       the same, of a host pod
+func (s *syncers) with(cell http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /tenants/{id}/explain", s.serveExplain)
+	mux.Handle("/", cell)
+	return mux
+}
+
+func (s *syncers) serveExplain(w http.ResponseWriter, r *http.Request) {
+	running, ok := s.get(tenant.ID(r.PathValue("id")))
+	if !ok {
+		http.Error(w, "the tenant's syncer does not run now: try again", http.StatusServiceUnavailable)
+		return
+	}
+	var e *syncer.Explanation
+	var err error
+	if host := r.FormValue("host"); host != "" {
+		e, err = running.ExplainHostPod(r.Context(), host)
+	} else {
+		e, err = running.ExplainPod(r.Context(), tenant.Name{Namespace: r.FormValue("namespace"), Name: r.FormValue("name")})
+	}
+	switch {
+	case errors.Is(err, syncer.ErrNotFound):
+		http.Error(w, err.Error(), http.StatusNotFound)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusBadGateway)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(e) // the client is gone; nobody else wants to know
+	}
+}

@@ -1,0 +1,110 @@
+package syncer
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+)
+
+var errDown = errors.New("injected: the host's API is down")
+
+// faults are what goes wrong between the syncer and the host's API.
+type faults struct {
+	mu     sync.Mutex
+	down   bool
+	writes float64 // the part of writes that fail, half of them after they were carried out
+	random *rand.Rand
+	failed int               // requests that failed
+	open   map[*watched]bool // answers that are being read
+}
+
+func newFaults() *faults {
+	return &faults{random: rand.New(rand.NewPCG(7, 7)), open: map[*watched]bool{}}
+}
+
+// set changes what goes wrong, and cuts what is open when the API goes down.
+func (f *faults) set(down bool, writes float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down, f.writes, f.failed = down, writes, 0
+	if down {
+		for w := range f.open {
+			_ = w.ReadCloser.Close()
+		}
+		clear(f.open)
+	}
+}
+
+// count returns how many requests failed since set.
+func (f *faults) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.failed
+}
+
+// draw says what becomes of a request.
+func (f *faults) draw(write bool) (before, after bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down {
+		before = true
+	} else if write && f.random.Float64() < f.writes {
+		before = f.random.IntN(2) == 0
+		after = !before
+	}
+	if before || after {
+		f.failed++
+	}
+	return before, after
+}
+
+func (f *faults) wrap(next http.RoundTripper) http.RoundTripper { return &faulty{f, next} }
+
+type faulty struct {
+	faults *faults
+	next   http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (f *faulty) RoundTrip(r *http.Request) (*http.Response, error) {
+	before, after := f.faults.draw(r.Method != http.MethodGet)
+	if before {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, errDown
+	}
+	answer, err := f.next.RoundTrip(r)
+	if err == nil && after { // carried out, but nobody hears of it
+		_ = answer.Body.Close()
+		return nil, errDown
+	}
+	if err == nil && answer.StatusCode < http.StatusMultipleChoices && r.Method == http.MethodGet {
+		answer.Body = f.faults.watch(answer.Body)
+	}
+	return answer, err
+}
+
+func (f *faults) watch(body io.ReadCloser) io.ReadCloser {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := &watched{body, f}
+	f.open[w] = true
+	return w
+}
+
+// watched is the body of an answer that may be cut.
+type watched struct {
+	io.ReadCloser
+	faults *faults
+}
+
+// Close implements io.Closer.
+func (w *watched) Close() error {
+	w.faults.mu.Lock()
+	delete(w.faults.open, w)
+	w.faults.mu.Unlock()
+	return w.ReadCloser.Close()
+}
