@@ -6,6 +6,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
 	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
+	"k8s.io/metrics/pkg/apis/metrics"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	metricsapi "sigs.k8s.io/metrics-server/pkg/api"
 	"sigs.k8s.io/metrics-server/pkg/scraper"
@@ -34,6 +37,10 @@ const (
 	scrapeEvery   = 15 * time.Second
 	scrapeTimeout = 10 * time.Second
 	kubeletPort   = 10250
+
+	hookMetricsReader = "sublet-metrics-reader"
+	readerRetry       = 100 * time.Millisecond
+	readerTimeout     = 30 * time.Second // as upstream's hooks for roles
 )
 
 // metricsVersion is where the group stands in discovery: behind all built-in ones, as
@@ -52,7 +59,28 @@ func (p *parts) installMetrics(server *genericapiserver.GenericAPIServer) error 
 	if err := metricsapi.Install(getter, podMetadata{core.Pods().Lister(), ""}, core.Nodes().Lister(), server, nil); err != nil {
 		return fmt.Errorf("API group of metrics: %w", err)
 	}
-	return nil
+	if p.opts.Bootstrapped {
+		return nil
+	}
+	return server.AddPostStartHook(hookMetricsReader, func(hook genericapiserver.PostStartHookContext) error {
+		return wait.PollUntilContextTimeout(hook, readerRetry, readerTimeout, true, func(ctx context.Context) (bool, error) {
+			_, err := p.client.RbacV1().ClusterRoles().Create(ctx, metricsReader(), metav1.CreateOptions{})
+			return err == nil || apierrors.IsAlreadyExists(err), nil
+		})
+	})
+}
+
+// metricsReader gives everybody who may see pods what they use, as the role of that
+// name does that comes with metrics-server.
+func metricsReader() *rbacv1.ClusterRole {
+	role := &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "system:aggregated-metrics-reader", Labels: map[string]string{}},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{metrics.GroupName}, Resources: []string{"pods", "nodes"}, Verbs: []string{"get", "list", "watch"}}},
+	}
+	for _, into := range []string{"admin", "edit", "view"} {
+		role.Labels["rbac.authorization.k8s.io/aggregate-to-"+into] = "true"
+	}
+	return role
 }
 
 func (p *parts) metricsGetter() (metricsapi.MetricsGetter, error) {
