@@ -70,6 +70,8 @@ type hostServer struct {
 	host hostFlags
 	node nodeFlags
 	logs logFlags
+
+	metrics tenantMetrics
 }
 
 // run runs the server until ctx ends or a part of it fails.
@@ -168,6 +170,7 @@ func (s *hostServer) loopback() netip.AddrPort {
 
 // startAPI starts the host control plane.
 func (s *hostServer) startAPI(ctx context.Context, authority *pki.Authority) (*server.Server, error) {
+	s.metrics.log = s.log
 	kms, err := connectKMS(ctx, s.host.kmsSocket)
 	if err != nil {
 		return nil, err
@@ -182,6 +185,8 @@ func (s *hostServer) startAPI(ctx context.Context, authority *pki.Authority) (*s
 		ServingIPs:  []netip.Addr{s.node.addr},
 		Host:        &server.HostConfig{PodCIDR: podRange},
 		Logger:      s.log,
+
+		TenantMetrics: &s.metrics,
 	})
 }
 
@@ -195,6 +200,7 @@ func (s *hostServer) startTenants(ctx context.Context, p *parts, api *server.Ser
 	if err != nil {
 		return errors.Join(err, doorListener.Close())
 	}
+	s.metrics.cells.Store(cells)
 	p.start(ctx, "cells", cells.run)
 	m, err := manager.New(manager.Config{
 		Host: api.Loopback(), Plan: manager.DefaultPlan(serviceRange, s.node.addr), Domain: s.host.domain,

@@ -30,6 +30,7 @@ const longPoll = 30 * time.Second
 //	GET    /tenants?after=N     Snapshot            [Cell.Snapshot]
 //	POST   /tenants/{id}/wake?why=TEXT       Status                 [Cell.Wake]
 //	POST   /tenants/{id}/sleep?patience=TIME 204, or 409 and why not [Cell.Sleep]
+//	GET    /metrics             Prometheus' text  [Cell.Metrics]
 //	GET    /healthz             ok
 func (c *Cell) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -43,6 +44,7 @@ func (c *Cell) Handler() http.Handler {
 	c.addStoreRoutes(mux)
 	mux.HandleFunc("POST /tenants/{id}/wake", c.serveWake)
 	mux.HandleFunc("POST /tenants/{id}/sleep", c.serveSleep)
+	mux.HandleFunc("GET /metrics", c.serveMetrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	return mux
 }

@@ -16,6 +16,7 @@ import (
 	"sublet.dev/tenant-apiserver/etcdclient"
 	"sublet.dev/tenant-apiserver/internal/kube"
 	"sublet.dev/tenant-apiserver/keyring"
+	"sublet.dev/tenant-apiserver/measure"
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/plan"
 	"sublet.dev/tenant-apiserver/store"
@@ -87,6 +88,8 @@ type Config struct {
 	// AuditWebhook is a kubeconfig that says where what is recorded is sent besides,
 	// in batches. Empty: nowhere.
 	AuditWebhook string
+	// TenantMetrics answers TenantMetricsURL of a host. Nil: there is no such path.
+	TenantMetrics http.Handler
 	// Host makes the control plane of the nodes instead of a tenant's.
 	Host *HostConfig
 	// Logger gets the life of the server. Nil: slog.Default().
@@ -94,6 +97,7 @@ type Config struct {
 
 	terms *atomic.Pointer[plan.Terms] // the present ones, once started
 	audit *auditFile                  // nil: none
+	meter *measure.Meter              // nil: none
 
 	throwAway bool         // the store need not survive the machine
 	rotation  rotationPace // tests cannot wait as long
@@ -171,9 +175,9 @@ func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 	if st.ring != nil {
 		o.Transformer = st.ring
 	}
+	o.Paths = c.metricsPaths()
 	if c.Host == nil {
 		o.Terms, o.Count = c.currentTerms, st.count
-		o.Paths = map[string]kube.Path{}
 		if st.file != nil {
 			o.StoreBytes = st.bytes
 		}

@@ -38,7 +38,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(s.life, cancel)()
 	tracked := &trackingListener{Listener: l, guard: s.guard, conns: map[net.Conn]struct{}{}}
 	server := &http.Server{
-		Handler:           s.guard.wrap(s.instance.Handler()),
+		Handler:           s.handler(),
 		ConnContext:       connContext,
 		TLSConfig:         s.tls.Clone(),
 		ReadHeaderTimeout: handshakeTimeout,

@@ -89,6 +89,7 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.close())
 	}
+	c.meter = c.newMeter(st)
 	instance, err := kube.New(ctx, c.options(st, bootstrapped))
 	if err != nil {
 		return nil, errors.Join(err, st.close())
