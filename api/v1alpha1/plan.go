@@ -82,7 +82,8 @@ type PlanSpec struct {
 	// +kubebuilder:validation:items:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(o, o == c)) && self.all(c, c.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$'))",message="storageClasses are names of storage classes, each once"
 	// +listType=atomic
-	StorageClasses []string `json:"storageClasses"`
+	// +optional
+	StorageClasses []string `json:"storageClasses,omitzero"` // an empty list is none, no list the default
 
 	// +kubebuilder:default={}
 	Objects ObjectLimits `json:"objects,omitempty"`
