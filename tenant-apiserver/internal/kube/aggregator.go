@@ -69,6 +69,9 @@ func (p *parts) buildAggregator(kube *genericapiserver.GenericAPIServer, extensi
 	if err != nil {
 		return nil, err
 	}
+	if err := trim(server, remotes.cert); err != nil {
+		return nil, err
+	}
 	return &aggregator{server, remotes}, nil
 }
 
@@ -91,9 +94,7 @@ func (p *parts) aggregatorConfig(resolver aggregatorapiserver.ServiceResolver) (
 	return &aggregatorapiserver.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: generic, SharedInformerFactory: p.informers},
 		ExtraConfig: aggregatorapiserver.ExtraConfig{
-			ProxyClientCertFile: p.proxy.certFile,
-			ProxyClientKeyFile:  p.proxy.keyFile,
-			ServiceResolver:     resolver,
+			ServiceResolver: resolver,
 			// A redirect of a tenant's server is not followed and not passed on.
 			RejectForwardingRedirects: true,
 			// They are run when there is a remote one.

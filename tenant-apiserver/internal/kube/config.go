@@ -82,9 +82,8 @@ func runOptions(o Options) *options.ServerRunOptions {
 
 // disabledHooks are the start hooks of upstream that an instance does without.
 func disabledHooks(o Options) map[string]bool {
-	// What they run is run when there is something to do (remote.go), and a file
-	// that nobody changes needs no watch.
-	d := map[string]bool{hookAPIDiscovery: true, hookAPICertificate: true}
+	// What it runs is run when there is something to do (remote.go).
+	d := map[string]bool{hookAPIDiscovery: true}
 	if o.Bootstrapped {
 		d[hookRBAC], d[hookPriorityClasses], d[hookFlowSchemas] = true, true, true
 	}

@@ -23,7 +23,6 @@ const (
 	hookServiceCIDR     = "start-kubernetes-service-cidr-controller"
 	hookServiceRepair   = "start-service-ip-repair-controllers"
 	hookAPIDiscovery    = "apiservice-discovery-controller"
-	hookAPICertificate  = "aggregator-reload-proxy-client-cert"
 )
 
 // checkFragile fails when the linked Kubernetes is not the one that this
@@ -49,7 +48,7 @@ func checkHooks(s *genericapiserver.GenericAPIServer, disabled map[string]bool) 
 	hooks := s.PostStartHooks()
 	for _, name := range []string{
 		hookRBAC, hookPriorityClasses, hookFlowSchemas, hookNamespaces, hookAuthConfig,
-		hookTokenTracking, hookKubernetes, hookServiceCIDR, hookServiceRepair, hookAPIDiscovery, hookAPICertificate,
+		hookTokenTracking, hookKubernetes, hookServiceCIDR, hookServiceRepair, hookAPIDiscovery,
 	} {
 		_, registered := hooks[name]
 		if registered == disabled[name] {
