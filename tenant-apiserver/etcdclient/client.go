@@ -42,6 +42,6 @@ func New(s *store.Store, opts ...Option) *kubernetes.Client {
 	c.Maintenance = clientv3.NewMaintenanceFromMaintenanceClient(maintenanceStub{s}, c)
 	c.Watcher = w
 	k := &kubernetes.Client{Client: c}
-	k.Kubernetes = k
+	k.Kubernetes = objects{k, s}
 	return k
 }

@@ -9,8 +9,10 @@
 //
 // KV, Lease and Maintenance are etcd's client code over the gRPC stubs kvStub,
 // leaseStub and maintenanceStub, which call the store where generated stubs
-// would write to a connection. Watcher is our own: etcd's buffers without bound
-// for a slow reader, and takes four goroutines for a watch where one is enough.
+// would write to a connection. OptimisticPut, the way of nearly all writes, is our
+// own, since etcd's copies every value twice. So is Watcher: etcd's buffers without
+// bound for a slow reader, and takes four goroutines for a watch where one is
+// enough.
 //
 // Upstream builds every etcd client through one variable of its storage
 // factory. Install replaces what is in it, Register says which store an
