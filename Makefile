@@ -81,6 +81,12 @@ bench-density: peers ## our control planes beside upstream's processes (BENCH="-
 	go build -ldflags '-s -w $(K8S_LDFLAGS)' -o bin/bench-density ./test/bench/density
 	./bin/bench-density $(BENCH)
 
+.PHONY: bench-sync
+bench-sync: ## tenants' pods beside pods written to the host (BENCH="-tenants 10 -greedy 1000" for less; 15 min)
+	@mkdir -p bin
+	go build -ldflags '-s -w $(K8S_LDFLAGS)' -o bin/bench-sync ./test/bench/sync
+	./bin/bench-sync $(BENCH)
+
 .PHONY: generate
 generate: ## deep copies and manifests of api/
 	go generate ./api/...

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+type options struct {
+	tenants, pods, idle, greedy, nodes int
+	alone                              bool
+	patience                           time.Duration
+	cpu                                string
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.tenants, "tenants", 100, "how many tenants")
+	flag.IntVar(&o.pods, "pods", 100, "how many pods each of them has")
+	flag.IntVar(&o.idle, "idle", 100, "how many pods to measure one by one")
+	flag.IntVar(&o.greedy, "greedy", 10_000, "how many pods the greedy tenant has; 0 leaves it out")
+	flag.IntVar(&o.nodes, "nodes", 10, "how many nodes are simulated")
+	flag.BoolVar(&o.alone, "alone", false, "let the syncers share nothing, to see what sharing is worth")
+	flag.DurationVar(&o.patience, "patience", 20*time.Minute, "how long a phase may take")
+	flag.StringVar(&o.cpu, "cpu", "", "write a processor profile of the phase in which tenants create their pods to this file")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	quiet := slog.New(slog.DiscardHandler)
+	slog.SetDefault(quiet)
+	klog.SetSlogLogger(quiet)
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "sync:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	if o.tenants < 2 || o.pods < 1 || o.idle < 1 || o.nodes < 1 {
+		return errors.New("at least two tenants, and one of everything else")
+	}
+	dir, err := os.MkdirTemp("", "sublet-bench-sync-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	w := &world{dir: dir, options: o}
+	defer func() { err = errors.Join(err, w.stop()) }()
+	load("before")
+	if err := w.start(ctx); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	var r report
+	for _, phase := range []struct {
+		name string
+		do   func(context.Context, *report) error
+	}{
+		{"memory of idle syncers", w.idleMemory}, {"idle", w.idle}, {"direct", w.direct}, {"synced", w.synced},
+		{"restart", w.restart}, {"memory", w.podMemory}, {"greedy", w.greedy},
+	} {
+		fmt.Printf("# %s\n", phase.name)
+		phaseCtx, cancel := context.WithTimeout(ctx, o.patience)
+		err := phase.do(phaseCtx, &r)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("%s: %w", phase.name, err)
+		}
+	}
+	load("after")
+	r.judge(os.Stdout)
+	return nil
+}
+
+// load prints the machine's load average: what else runs is in the figures.
+func load(when string) {
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		fmt.Printf("# load %s: %s", when, text)
+	}
+}

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/pprof"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"sublet.dev/isolation/tenant"
+)
+
+// settle is how long a syncer must have had nothing new before it says that it rests
+// (syncer/engine).
+const settle = 2 * time.Second
+
+// idleMemory measures what a syncer without pods holds.
+func (w *world) idleMemory(ctx context.Context, r *report) error {
+	if _, err := w.atRest(ctx); err != nil {
+		return err
+	}
+	with := heap()
+	w.stopSyncers()
+	r.value("memory/idle-syncer", (with-heap())/float64(len(w.clusters))/1024, "KiB")
+	return w.eachCluster(func(_ int, c *cluster) error { return w.runSyncer(ctx, c) })
+}
+
+// atRest waits until all syncers have nothing to do, and says how long that took.
+func (w *world) atRest(ctx context.Context) (time.Duration, error) {
+	begin := time.Now()
+	err := w.eachCluster(func(_ int, c *cluster) error {
+		return until(ctx, func() (bool, error) { _, _, quiet := c.syncer.Rest(); return quiet, nil })
+	})
+	return max(0, time.Since(begin)-settle), err
+}
+
+// one creates a pod, and waits until its tenant sees it running.
+func (w *world) one(ctx context.Context, c *cluster, name string) (toHost, toRunning time.Duration, err error) {
+	host := string(c.tenant.ID.HostName(tenant.Name{Namespace: namespace, Name: name}))
+	own, err := sight(ctx, c.api, namespace, name, 1)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer own.stop()
+	onHost, err := sight(ctx, w.host, c.tenant.HostNamespace, host, 1)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer onHost.stop()
+	begin := time.Now()
+	if _, err := c.api.CoreV1().Pods(namespace).Create(ctx, simple(name), metav1.CreateOptions{}); err != nil {
+		return 0, 0, err
+	}
+	if err := own.wait(ctx); err != nil {
+		return 0, 0, err
+	}
+	if err := onHost.wait(ctx); err != nil {
+		return 0, 0, err
+	}
+	return onHost.there[host].Sub(begin), own.runs[name].Sub(begin), nil
+}
+
+// idle measures pods one by one, nothing else going on.
+func (w *world) idle(ctx context.Context, r *report) error {
+	var toHost, toRunning []time.Duration
+	for i := range w.options.idle {
+		a, b, err := w.one(ctx, w.clusters[0], fmt.Sprintf("idle-%d", i))
+		if err != nil {
+			return err
+		}
+		toHost, toRunning = append(toHost, a), append(toRunning, b)
+	}
+	r.value("idle/host-pod/p50", ms(quantile(toHost, 0.5)), "ms")
+	r.value("idle/host-pod/p99", ms(quantile(toHost, 0.99)), "ms")
+	r.value("idle/running/p50", ms(quantile(toRunning, 0.5)), "ms")
+	r.value("idle/running/p99", ms(quantile(toRunning, 0.99)), "ms")
+	return nil
+}
+
+// flood has pods created in several namespaces at once, one client each, and measures
+// until they are seen running there.
+func flood(ctx context.Context, prefix string, count int, places []place, make func(name string) *corev1.Pod) (wall time.Duration, times []time.Duration, err error) {
+	var mu sync.Mutex
+	var first error
+	fail := func(e error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if first == nil {
+			first = e
+		}
+	}
+	begin := time.Now()
+	var group sync.WaitGroup
+	for _, p := range places {
+		group.Go(func() {
+			seen, err := sight(ctx, p.api, p.namespace, prefix, count)
+			if err != nil {
+				fail(err)
+				return
+			}
+			defer seen.stop()
+			created := map[string]time.Time{}
+			for i := range count {
+				name := fmt.Sprintf("%s%d", prefix, i)
+				created[name] = time.Now()
+				if _, err := p.api.CoreV1().Pods(p.namespace).Create(ctx, make(name), metav1.CreateOptions{}); err != nil {
+					fail(err)
+					return
+				}
+			}
+			if err := seen.wait(ctx); err != nil {
+				fail(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for name, at := range created {
+				times = append(times, seen.runs[name].Sub(at))
+			}
+		})
+	}
+	group.Wait()
+	return time.Since(begin), times, first
+}
+
+// place is a namespace that pods are created in.
+type place struct {
+	api       kubernetes.Interface
+	namespace string
+}
+
+// direct writes the pods to the host itself, and removes them again.
+func (w *world) direct(ctx context.Context, r *report) error {
+	c := w.clusters[0]
+	model, err := w.host.CoreV1().Pods(c.tenant.HostNamespace).Get(ctx, string(c.tenant.ID.HostName(tenant.Name{Namespace: namespace, Name: "idle-0"})), metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	var places []place
+	for i := range w.tenants {
+		name := fmt.Sprintf("direct-%d", i)
+		if _, err := w.host.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+		if err := until(ctx, func() (bool, error) {
+			_, err := w.host.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
+			return err == nil, ignoreNotFound(err)
+		}); err != nil {
+			return err
+		}
+		places = append(places, place{w.host, name})
+	}
+	wall, times, err := flood(ctx, "flood-", w.pods, places, func(name string) *corev1.Pod {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: model.Labels, Annotations: model.Annotations}, Spec: *model.Spec.DeepCopy()}
+		pod.Spec.NodeName = ""
+		return pod
+	})
+	if err != nil {
+		return err
+	}
+	r.value("direct/wall", wall.Seconds(), "s")
+	r.value("direct/p50", ms(quantile(times, 0.5)), "ms")
+	r.value("direct/p99", ms(quantile(times, 0.99)), "ms")
+	none := int64(0)
+	for _, p := range places {
+		if err := p.api.CoreV1().Pods(p.namespace).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &none}, metav1.ListOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// synced has all tenants create their pods.
+func (w *world) synced(ctx context.Context, r *report) error {
+	var places []place
+	for _, c := range w.clusters {
+		places = append(places, place{c.api, namespace})
+	}
+	stop, err := profile(w.cpu)
+	if err != nil {
+		return err
+	}
+	wall, times, err := flood(ctx, "flood-", w.pods, places, simple)
+	if err = errors.Join(err, stop()); err != nil {
+		return err
+	}
+	r.value("synced/wall", wall.Seconds(), "s")
+	r.value("synced/p50", ms(quantile(times, 0.5)), "ms")
+	r.value("synced/p99", ms(quantile(times, 0.99)), "ms")
+	r.ratio("synced/wall", wall.Seconds()/r.values["direct/wall"])
+	r.ratio("synced/p99", ms(quantile(times, 0.99))/r.values["direct/p99"])
+	return nil
+}
+
+// profile writes a processor profile to a file, if there is to be one, until stop.
+func profile(path string) (stop func() error, err error) {
+	if path == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error { pprof.StopCPUProfile(); return f.Close() }, nil
+}
+
+// restart stops all syncers, and starts them again over what is there.
+func (w *world) restart(ctx context.Context, r *report) error {
+	w.stopSyncers()
+	begin := time.Now()
+	if err := w.eachCluster(func(_ int, c *cluster) error { return w.runSyncer(ctx, c) }); err != nil {
+		return err
+	}
+	if _, err := w.atRest(ctx); err != nil {
+		return err
+	}
+	r.value("restart", max(0, time.Since(begin)-settle).Seconds(), "s")
+	r.value("restart/pods", float64(w.tenants*w.pods), "pods")
+	return nil
+}
+
+// podMemory measures what syncers hold of each pod: caches of both sides, and what
+// goes with them.
+func (w *world) podMemory(ctx context.Context, r *report) error {
+	with := heap()
+	w.stopSyncers()
+	without := heap()
+	idle := r.values["memory/idle-syncer"] * 1024 * float64(len(w.clusters))
+	r.value("memory/synced-pod", (with-without-idle)/float64(w.tenants*w.pods)/1024, "KiB")
+	return w.eachCluster(func(_ int, c *cluster) error { return w.runSyncer(ctx, c) })
+}
+
+// greedy has one tenant create very many pods, and another one at a time meanwhile.
+func (w *world) greedy(ctx context.Context, r *report) error {
+	if w.options.greedy == 0 {
+		return nil
+	}
+	if _, err := w.atRest(ctx); err != nil {
+		return err
+	}
+	many, single := w.clusters[0], w.clusters[1]
+	flooded := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wall time.Duration
+	go func() {
+		var err error
+		wall, _, err = flood(ctx, "greedy-", w.options.greedy, []place{{many.api, namespace}}, simple)
+		flooded <- err
+	}()
+	var times []time.Duration
+	for i := 0; ; i++ {
+		select {
+		case err := <-flooded:
+			if err != nil || len(times) == 0 {
+				return fmt.Errorf("%d single pods were measured: %w", len(times), err)
+			}
+			r.value("greedy/wall", wall.Seconds(), "s")
+			r.value("neighbour/pods", float64(len(times)), "pods")
+			r.value("neighbour/running/p50", ms(quantile(times, 0.5)), "ms")
+			r.value("neighbour/running/p99", ms(quantile(times, 0.99)), "ms")
+			r.ratio("neighbour/p50", ms(quantile(times, 0.5))/r.values["idle/running/p50"])
+			r.ratio("neighbour/p99", ms(quantile(times, 0.99))/r.values["idle/running/p99"])
+			return nil
+		default:
+		}
+		_, took, err := w.one(ctx, single, fmt.Sprintf("single-%d", i))
+		if err != nil {
+			cancel()
+			<-flooded
+			return err
+		}
+		times = append(times, took)
+	}
+}
