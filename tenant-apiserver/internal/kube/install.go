@@ -49,7 +49,7 @@ func (p *parts) newKubeServer(config controlplane.CompletedConfig, delegate gene
 	if err := p.installAPIs(server, providers); err != nil {
 		return nil, fmt.Errorf("API server: %w", err)
 	}
-	if err := p.installMetrics(server); err != nil {
+	if err := p.installMetrics(server, config.Extra.KubeletClientConfig); err != nil {
 		return nil, fmt.Errorf("API server: %w", err)
 	}
 	return server, addServiceHooks(server, config, client)

@@ -50,8 +50,8 @@ var metricsVersion = map[schema.GroupVersion]controlplaneapiserver.APIServicePri
 }
 
 // installMetrics serves metrics.k8s.io.
-func (p *parts) installMetrics(server *genericapiserver.GenericAPIServer) error {
-	getter, err := p.metricsGetter()
+func (p *parts) installMetrics(server *genericapiserver.GenericAPIServer, kubelets kubeletclient.KubeletClientConfig) error {
+	getter, err := p.metricsGetter(kubelets)
 	if err != nil {
 		return fmt.Errorf("metrics of nodes: %w", err)
 	}
@@ -83,10 +83,10 @@ func metricsReader() *rbacv1.ClusterRole {
 	return role
 }
 
-func (p *parts) metricsGetter() (metricsapi.MetricsGetter, error) {
+func (p *parts) metricsGetter(kubelets kubeletclient.KubeletClientConfig) (metricsapi.MetricsGetter, error) {
 	switch {
 	case p.opts.Host != nil:
-		return p.scraper()
+		return p.scraper(kubelets)
 	case p.opts.Metrics != nil:
 		return p.opts.Metrics, nil
 	}
@@ -95,8 +95,8 @@ func (p *parts) metricsGetter() (metricsapi.MetricsGetter, error) {
 
 // scraper returns what the kubelets of all nodes were last seen to say. p.scrape has
 // to run for it.
-func (p *parts) scraper() (metricsapi.MetricsGetter, error) {
-	kubelets, err := p.kubeletMetrics()
+func (p *parts) scraper(config kubeletclient.KubeletClientConfig) (metricsapi.MetricsGetter, error) {
+	kubelets, err := kubeletMetrics(config)
 	if err != nil {
 		return nil, err
 	}
@@ -118,11 +118,7 @@ func (p *parts) scraper() (metricsapi.MetricsGetter, error) {
 
 // kubeletMetrics is metrics-server's client of kubelets, with the API server's own
 // certificate.
-func (p *parts) kubeletMetrics() (client.KubeletMetricsGetter, error) {
-	config, err := p.kubeletConfig()
-	if err != nil {
-		return nil, err
-	}
+func kubeletMetrics(config kubeletclient.KubeletClientConfig) (client.KubeletMetricsGetter, error) {
 	transport, err := kubeletclient.MakeTransport(&config)
 	if err != nil {
 		return nil, err
