@@ -46,9 +46,13 @@ lint: ## go vet and staticcheck
 	go vet ./...
 	go tool staticcheck ./...
 
+# How many tests of a package run at a time, of those that say that they may: most
+# of what they do is waiting. Packages run one after the other.
+SIDE_BY_SIDE := 6
+
 .PHONY: test
 test: build deps peers images lint ## every test, on real containers (root)
-	go test -timeout 45m -p 1 -ldflags '-s -w $(K8S_LDFLAGS)' ./...
+	go test -timeout 45m -p 1 -parallel $(SIDE_BY_SIDE) -ldflags '-s -w $(K8S_LDFLAGS)' ./...
 
 .PHONY: storage-conformance
 storage-conformance: ## upstream's own storage tests on our store (a part of test)

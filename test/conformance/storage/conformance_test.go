@@ -28,6 +28,7 @@ func TestUpstream(t *testing.T) {
 	w := newWorkspace(t)
 	for _, suite := range suites {
 		t.Run(suite.pkg[strings.LastIndex(suite.pkg, "/")+1:], func(t *testing.T) {
+			t.Parallel() // most of what they do is waiting
 			began := time.Now()
 			r := run(t, w, suite.pkg)
 			t.Logf("%s: %d tests passed, %d failed, %d skipped; within them %d, %d, %d; %.0f s",
