@@ -38,6 +38,11 @@ func wardle() http.Handler {
 		"apis/wardle.example.com/v1": map[string]any{"serverRelativeURL": "/openapi/v3/apis/wardle.example.com/v1?hash=1"},
 	}})
 	reply("/openapi/v3/apis/wardle.example.com/v1", map[string]any{"openapi": "3.0.0", "info": map[string]any{"title": "wardle"}})
+	get := map[string]any{"get": map[string]any{"operationId": "whoami", "responses": map[string]any{"200": map[string]any{"description": "wardle's"}}}}
+	reply("/openapi/v2", map[string]any{"swagger": "2.0", "info": map[string]any{"title": "wardle", "version": "1"},
+		"paths":       map[string]any{"/apis/wardle.example.com/v1/whoami": get, "/api/v1/pods": get, "/apis/foreign.example.com/v1/x": get},
+		"definitions": map[string]any{},
+	})
 	mux.HandleFunc("GET /apis/wardle.example.com/v1/whoami", func(w http.ResponseWriter, req *http.Request) {
 		by := "nobody"
 		if len(req.TLS.PeerCertificates) > 0 {
@@ -155,6 +160,16 @@ func TestAggregatedAPI(t *testing.T) {
 			t.Errorf("document %s, %v", document, err)
 		}
 	})
+	t.Run("OpenAPI of version 2", func(t *testing.T) {
+		paths := openAPIV2Paths(t, o.member)
+		if paths["/apis/wardle.example.com/v1/whoami"] != "wardle's" || paths["/api/v1/pods"] == "" {
+			t.Errorf("its path: %q, of pods: %q", paths["/apis/wardle.example.com/v1/whoami"], paths["/api/v1/pods"])
+		}
+		// It speaks for itself alone.
+		if paths["/api/v1/pods"] == "wardle's" || paths["/apis/foreign.example.com/v1/x"] != "" {
+			t.Error("it has described what is not its own")
+		}
+	})
 	t.Run("identity", o.frontProxy)
 	t.Run("that leads to another tenant", func(t *testing.T) {
 		o.lead(t, otherPod, o.other.port)
@@ -267,5 +282,8 @@ func TestAggregatedAPIOfBadBehaviour(t *testing.T) {
 	o.inDiscovery(t)
 	if err := o.server.Ready(); err != nil {
 		t.Error(err)
+	}
+	if paths := openAPIV2Paths(t, o.member); paths["/api/v1/pods"] == "" || paths["/apis/wardle.example.com/v1/whoami"] != "" {
+		t.Errorf("OpenAPI of version 2: %d paths", len(paths))
 	}
 }

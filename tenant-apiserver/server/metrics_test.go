@@ -31,23 +31,8 @@ func scrape(t *testing.T, c *rest.Config) (int, string) {
 // A tenant reads its own numbers and no others; two of them share this process with a
 // host.
 func TestMetricsAreTheTenantsOwn(t *testing.T) {
-	crd := func(m *member, group string) {
-		t.Helper()
-		body := fmt.Sprintf(`{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"things.%[1]s"},"spec":{
-			"group":%[1]q,"scope":"Namespaced","names":{"plural":"things","singular":"thing","kind":"Thing","listKind":"ThingList"},
-			"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","properties":{"spec":{"type":"object","properties":{"size":{"type":"integer","description":"how large a thing is"}}}}}}}]}}`, group)
-		r := client(t, m.admin(t)).Discovery().RESTClient()
-		const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-		if err := r.Post().AbsPath(path).SetHeader("Content-Type", "application/json").Body([]byte(body)).Do(t.Context()).Error(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = r.Delete().AbsPath(path, "things."+group).Do(context.WithoutCancel(t.Context())) })
-		await(t, "the custom resources", func(ctx context.Context) (bool, error) {
-			return r.Get().AbsPath("/apis/"+group+"/v1/things").Do(ctx).Error() == nil, nil
-		})
-	}
-	crd(w.a, "of-a.example.org")
-	crd(w.b, "of-b.example.org")
+	things(t, w.a, "of-a.example.org")
+	things(t, w.b, "of-b.example.org")
 	for _, c := range []struct {
 		m           *member
 		own, others string
@@ -75,4 +60,23 @@ func TestMetricsAreTheTenantsOwn(t *testing.T) {
 	if err != nil || len(families) == 0 {
 		t.Errorf("for the provider: %d, %v", len(families), err)
 	}
+}
+
+// things gives a tenant custom resources of a group.
+func things(t *testing.T, m *member, group string) (remove func()) {
+	t.Helper()
+	body := fmt.Sprintf(`{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"things.%[1]s"},"spec":{
+			"group":%[1]q,"scope":"Namespaced","names":{"plural":"things","singular":"thing","kind":"Thing","listKind":"ThingList"},
+			"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","properties":{"spec":{"type":"object","properties":{"size":{"type":"integer","description":"how large a thing is"}}}}}}}]}}`, group)
+	r := client(t, m.admin(t)).Discovery().RESTClient()
+	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+	if err := r.Post().AbsPath(path).SetHeader("Content-Type", "application/json").Body([]byte(body)).Do(t.Context()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	remove = func() { _ = r.Delete().AbsPath(path, "things."+group).Do(context.WithoutCancel(t.Context())) }
+	t.Cleanup(remove)
+	await(t, "the custom resources", func(ctx context.Context) (bool, error) {
+		return r.Get().AbsPath("/apis/"+group+"/v1/things").Do(ctx).Error() == nil, nil
+	})
+	return remove
 }

@@ -100,9 +100,10 @@ func addServices(to, from *restful.Container) {
 }
 
 // install serves the shared documents on m, and those of custom resources from
-// the API extensions server.
-func (o *openAPI) install(m *mux.PathRecorderMux, extensions http.Handler) {
-	m.Handle(openAPIV2Path, &openAPIV2{builtIn: o.handler, extensions: extensions})
+// the API extensions server; v2 has those of version 2.
+func (o *openAPI) install(m *mux.PathRecorderMux, extensions http.Handler, v2 *openAPIV2) {
+	v2.builtIn, v2.extensions = o.handler, extensions
+	m.Handle(openAPIV2Path, v2)
 	m.Handle(openAPIV3, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		groups, err := v3Groups(extensions)
 		if err != nil {
