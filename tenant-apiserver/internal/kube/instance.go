@@ -85,11 +85,8 @@ func (i *Instance) buildControllers() (err error) {
 func (i *Instance) prepare() error {
 	kube, front := i.servers.kube, i.servers.front.GenericAPIServer
 	// Not the aggregator's own, which would merge OpenAPI documents of every type
-	// for every instance. For every path the mux writes down the stack, which takes
-	// half as long where that is short.
-	prepared := make(chan runner, 1)
-	go func() { prepared <- front.PrepareRun() }()
-	i.prepared = <-prepared
+	// for every instance.
+	i.prepared = front.PrepareRun()
 	shared := sharedOpenAPI()
 	if err := shared.render(kube.Handler.GoRestfulContainer, front.Handler.GoRestfulContainer); err != nil {
 		return err
@@ -99,6 +96,9 @@ func (i *Instance) prepare() error {
 	for path, own := range i.opts.Paths {
 		kube.Handler.NonGoRestfulMux.Handle(path, own.Handler)
 	}
+	for _, server := range []*genericapiserver.GenericAPIServer{kube, front, i.servers.extensions.GenericAPIServer} {
+		if err := shareServer(server); err != nil {
+			return err
 		}
 	}
 	i.handler = front.Handler
