@@ -18,7 +18,7 @@ import (
 // StorageDriver is the provisioner that a tenant sees behind its storage classes and
 // volumes: the host's own is nothing of the tenant's. A class or volume of that
 // driver is a view, and the syncer's.
-const StorageDriver = tenant.Domain + "/volumes"
+const StorageDriver = "volumes." + tenant.Domain
 
 // VolumeName returns the tenant's name of the volume of a claim of the tenant's: as
 // upstream derives it, from a UID that no other claim has.

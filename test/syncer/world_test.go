@@ -115,6 +115,7 @@ func (w *world) start(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("tenant: %w", err)
 	}
+	hostConfig = host.Loopback()
 	if w.host, err = kubernetes.NewForConfig(quick(host.Loopback())); err != nil {
 		return err
 	}
