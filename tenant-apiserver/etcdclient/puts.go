@@ -2,11 +2,9 @@ package etcdclient
 
 import (
 	"context"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
-	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"sublet.dev/tenant-apiserver/store"
 )
@@ -23,8 +21,6 @@ var _ kubernetes.Interface = objects{}
 // OptimisticPut is that of [kubernetes.Client]. The store keeps value: the caller
 // must not change it afterwards. Upstream encodes each object anew.
 func (o objects) OptimisticPut(ctx context.Context, key string, value []byte, expectedRevision int64, opts kubernetes.PutOptions) (kubernetes.PutResponse, error) {
-	began := time.Now()
-	defer func() { request.TrackStorageLatency(ctx, time.Since(began)) }() // as upstream does around KV
 	name := []byte(key)
 	t := store.Txn{
 		If:   []store.Compare{{Key: name, Target: store.ModRevision, Relation: store.Equal, Number: expectedRevision}},

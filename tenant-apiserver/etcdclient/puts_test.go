@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"go.etcd.io/etcd/client/v3/kubernetes"
-	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"sublet.dev/tenant-apiserver/etcdclient"
 )
@@ -56,19 +55,5 @@ func TestOptimisticPut(t *testing.T) {
 	b, errB := theirs.List(t.Context(), "/", kubernetes.ListOptions{})
 	if errA != nil || errB != nil || fmt.Sprint(a) != fmt.Sprint(b) || a.Count != 2 {
 		t.Errorf("%v, %v, want %v, %v", a, errA, b, errB)
-	}
-}
-
-// TestPutIsTracked wants a put counted as time in storage, as upstream counts what
-// goes through KV.
-func TestPutIsTracked(t *testing.T) {
-	c := etcdclient.New(openStore(t))
-	defer c.Close()
-	ctx := request.WithLatencyTrackers(t.Context())
-	if _, err := c.Kubernetes.OptimisticPut(ctx, "/a", []byte("v"), 0, kubernetes.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if trackers, ok := request.LatencyTrackersFrom(ctx); !ok || trackers.StorageTracker.GetLatency() == 0 {
-		t.Error("it took no time")
 	}
 }

@@ -64,7 +64,11 @@ type registration struct{ client func() *kubernetes.Client }
 // A later registration of the same endpoint replaces an earlier one. unregister
 // takes this one back; clients made meanwhile keep working while s is open.
 func Register(endpoint string, s *store.Store) (unregister func()) {
-	return register(endpoint, func() *kubernetes.Client { return New(s) })
+	return register(endpoint, func() *kubernetes.Client {
+		c := New(s)
+		c.Kubernetes = tracked{c.Kubernetes}
+		return c
+	})
 }
 
 // RegisterEtcd makes servers configured with this endpoint use e: see Register.

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/apis/example"
 	examplev1 "k8s.io/apiserver/pkg/apis/example/v1"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/feature"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
@@ -79,8 +80,12 @@ func TestSeam(t *testing.T) {
 	}
 	defer w.Stop()
 	pod := &example.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", Labels: map[string]string{"of": "a"}}}
-	if err := apis["a"].Create(ctx, "/pods/ns/web", pod, &example.Pod{}, 0); err != nil {
+	asked := request.WithLatencyTrackers(ctx)
+	if err := apis["a"].Create(asked, "/pods/ns/web", pod, &example.Pod{}, 0); err != nil {
 		t.Fatal(err)
+	}
+	if trackers, ok := request.LatencyTrackersFrom(asked); !ok || trackers.StorageTracker.GetLatency() == 0 {
+		t.Error("a create is not counted as time in storage")
 	}
 	select {
 	case e := <-w.ResultChan():
