@@ -40,34 +40,40 @@ func (c *crowd) answering(callers, inLine int, flush time.Duration) {
 // gather takes what is in line beside the first, within the bounds of a group, and
 // waits for the crowd.
 func (s *Store) gather(first *call) []*call {
-	if first == nil {
-		return s.take(nil)
+	var calls []*call
+	if first != nil {
+		calls = []*call{first}
 	}
-	calls := s.take([]*call{first})
+	calls, full := s.take(calls)
 	c := &s.crowd
 	missing := c.size - len(calls)
-	if missing <= 0 || !time.Now().Before(c.until) {
+	if first == nil || full || missing <= 0 || !time.Now().Before(c.until) {
 		return calls
 	}
 	if c.rest > 0 {
 		c.rest--
 		return calls
 	}
-	for len(calls) < c.size && time.Now().Before(c.until) {
+	for !full && len(calls) < c.size && time.Now().Before(c.until) {
 		runtime.Gosched() // timers are too coarse
-		calls = s.take(calls)
+		calls, full = s.take(calls)
 	}
-	if c.vain++; c.size-len(calls) <= missing/2 {
-		c.vain = 0
-		return calls
-	}
-	c.vain = min(c.vain, maxVain)
-	c.rest = 1 << c.vain
+	c.waited(missing, c.size-len(calls))
 	return calls
 }
 
-// take adds what is in line, within the bounds of a group.
-func (s *Store) take(calls []*call) []*call {
+// waited notes how many were waited for, and how many of them did not come.
+func (c *crowd) waited(missing, still int) {
+	if still <= missing/2 {
+		c.vain = 0
+		return
+	}
+	c.vain = min(c.vain+1, maxVain)
+	c.rest = 1 << c.vain
+}
+
+// take adds what is in line, until the group is full.
+func (s *Store) take(calls []*call) (more []*call, full bool) {
 	size := 0
 	for _, c := range calls {
 		size += c.size
@@ -77,8 +83,8 @@ func (s *Store) take(calls []*call) []*call {
 		case c := <-s.queue:
 			calls, size = append(calls, c), size+c.size
 		default:
-			return calls
+			return calls, false
 		}
 	}
-	return calls
+	return calls, true
 }

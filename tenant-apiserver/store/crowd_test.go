@@ -44,6 +44,9 @@ func TestCrowd(t *testing.T) {
 	if got := s.gather(nil); len(got) != 0 {
 		t.Errorf("a group of %d without a caller", len(got))
 	}
+	if got := len(s.gather(&call{size: maxGroupBytes})); got != 1 {
+		t.Errorf("a group of %d, which was full", got)
+	}
 }
 
 // TestCrowdGone lets callers stay away: fewer and fewer groups wait for them, until
