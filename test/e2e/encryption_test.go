@@ -61,7 +61,8 @@ func uidOf(t *testing.T, tenant string) string {
 func TestEncryption(t *testing.T) {
 	machine.Running(t)
 	machine.Sublet(t, "create", "sealed", "--wait")
-	defer machine.Sublet(t, "delete", "sealed", "--wait")
+	t.Cleanup(func() { machine.Sublet(t, "delete", "sealed", "--wait") })
+	machine.Explain(t, "sealed")
 	makeSecret(t, "sealed")
 	server := filepath.Join(machine.DataDir(), "server")
 	if contains(t, server, secretText, secretJSON) {
@@ -134,10 +135,11 @@ func TestTenantOnEtcd(t *testing.T) {
 	if err := etcd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		_ = etcd.Process.Kill()
 		_ = etcd.Wait() // killed: always an error
-	}()
+	})
+	machine.Explain(t, "onetcd")
 	machine.Sublet(t, "create", "onetcd", "--wait", "--store-etcd", client)
 	if out := machine.Sublet(t, "describe", "onetcd"); !strings.Contains(out, "prefix /sublet/onetcd/") {
 		t.Errorf("described as:\n%s", out)

@@ -122,6 +122,7 @@ ports: [{name: https, port: %[2]s}]
 // TestExtensions has a tenant's API server call a webhook and an API server in the
 // tenant's pods, and shows that it calls nothing else.
 func TestExtensions(t *testing.T) {
+	t.Parallel()
 	bare(t, "extended")
 	bare(t, "bystander")
 	extensionImage(t)
@@ -138,7 +139,7 @@ func TestExtensions(t *testing.T) {
 		}
 	})
 	t.Run("aggregated API", func(t *testing.T) {
-		machine.Kubectl(t, "extended", "wait", "--for=condition=Available", "apiservice/v1.ext.example.com", "--timeout=120s")
+		machine.Kubectl(t, "extended", "wait", "--for=condition=Available", "apiservice/v1.ext.example.com", "--timeout=5m")
 		machine.Eventually(t, "it answers", func() error {
 			return says(machine.TryKubectl(t, "extended", "get", "askers.ext.example.com", "me", "-o", "yaml"), "kind: Asker", "user: ")
 		})
@@ -193,7 +194,7 @@ func deployExtension(t *testing.T, tenant string) string {
 		return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}
 	apply(t, tenant, fmt.Sprintf(extensionPod, encode("CERTIFICATE", cert.Certificate[0]), encode("PRIVATE KEY", key)))
-	machine.Kubectl(t, tenant, "rollout", "status", "deployment/extension", "--timeout=180s")
+	machine.Kubectl(t, tenant, "rollout", "status", "deployment/extension", "--timeout=5m")
 	return base64.StdEncoding.EncodeToString(authority.CAPEM())
 }
 

@@ -28,6 +28,7 @@ spec:
 
 // A tenant's plan changes while its pods run.
 func TestPlanChange(t *testing.T) {
+	t.Parallel()
 	tenants(t, "planned")
 	file := filepath.Join(t.TempDir(), "plan.yaml")
 	if err := os.WriteFile(file, []byte(tight), 0o600); err != nil {
@@ -110,6 +111,7 @@ func webPods(t *testing.T, tenant string) string {
 // Revoking a kubeconfig ends what is open with it, in a tenant with real pods; a
 // CA is rotated under them.
 func TestRevokeAndRotate(t *testing.T) {
+	t.Parallel()
 	tenants(t, "issuer")
 	jane := kubeconfigFile(t, "issuer", "--user", "jane", "--group", "system:masters")
 	kept := kubeconfigFile(t, "issuer", "--user", "kate", "--group", "system:masters")

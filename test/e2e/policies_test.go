@@ -96,10 +96,11 @@ spec:
 // TestNetworkPolicies holds a tenant's pods to the tenant's own policies, on real
 // containers in gVisor.
 func TestNetworkPolicies(t *testing.T) {
+	t.Parallel()
 	tenants(t, "walled")
 	machine.Kubectl(t, "walled", "create", "namespace", "other")
 	machine.Kubectl(t, "walled", "run", "guest", "-n", "other", "--image=sublet.dev/quickstart:1", "--labels=app=guest", "--", "counter")
-	machine.Kubectl(t, "walled", "wait", "-n", "other", "--for=condition=Ready", "pod/guest", "--timeout=180s")
+	machine.Kubectl(t, "walled", "wait", "-n", "other", "--for=condition=Ready", "pod/guest", "--timeout=5m")
 	web, guest := from{"walled", "default", "deploy/web"}, from{"walled", "other", "guest"}
 	counter := pods(t, "walled", "app=counter")[0].Status.PodIP + ":9090"
 	world := fmt.Sprintf("%s:%d", wire.Internet, wire.Port)
@@ -139,9 +140,9 @@ func TestNetworkPolicies(t *testing.T) {
 	web.soon(t, world, false)
 
 	// The kubelet has probed through all of this.
-	machine.Kubectl(t, "walled", "rollout", "status", "deployment/web", "--timeout=60s")
+	machine.Kubectl(t, "walled", "rollout", "status", "deployment/web", "--timeout=5m")
 	machine.Kubectl(t, "walled", "rollout", "restart", "deployment/web")
-	machine.Kubectl(t, "walled", "rollout", "status", "deployment/web", "--timeout=180s")
+	machine.Kubectl(t, "walled", "rollout", "status", "deployment/web", "--timeout=5m")
 
 	machine.Kubectl(t, "walled", "delete", "networkpolicy", "--all")
 	for _, to := range []string{counter, "counter:9090", world} {
@@ -153,5 +154,5 @@ func TestNetworkPolicies(t *testing.T) {
 func once(t *testing.T, name, address, phase string) {
 	t.Helper()
 	machine.Kubectl(t, "walled", "run", name, "--image=sublet.dev/quickstart:1", "--restart=Never", "--", "dial", address)
-	machine.Kubectl(t, "walled", "wait", "--for=jsonpath={.status.phase}="+phase, "pod/"+name, "--timeout=180s")
+	machine.Kubectl(t, "walled", "wait", "--for=jsonpath={.status.phase}="+phase, "pod/"+name, "--timeout=5m")
 }

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"sort"
 	"strconv"
@@ -28,9 +29,30 @@ func objects(t *testing.T, tenant string) string {
 		`jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name} {.metadata.uid}{"\n"}{end}`)
 }
 
-func TestRecovery(t *testing.T) {
-	tenants(t, "survivor")
+// sleepsOn waits until the host says that a tenant sleeps. It says so only when the
+// tenant's cell does: one that is woken stays awake for longer than a test takes.
+func sleepsOn(t *testing.T, tenant string) {
+	t.Helper()
+	machine.Eventually(t, tenant+" sleeps on", func() error {
+		r := machine.Try(t, "list")
+		for line := range strings.Lines(r.Stdout) {
+			if fields := strings.Fields(line); len(fields) > 1 && fields[0] == tenant && fields[1] == "Asleep" {
+				return nil
+			}
+		}
+		return fmt.Errorf("%v", r)
+	})
+}
+
+// TestMachine does what the other tests would notice, or what would notice them, so
+// none runs at the same time. It kills every process of Sublet in turn: a tenant that
+// runs goes on as it was, and one that sleeps sleeps on. In the end all is fenced as
+// ever.
+func TestMachine(t *testing.T) {
+	tenants(t, "survivor", "dormant")
+	t.Run("a deleted tenant leaves nothing", deleteLeavesNothing)
 	wantContainers, wantObjects := containers(t, "survivor"), objects(t, "survivor")
+	lull(t, "dormant")
 
 	// recovered waits until everything works again and holds it against before.
 	recovered := func(t *testing.T) {
@@ -49,8 +71,8 @@ func TestRecovery(t *testing.T) {
 		}
 		// and new work is still done, down to the kubelet
 		machine.Kubectl(t, "survivor", "run", "after", "--image=sublet.dev/quickstart:1", "--restart=Never", "--", "uname")
-		machine.Kubectl(t, "survivor", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/after", "--timeout=180s")
-		machine.Kubectl(t, "survivor", "delete", "pod", "after", "--timeout=120s")
+		machine.Kubectl(t, "survivor", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/after", "--timeout=5m")
+		machine.Kubectl(t, "survivor", "delete", "pod", "after", "--timeout=5m")
 	}
 
 	for _, process := range []string{machine.CellPID, machine.ServerPID, machine.AgentPID} {
@@ -64,6 +86,9 @@ func TestRecovery(t *testing.T) {
 				return nil
 			})
 			recovered(t)
+			if process != machine.AgentPID { // a new one tells news of its pods, which wake
+				sleepsOn(t, "dormant")
+			}
 		})
 	}
 
@@ -82,6 +107,17 @@ func TestRecovery(t *testing.T) {
 		r := machine.Try(t, "up")
 		if r.Code == 0 || !strings.Contains(r.Stderr, strconv.Itoa(machine.UpPID())) {
 			t.Errorf("want a refusal that names process %d: %v", machine.UpPID(), r)
+		}
+	})
+
+	t.Run("audit", func(t *testing.T) {
+		machine.Sublet(t, "wake", "dormant")
+		r := machine.Try(t, "audit", "-o", "json")
+		if r.Code != 0 {
+			t.Fatalf("audit: %v", r)
+		}
+		if !json.Valid([]byte(r.Stdout)) {
+			t.Errorf("audit -o json is no JSON: %s", r.Stdout)
 		}
 	})
 }

@@ -52,6 +52,7 @@ func fromWorld(t *testing.T, port int, open bool) {
 // TestNodePorts opens a tenant's application to the world by a port of the node, as far
 // as the tenant's policies allow it.
 func TestNodePorts(t *testing.T) {
+	t.Parallel()
 	machine.Running(t)
 	path := filepath.Join(t.TempDir(), "plan.yaml")
 	if err := os.WriteFile(path, []byte(openPlan), 0o600); err != nil {
@@ -61,7 +62,7 @@ func TestNodePorts(t *testing.T) {
 	t.Cleanup(func() { machine.Host(t, "delete", "plan", "open", "--ignore-not-found") })
 	bare(t, "harbour", "--plan", "open")
 	machine.Kubectl(t, "harbour", "apply", "-f", quickstart)
-	machine.Kubectl(t, "harbour", "rollout", "status", "deployment/web", "--timeout=180s")
+	machine.Kubectl(t, "harbour", "rollout", "status", "deployment/web", "--timeout=5m")
 
 	fromWorld(t, 30180, false)
 	apply(t, "harbour", openService)

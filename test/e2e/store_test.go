@@ -16,6 +16,7 @@ import (
 // A tenant that runs is backed up, loses its application, and gets it back from the
 // backup; what it did not lose goes on untouched.
 func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
 	tenants(t, "archived")
 	backup := filepath.Join(t.TempDir(), "archived.backup")
 	machine.Sublet(t, "store", "backup", "archived", backup)
@@ -27,7 +28,7 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Fatal("the tenant has no counter")
 	}
 
-	machine.Kubectl(t, "archived", "delete", "deployment", "web", "--cascade=foreground", "--timeout=120s")
+	machine.Kubectl(t, "archived", "delete", "deployment", "web", "--cascade=foreground", "--timeout=5m")
 	machine.Kubectl(t, "archived", "create", "configmap", "later")
 	machine.Eventually(t, "the application is gone", func() error {
 		if left := running(t, "archived", "app=web"); left != "" {
@@ -43,7 +44,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &done); err != nil || done.Revision <= done.Before || done.Before == 0 {
 		t.Fatalf("%v in %s", err, out)
 	}
-	machine.Kubectl(t, "archived", "rollout", "status", "deployment/web", "--timeout=180s")
+	machine.Kubectl(t, "archived", "rollout", "status", "deployment/web", "--timeout=5m")
 	machine.Eventually(t, "the application answers", func() error {
 		if r := app(t, "archived", "visit", "http://web/"); r.Code != 0 {
 			return fmt.Errorf("%v", r)
@@ -64,7 +65,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	// and new work is done
 	machine.Kubectl(t, "archived", "run", "after", "--image=sublet.dev/quickstart:1", "--restart=Never", "--", "uname")
-	machine.Kubectl(t, "archived", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/after", "--timeout=180s")
+	machine.Kubectl(t, "archived", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/after", "--timeout=5m")
 }
 
 // running returns the containers of a tenant's pods that run, with the time each began.
@@ -77,6 +78,7 @@ func running(t *testing.T, tenant, selector string) string {
 
 // A tenant with a running application is moved to an etcd and back.
 func TestMigrate(t *testing.T) {
+	t.Parallel()
 	program := filepath.Join(machine.Root, "bin/peers/etcd")
 	if _, err := os.Stat(program); err != nil {
 		t.Skip("there is no etcd to move to: run `make peers`")
@@ -121,5 +123,5 @@ func TestMigrate(t *testing.T) {
 	}
 	moved("a file", "--to-file")
 	machine.Kubectl(t, "mover", "run", "after", "--image=sublet.dev/quickstart:1", "--restart=Never", "--", "uname")
-	machine.Kubectl(t, "mover", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/after", "--timeout=180s")
+	machine.Kubectl(t, "mover", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/after", "--timeout=5m")
 }

@@ -45,8 +45,8 @@ func subresources(t *testing.T, tenant string) {
 		}()
 		// A pod without its second tier logs each visit.
 		machine.Kubectl(t, tenant, "scale", "rc/counter", "--replicas=0")
-		machine.Kubectl(t, tenant, "wait", "--for=delete", "pod", "-l", "app=counter", "--timeout=120s")
-		defer machine.Kubectl(t, tenant, "rollout", "status", "deployment/web", "--timeout=120s")
+		machine.Kubectl(t, tenant, "wait", "--for=delete", "pod", "-l", "app=counter", "--timeout=5m")
+		defer machine.Kubectl(t, tenant, "rollout", "status", "deployment/web", "--timeout=5m")
 		defer machine.Kubectl(t, tenant, "scale", "rc/counter", "--replicas=1")
 		machine.TryKubectl(t, tenant, "exec", pod, "--", "/app", "visit", "http://localhost:8080/")
 		line, err := bufio.NewReader(stderr).ReadString('\n')

@@ -23,12 +23,14 @@ func bare(t *testing.T, name string, flags ...string) {
 	machine.Running(t)
 	machine.Sublet(t, append([]string{"create", name, "--wait"}, flags...)...)
 	t.Cleanup(func() { machine.Sublet(t, "delete", name, "--wait", "--ignore-not-found") })
+	machine.Explain(t, name)
 }
 
 func TestRuncInUserNamespaces(t *testing.T) {
+	t.Parallel()
 	bare(t, "spaces", "--sandbox", "runc-userns")
 	machine.Kubectl(t, "spaces", "apply", "-f", quickstart)
-	machine.Kubectl(t, "spaces", "rollout", "status", "deployment/web", "--timeout=180s")
+	machine.Kubectl(t, "spaces", "rollout", "status", "deployment/web", "--timeout=5m")
 	r := app(t, "spaces", "idmap")
 	fields := strings.Fields(r.Stdout)
 	if len(fields) != 3 || fields[0] != "0" || fields[1] == "0" {
@@ -42,6 +44,7 @@ func TestRuncInUserNamespaces(t *testing.T) {
 }
 
 func TestKubeconfig(t *testing.T) {
+	t.Parallel()
 	bare(t, "north")
 	bare(t, "south")
 	dir := t.TempDir()
@@ -82,12 +85,13 @@ func TestKubeconfig(t *testing.T) {
 }
 
 func TestImagePullPolicy(t *testing.T) {
+	t.Parallel()
 	bare(t, "puller")
 	// at the world's address nobody is a registry
 	image := wire.World + ":5000/imported:1"
 	machine.Sublet(t, "image", "import", imageFile(t, image))
 	machine.Kubectl(t, "puller", "run", "there", "--image="+image, "--image-pull-policy=IfNotPresent", "--restart=Never", "--", "uname")
-	machine.Kubectl(t, "puller", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/there", "--timeout=180s")
+	machine.Kubectl(t, "puller", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/there", "--timeout=5m")
 	cases := []struct{ name, image, policy, reason string }{
 		{"never", wire.World + ":5000/nothing:1", "Never", "ErrImageNeverPull"},
 		{"absent", wire.World + ":5000/nothing:1", "IfNotPresent", "ErrImagePull"},
@@ -163,5 +167,5 @@ func TestMissingHandler(t *testing.T) {
 		return fmt.Errorf("%+v", p.Status)
 	})
 	goOn()
-	machine.Kubectl(t, "patient", "wait", "--for=condition=Ready", "pod/p", "--timeout=180s")
+	machine.Kubectl(t, "patient", "wait", "--for=condition=Ready", "pod/p", "--timeout=5m")
 }

@@ -5,18 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // patience bounds every wait for a condition. It is no assertion about speed: it
-// only ends a test that would wait for ever.
-const patience = 3 * time.Minute
+// only ends a test that would wait for ever. Tests run side by side.
+const patience = 5 * time.Minute
 
 // Command returns `sublet args...` on the machine.
 func Command(args ...string) *exec.Cmd {
@@ -91,7 +92,7 @@ func Eventually(t testing.TB, what string, f func() error) {
 		return last == nil, nil
 	})
 	if err != nil {
-		t.Fatalf("%s: %v: %v\n%s", what, err, last, tail())
+		t.Fatalf("%s: %v: %v", what, err, last)
 	}
 }
 
