@@ -128,7 +128,11 @@ func New(c Config) (*Syncer, error) {
 		Keys: s.everything, Inspect: func(k engine.Key) { s.engine.Inspect(k) },
 		Every: c.PatrolEvery, Clock: c.Clock, Logger: s.logger,
 	})
-	s.engine = engine.New(engine.Config{Passes: s.kinds(), Clock: c.Clock, Logger: s.logger, OnInspected: s.patrol.Inspected})
+	s.engine = engine.New(engine.Config{Passes: s.kinds(), Clock: c.Clock, Logger: s.logger, OnInspected: s.patrol.Inspected, OnError: func(_ engine.Key, err error) {
+		if errors.Is(err, engine.ErrForeign) {
+			s.patrol.Soon()
+		}
+	}})
 	return s, errors.Join(s.watch(), s.watchStorage())
 }
 

@@ -2,10 +2,13 @@
 // compares, and writes one side.
 //
 // What flows through it: informers of both sides report objects; a function given
-// to [Engine.Watch] turns each into keys; the keys wait in one rate-limited queue
-// (so a key is never worked on twice at a time, and a failing one backs off); a
-// worker hands the key to the [Pass] of its kind. A pass looks at the level, never
+// to [Engine.Watch] turns each into keys; the keys wait in one rate-limited queue (so
+// a key is never worked on twice at a time, and a failing one backs off), in which
+// kinds take turns; a worker hands the key to the [Pass] of its kind. A pass looks at the level, never
 // at the event: it reads what is there now and does the one next write.
+//
+// What is written to the host passes a [Budget], which the engines of a process share
+// and in which their tenants take turns.
 //
 // There are two generic passes. [Mirror] keeps one target object for each source
 // object and decides by existence: both, source only, target only. [Adjust] writes

@@ -88,8 +88,15 @@ func New(c Config) *Engine {
 	}
 	e.queue = workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[Key](firstRetry, lastRetry),
-		workqueue.TypedRateLimitingQueueConfig[Key]{Clock: c.Clock})
+		workqueue.TypedRateLimitingQueueConfig[Key]{Clock: c.Clock, DelayingQueue: newQueue(c.Clock)})
 	return e
+}
+
+// newQueue returns a queue in which kinds take turns.
+func newQueue(c clock.WithTicker) workqueue.TypedDelayingInterface[Key] {
+	return workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[Key]{
+		Clock: c, Queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[Key]{Clock: c, Queue: newLines()}),
+	})
 }
 
 // Add queues keys.

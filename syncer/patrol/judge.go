@@ -14,7 +14,8 @@ const (
 	Other Verdict = iota
 	// Whole: it is this tenant's, and its marks say so.
 	Whole
-	// Damaged: its labels do not say what its annotations and its name prove.
+	// Damaged: its labels do not say what its annotations and its name prove, nor that
+	// it is somebody else's.
 	Damaged
 	// Unreadable: it says that a syncer made it, but not for whom. It is in the way of
 	// somebody, and only the provider can tell of whom.
@@ -35,7 +36,8 @@ func Judge(self tenant.ID, hostObject metav1.Object) (tenant.Owner, Verdict) {
 		Name:   tenant.Name{Namespace: annotations[tenant.AnnotationNamespace], Name: annotations[tenant.AnnotationName]},
 		UID:    annotations[tenant.AnnotationUID],
 	}
-	named := owner.UID != "" && owner.Name.Name != ""
+	named := owner.UID != "" && owner.Name.Name != "" &&
+		unsaid(labels[tenant.LabelTenant], string(self)) && unsaid(labels[tenant.LabelManagedBy], tenant.ManagedBySyncer)
 	switch {
 	case named && hostObject.GetName() == string(self.HostName(owner.Name)):
 		return owner, Damaged
@@ -45,3 +47,6 @@ func Judge(self tenant.ID, hostObject metav1.Object) (tenant.Owner, Verdict) {
 		return tenant.Owner{}, Other
 	}
 }
+
+// unsaid says whether a mark is missing, or says what it should.
+func unsaid(mark, should string) bool { return mark == "" || mark == should }

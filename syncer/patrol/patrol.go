@@ -18,6 +18,9 @@ const (
 	// pace is how long it waits after each key, so that a round of ten thousand pods
 	// takes minutes and leaves the queue to what is new.
 	pace = 5 * time.Millisecond
+	// hurry is what lies between two rounds at least, however often Soon is called:
+	// a tenant can make things fail.
+	hurry = time.Minute
 )
 
 // Config is what a Patrol needs.
@@ -49,6 +52,7 @@ type Stats struct {
 // Patrol walks rounds. Make it with New.
 type Patrol struct {
 	config Config
+	soon   chan struct{} // gets a value when the next round is not to wait
 	mu     sync.Mutex
 	stats  Stats // guarded by mu
 }
@@ -58,7 +62,16 @@ func New(c Config) *Patrol {
 	if c.Every <= 0 {
 		c.Every = defaultEvery
 	}
-	return &Patrol{config: c}
+	return &Patrol{config: c, soon: make(chan struct{}, 1)}
+}
+
+// Soon has the next round begin at once, if the last one was not just now: something
+// stands in the way that only a patrol can judge.
+func (p *Patrol) Soon() {
+	select {
+	case p.soon <- struct{}{}:
+	default:
+	}
 }
 
 // Run walks until ctx ends. The first round begins after the first rest, for what has
@@ -69,8 +82,14 @@ func (p *Patrol) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-p.config.Clock.After(p.config.Every):
+		case <-p.soon:
 		}
 		p.Round(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.config.Clock.After(hurry):
+		}
 	}
 }
 

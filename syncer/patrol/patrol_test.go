@@ -37,6 +37,8 @@ func TestJudge(t *testing.T) {
 		"without UID":                   {marked(self, func(o *metav1.PartialObjectMetadata) { delete(o.Annotations, tenant.AnnotationUID) }), Unreadable},
 		"another's name":                {marked(self, func(o *metav1.PartialObjectMetadata) { o.Name = "web" }), Unreadable},
 		"another's name, and no labels": {marked(self, func(o *metav1.PartialObjectMetadata) { o.Name, o.Labels = "web", nil }), Other},
+		"another tenant's by its label": {marked(self, func(o *metav1.PartialObjectMetadata) { o.Labels[tenant.LabelTenant] = "other" }), Unreadable},
+		"the manager's by its label":    {marked(self, func(o *metav1.PartialObjectMetadata) { o.Labels[tenant.LabelManagedBy] = tenant.ManagedByManager }), Other},
 		"another tenant's":              {marked("other", func(*metav1.PartialObjectMetadata) {}), Unreadable},
 		"the manager's": {marked(self, func(o *metav1.PartialObjectMetadata) {
 			o.Labels[tenant.LabelManagedBy], o.Annotations = tenant.ManagedByManager, nil
@@ -70,6 +72,11 @@ func TestRound(t *testing.T) {
 	if !slices.Equal(inspected, all) || s.Rounds != 1 || s.LastRound.IsZero() || s.Compared != 2 || s.Repaired != 1 {
 		t.Errorf("inspected %v, %+v", inspected, s)
 	}
+	soon, stop := context.WithCancel(t.Context())
+	p.config.Inspect = func(engine.Key) { stop() }
+	p.Soon()
+	p.Soon()
+	p.Run(soon) // ends only because a round began
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if p.Round(ctx); p.Stats().Rounds != 1 {

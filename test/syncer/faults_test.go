@@ -16,7 +16,8 @@ type faults struct {
 	down   bool
 	writes float64 // the part of writes that fail, half of them after they were carried out
 	random *rand.Rand
-	failed int               // requests that failed
+	failed int               // requests that failed since set
+	lost   int               // writes that failed while others did not, ever
 	open   map[*watched]bool // answers that are being read
 }
 
@@ -44,6 +45,13 @@ func (f *faults) count() int {
 	return f.failed
 }
 
+// ever returns how many writes failed while the API was there.
+func (f *faults) ever() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lost
+}
+
 // draw says what becomes of a request.
 func (f *faults) draw(write bool) (before, after bool) {
 	f.mu.Lock()
@@ -56,6 +64,9 @@ func (f *faults) draw(write bool) (before, after bool) {
 	}
 	if before || after {
 		f.failed++
+	}
+	if !f.down && (before || after) {
+		f.lost++
 	}
 	return before, after
 }

@@ -31,7 +31,7 @@ func TestPatrolRestoresMarks(t *testing.T) {
 	before := w.syncer().PatrolStats()
 	w.syncer().Patrol(t.Context())
 	after := w.syncer().PatrolStats()
-	if after.Remarked != before.Remarked+1 || after.Rounds != before.Rounds+1 {
+	if after.Remarked <= before.Remarked || after.Rounds <= before.Rounds {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 	p, err := onHost.Get(t.Context(), hostPod.Name, metav1.GetOptions{})

@@ -51,7 +51,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	w := &world{dir: dir, options: o}
+	w := &world{dir: dir, options: o, requests: requests{by: map[string]int{}}}
 	defer func() { err = errors.Join(err, w.stop()) }()
 	load("before")
 	if err := w.start(ctx); err != nil {

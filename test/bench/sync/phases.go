@@ -182,6 +182,7 @@ func (w *world) synced(ctx context.Context, r *report) error {
 	for _, c := range w.clusters {
 		places = append(places, place{c.api, namespace})
 	}
+	w.requests.take()
 	stop, err := profile(w.cpu)
 	if err != nil {
 		return err
@@ -190,6 +191,7 @@ func (w *world) synced(ctx context.Context, r *report) error {
 	if err = errors.Join(err, stop()); err != nil {
 		return err
 	}
+	printRequests(w.requests.take(), w.tenants*w.pods)
 	r.value("synced/wall", wall.Seconds(), "s")
 	r.value("synced/p50", ms(quantile(times, 0.5)), "ms")
 	r.value("synced/p99", ms(quantile(times, 0.99)), "ms")

@@ -28,6 +28,7 @@ import (
 type world struct {
 	options
 	dir      string
+	requests requests
 	server   *server.Server
 	host     kubernetes.Interface
 	config   *rest.Config // of the host
@@ -140,9 +141,12 @@ func (w *world) runSyncer(ctx context.Context, c *cluster) error {
 		cancel()
 		return err
 	}
+	own, write := c.server.Loopback(), rest.CopyConfig(w.config)
+	own.Wrap(w.requests.wrap("tenant"))
+	write.Wrap(w.requests.wrap("host"))
 	config := syncer.Config{
-		Tenant: c.tenant, TenantAPI: c.server.Loopback(), TenantObjects: objects,
-		HostRead: w.config, HostWrite: w.config, Logger: slog.New(slog.DiscardHandler),
+		Tenant: c.tenant, TenantAPI: own, TenantObjects: objects,
+		HostRead: w.config, HostWrite: write, Logger: slog.New(slog.DiscardHandler),
 	}
 	if !w.alone {
 		config.Host = w.shared
