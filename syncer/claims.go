@@ -10,7 +10,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
 	"sublet.dev/syncer/translate"
@@ -181,7 +180,7 @@ func (p *podDown) mountableClaim(ctx context.Context, tenantPod *corev1.Pod, use
 	}
 	if _, refusals := p.t.Claim(tenantClaim, p.offered()); len(refusals) > 0 {
 		if _, onHost := p.hostClaims().Cached(name); !onHost {
-			return apierrors.NewForbidden(corev1.Resource("persistentvolumeclaims"), use.Name, policy.Err(refusals))
+			return apierrors.NewForbidden(corev1.Resource("persistentvolumeclaims"), use.Name, errors.New(translate.Refused(refusals)))
 		}
 	}
 	if use.Ephemeral && !metav1.IsControlledBy(tenantClaim, tenantPod) {
