@@ -13,8 +13,9 @@ type preparation struct {
 }
 
 // prepare begins to make the other segment ready when the one in use fills up: when
-// a quarter of it is used, larger or, where they are large already, as large; and
-// larger still when three quarters are. A disk with little room is left alone until
+// a quarter of it is used (of the smallest, half, since many stores never need more),
+// larger or, where they are large already, as large; and larger still when three
+// quarters are. A disk with little room is left alone until
 // there is no other way.
 func (w *wal) prepare(applied int64) error {
 	if err := w.settle(false); err != nil {
@@ -45,7 +46,7 @@ func (w *wal) prepare(applied int64) error {
 // it is.
 func (w *wal) ahead() int64 {
 	switch s := w.segments[0]; {
-	case s.end == 0 || s.end < s.room/4:
+	case s.end == 0 || s.end < s.room/4 || s.room <= w.smallest && s.end < s.room/2:
 		return 0
 	case s.room < steps*w.smallest || s.end > s.room/4*3:
 		return w.larger(s.room)

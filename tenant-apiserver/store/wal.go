@@ -80,7 +80,7 @@ func (w *wal) place(applied, size int64) (*segment, error) {
 		if err := w.settle(true); err != nil {
 			return nil, err
 		}
-		if other := w.segments[1]; other.kept && other.room >= max(size, s.room) {
+		if other := w.segments[1]; other.last <= applied && other.kept && other.room >= max(size, s.room) {
 			fault(faultSegmentFull)
 			w.rotate(applied)
 		}
