@@ -17,11 +17,12 @@ import (
 )
 
 type options struct {
-	child        string // "ours" or "peer" in a child
+	child        string // "ours", "peer", "ask" or "flood" in a child
+	kubeconfig   string // of "ask" and "flood"
 	dir, bin     string
 	sizes, peers []int
 	window       time.Duration
-	heap         string
+	heap, cpu    string
 }
 
 // reading is one figure, as a child prints it.
@@ -38,7 +39,9 @@ func main() {
 	flag.DurationVar(&o.window, "window", 20*time.Second, "how long to let things settle, and to measure idle processor time")
 	flag.StringVar(&o.bin, "bin", "bin/peers", "where etcd, kube-apiserver and kube-controller-manager are")
 	flag.StringVar(&o.heap, "heap", "", "write a heap profile of ours to this file")
+	flag.StringVar(&o.cpu, "cpu", "", "write a processor profile of ours starting again to this file")
 	flag.StringVar(&o.child, "child", "", "for the program itself")
+	flag.StringVar(&o.kubeconfig, "kubeconfig", "", "for the program itself")
 	flag.StringVar(&o.dir, "dir", "", "for the program itself")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -70,6 +73,10 @@ func run(ctx context.Context, o options) error {
 		return oursMain(ctx, o)
 	case "peer":
 		return peerMain(ctx, o)
+	case "ask":
+		return askMain(ctx, o)
+	case "flood":
+		return floodMain(ctx, o)
 	}
 	ours, err := child(ctx, "ours")
 	if err != nil {

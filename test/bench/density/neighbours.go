@@ -1,16 +1,24 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 const (
@@ -20,33 +28,37 @@ const (
 	floodClients = 16
 )
 
+// niceness is that of flooding clients: they are to use what the cell leaves, since
+// what is measured is the cell and not how a small machine is shared with them.
+const niceness = 19
+
 // neighbours measures the requests of a quiet control plane: alone, and while
-// another one of the same process is flooded.
+// another one of the same process is flooded. All clients are processes of their own.
 func (w *ours) neighbours(ctx context.Context) error {
 	if len(w.all) < 2 {
 		return nil
 	}
-	quiet, err := w.all[0].client()
+	alone, err := w.all[0].ask(ctx, w.dir)
 	if err != nil {
 		return err
 	}
-	alone, err := ask(ctx, quiet, "alone")
+	flood, err := w.all[1].clientProcess(ctx, w.dir, "flood")
 	if err != nil {
 		return err
 	}
-	flooding, stop := context.WithCancel(ctx)
-	var clients sync.WaitGroup
-	failures := make(chan error, floodClients)
-	for n := range floodClients {
-		clients.Go(func() { failures <- w.flood(flooding, n) })
+	lines, err := flood.StdoutPipe()
+	if err != nil {
+		return err
 	}
-	beside, err := ask(ctx, quiet, "beside")
-	stop()
-	clients.Wait()
-	close(failures)
-	for f := range failures {
-		err = errors.Join(err, f)
+	if err := flood.Start(); err != nil {
+		return err
 	}
+	_, err = bufio.NewReader(lines).ReadString('\n') // it has begun
+	var beside []time.Duration
+	if err == nil {
+		beside, err = w.all[0].ask(ctx, w.dir)
+	}
+	err = errors.Join(err, flood.Process.Signal(os.Interrupt), flood.Wait())
 	if err != nil {
 		return err
 	}
@@ -55,6 +67,88 @@ func (w *ours) neighbours(ctx context.Context) error {
 	figure("quiet/alone/p50", milliseconds(quantile(alone, 0.5)), "ms")
 	figure("quiet/beside-flood/p50", milliseconds(quantile(beside, 0.5)), "ms")
 	return nil
+}
+
+// clientProcess is this program as clients of the control plane; it is not started.
+func (p *plane) clientProcess(ctx context.Context, dir, child string) (*exec.Cmd, error) {
+	kubeconfig, err := p.kubeconfig()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, child+".kubeconfig")
+	if err := os.WriteFile(file, kubeconfig, 0o600); err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c := exec.CommandContext(ctx, self, "-child", child, "-kubeconfig", file)
+	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	c.Stderr = os.Stderr
+	return c, nil
+}
+
+// ask has a process ask, and returns how long each request took.
+func (p *plane) ask(ctx context.Context, dir string) (times []time.Duration, err error) {
+	c, err := p.clientProcess(ctx, dir, "ask")
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.Output()
+	if err != nil {
+		return nil, err
+	}
+	return times, json.Unmarshal(out, &times)
+}
+
+// askMain is the quiet tenant's client.
+func askMain(ctx context.Context, o options) error {
+	c, err := clientOf(o.kubeconfig)
+	if err != nil {
+		return err
+	}
+	times, err := ask(ctx, c, fmt.Sprintf("quiet-%d", os.Getpid()))
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(times)
+}
+
+// floodMain is the clients of its neighbour. It prints a line when they have begun.
+func floodMain(ctx context.Context, o options) error {
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness); err != nil {
+		return err
+	}
+	var clients sync.WaitGroup
+	failures := make(chan error, floodClients)
+	for n := range floodClients {
+		c, err := clientOf(o.kubeconfig)
+		if err != nil {
+			return err
+		}
+		clients.Go(func() { failures <- flood(ctx, c, n) })
+	}
+	fmt.Println("flooding")
+	clients.Wait()
+	close(failures)
+	var err error
+	for f := range failures {
+		err = errors.Join(err, f)
+	}
+	return err
+}
+
+// clientOf makes a client with a connection of its own.
+func clientOf(file string) (kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", file)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst = -1, -1
+	// Its own, for client-go shares those of equal configurations.
+	config.Dial = (&net.Dialer{}).DialContext
+	return kubernetes.NewForConfig(config)
 }
 
 // ask creates, reads and deletes, and returns how long each took.
@@ -81,13 +175,9 @@ func ask(ctx context.Context, c kubernetes.Interface, name string) ([]time.Durat
 	return times, nil
 }
 
-// flood writes and lists at the second control plane until ctx ends. That it is told
-// to slow down is what should happen.
-func (w *ours) flood(ctx context.Context, client int) error {
-	c, err := w.all[1].client()
-	if err != nil {
-		return err
-	}
+// flood writes and lists until ctx ends. That it is told to slow down is what should
+// happen.
+func flood(ctx context.Context, c kubernetes.Interface, client int) error {
 	maps := c.CoreV1().ConfigMaps(metav1.NamespaceDefault)
 	for n := 0; ctx.Err() == nil; n++ {
 		m := &corev1.ConfigMap{

@@ -66,10 +66,28 @@ func oursMain(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	if err := w.wake(ctx); err != nil {
+	if err := profiled(o.cpu, func() error { return w.wake(ctx) }); err != nil {
 		return err
 	}
 	return w.neighbours(ctx)
+}
+
+// profiled runs do, and writes a profile of the processor time of that to a file if
+// there is to be one.
+func profiled(path string, do func() error) error {
+	if path == "" {
+		return do()
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	err = do()
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
 }
 
 // add makes a control plane from nothing and waits for its first answer.
@@ -121,11 +139,16 @@ func (p *plane) stop(ctx context.Context) error {
 	return errors.Join(err, <-p.served)
 }
 
-// client is an administrator's, with a certificate and a connection of its own.
-func (p *plane) client() (kubernetes.Interface, error) {
-	kubeconfig, err := p.config.PKI.Kubeconfig(pki.KubeconfigOptions{
+// kubeconfig is an administrator's.
+func (p *plane) kubeconfig() ([]byte, error) {
+	return p.config.PKI.Kubeconfig(pki.KubeconfigOptions{
 		Server: "https://" + p.addr, User: "admin", Groups: []string{"system:masters"}, TTL: time.Hour,
 	})
+}
+
+// client is an administrator's, with a certificate and a connection of its own.
+func (p *plane) client() (kubernetes.Interface, error) {
+	kubeconfig, err := p.kubeconfig()
 	if err != nil {
 		return nil, err
 	}
