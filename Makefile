@@ -59,14 +59,18 @@ storage-conformance: ## upstream's own storage tests on our store (a part of tes
 	go test -v -count=1 -timeout 30m ./test/conformance/storage
 
 .PHONY: conformance
-conformance: build deps peers images ## upstream's conformance suite as a tenant (FOCUS=, SKIP=, RUNTIME=gvisor|runc-userns, PROCS=; hours)
+conformance: build deps peers images ## upstream's conformance suite as a tenant (FOCUS=, SKIP=, RUNTIME=gvisor|runc-userns, PROCS=, LIMIT=10m; hours)
 	./test/conformance/upstream/build.sh
 	SUBLET_CONFORMANCE_RUNTIME='$(or $(RUNTIME),gvisor)' SUBLET_CONFORMANCE_FOCUS='$(FOCUS)' SUBLET_CONFORMANCE_SKIP='$(SKIP)' \
-		SUBLET_CONFORMANCE_PROCS='$(PROCS)' go test -v -count=1 -timeout 13h ./test/conformance/upstream
+		SUBLET_CONFORMANCE_PROCS='$(PROCS)' SUBLET_CONFORMANCE_LIMIT='$(LIMIT)' go test -v -count=1 -timeout 13h ./test/conformance/upstream
 
 .PHONY: crash
 crash: ## stores killed 1000 times under load, and their power cut at every step (10 min)
 	SUBLET_CRASH_CYCLES=1000 go test -v -count=1 -timeout 60m -run 'TestKill|TestFaults|TestPowerCut' ./tenant-apiserver/store
+
+.PHONY: thousand
+thousand: build deps images ## a thousand tenants made, asleep, woken one by one, deleted (root; an hour)
+	SUBLET_SCALE_TENANTS=1000 go test -v -count=1 -timeout 120m ./test/scale
 
 .PHONY: bench
 bench: build deps images ## the figures of docs/benchmarks.md

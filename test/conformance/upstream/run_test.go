@@ -27,6 +27,7 @@ const (
 	focusVar   = "SUBLET_CONFORMANCE_FOCUS"
 	skipVar    = "SUBLET_CONFORMANCE_SKIP"
 	procsVar   = "SUBLET_CONFORMANCE_PROCS"
+	limitVar   = "SUBLET_CONFORMANCE_LIMIT" // after that the run is ended: 5m
 )
 
 // plan leaves a tenant room for all that the suite does at a time.
@@ -120,7 +121,7 @@ const junit = "junit.xml"
 func command(out, kubeconfig string) *exec.Cmd {
 	bin := filepath.Join(machine.Root, "bin/conformance")
 	args := []string{
-		"--no-color", "--timeout=12h", "--label-filter=Conformance", "--flake-attempts=1", "--silence-skips",
+		"--no-color", "--timeout=" + or(os.Getenv(limitVar), "12h"), "--label-filter=Conformance", "--flake-attempts=1", "--silence-skips",
 		"--procs=" + or(os.Getenv(procsVar), "2"), "--output-dir=" + out, "--junit-report=" + junit,
 	}
 	if focus := os.Getenv(focusVar); focus != "" {

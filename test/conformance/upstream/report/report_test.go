@@ -19,6 +19,8 @@ const junit = `<?xml version="1.0"?><testsuites><testsuite>
 <testcase name="[It] [sig-node] Pods time out [Conformance]" status="timedout"></testcase>
 <testcase name="[It] [sig-node] Pods elsewhere [Conformance]" status="skipped"><skipped message="skipped - needs two nodes"></skipped></testcase>
 <testcase name="[It] [sig-node] Pods later [Conformance]" status="skipped"><skipped message="skipped"></skipped></testcase>
+<testcase name="[It] [sig-node] Pods when the run was ended [Conformance]" status="timedout"><failure message="A suite timeout occurred"></failure></testcase>
+<testcase name="[It] [sig-node] Pods on interrupt [Conformance]" status="interrupted"></testcase>
 <testcase name="[It] [sig-node] Pods of another suite" status="failed"></testcase>
 </testsuite></testsuites>`
 
@@ -26,6 +28,8 @@ const (
 	runs, ends   = "[sig-apps] Job should run [Conformance]", "[sig-apps] Job should end [Conformance]"
 	late, skips  = "[sig-node] Pods time out [Conformance]", "[sig-node] Pods elsewhere [Conformance]"
 	notSelected  = "[sig-node] Pods later [Conformance]"
+	cutShort     = "[sig-node] Pods when the run was ended [Conformance]"
+	interrupted  = "[sig-node] Pods on interrupt [Conformance]"
 	noSuchTest   = "[sig-node] Pods of the past [Conformance]"
 	otherRuntime = "runc-userns"
 )
@@ -49,7 +53,7 @@ func read(t *testing.T) report.Outcomes {
 }
 
 func TestReadJUnit(t *testing.T) {
-	want := report.Outcomes{runs: report.Passed, ends: report.Failed, late: report.Failed, skips: report.Skipped, notSelected: report.NotRun}
+	want := report.Outcomes{runs: report.Passed, ends: report.Failed, late: report.Failed, skips: report.Skipped, notSelected: report.NotRun, cutShort: report.NotRun, interrupted: report.NotRun}
 	if got := read(t); !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
@@ -66,7 +70,7 @@ func TestUpdateKeepsWhatDidNotRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := report.Outcomes{runs: report.Passed, ends: report.Failed, late: report.Failed, skips: report.Skipped, notSelected: report.Passed}
+	want := report.Outcomes{runs: report.Passed, ends: report.Failed, late: report.Failed, skips: report.Skipped, notSelected: report.Passed, cutShort: report.NotRun, interrupted: report.NotRun}
 	again, err := report.Read(file)
 	if err != nil || !reflect.DeepEqual(got, want) || !reflect.DeepEqual(again, want) {
 		t.Errorf("%v and in the file %v (%v), want %v", got, again, err, want)
@@ -103,7 +107,7 @@ func TestFigures(t *testing.T) {
 	}
 	got := string(b)
 	for _, want := range []string{
-		"before\n" + begin, end + "after\n", "### gvisor", "| sig-apps | 2 | 1 | 1 | 0 | 0 |", "| all | 5 | 1 | 2 | 1 | 1 |",
+		"before\n" + begin, end + "after\n", "### gvisor", "| sig-apps | 2 | 1 | 1 | 0 | 0 |", "| all | 7 | 1 | 2 | 1 | 3 |",
 		"There is a reason.\n\n- [sig-apps] Job should end\n", "The reason was not found yet.\n\n- [sig-node] Pods time out\n",
 	} {
 		if !strings.Contains(got, want) {
