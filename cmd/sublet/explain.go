@@ -72,7 +72,7 @@ func (a *app) explainPod(ctx context.Context, args []string, fromHost string) (*
 	case len(args) != 2:
 		return nil, usageErrorf("a tenant's name and pod/NAMESPACE/POD were expected, or --from-host")
 	default:
-		parts := strings.Split(args[1], "/")
+		parts := strings.Split(args[1], "/") // kind, namespace, name
 		if len(parts) != 3 || parts[0] != "pod" && parts[0] != "pods" || parts[1] == "" || parts[2] == "" {
 			return nil, usageErrorf("%q: pod/NAMESPACE/POD was expected", args[1])
 		}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sublet.dev/syncer"
+)
+
+// silent are streams that nobody reads.
+func silent() streams { return streams{in: strings.NewReader(""), out: io.Discard, err: io.Discard} }
+
+func TestExplainArguments(t *testing.T) {
+	for _, args := range [][]string{
+		{"explain"}, {"explain", "acme"}, {"explain", "acme", "web"}, {"explain", "acme", "service/shop/web"}, {"explain", "acme", "pod/shop"},
+		{"explain", "acme", "pod//web"}, {"explain", "--from-host", "web"}, {"explain", "--from-host", "a/b/c"}, {"explain", "--from-host", "a/"},
+		{"explain", "acme", "--from-host", "a/b"}, {"explain", "Not A Name", "pod/shop/web"}, {"explain", "acme", "pod/shop/web", "-o", "name"},
+	} {
+		if code := run(t.Context(), append(args, "--data-dir", t.TempDir()), silent()); code != exitUsage {
+			t.Errorf("%q: exit code %d", args, code)
+		}
+	}
+	// What is right gets as far as the host, which is not there.
+	if code := run(t.Context(), []string{"explain", "acme", "pod/shop/web", "--data-dir", t.TempDir()}, silent()); code == exitUsage || code == exitOK {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// The cell's own API goes on beside what is added to it, and a tenant without a syncer
+// is told so.
+func TestSyncersAnswer(t *testing.T) {
+	all := newSyncers()
+	handler := all.with(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	ask := func(path string) int {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		return w.Code
+	}
+	if code := ask("/tenants/a"); code != http.StatusTeapot {
+		t.Errorf("the cell's own answer: %d", code)
+	}
+	if code := ask("/tenants/a/explain?name=x&namespace=y"); code != http.StatusServiceUnavailable {
+		t.Errorf("without a syncer: %d", code)
+	}
+	first, second := &syncer.Syncer{}, &syncer.Syncer{}
+	all.put("a", first)
+	all.put("a", second)
+	all.remove("a", first)
+	if got, ok := all.get("a"); !ok || got != second {
+		t.Error("the end of an old syncer removed the new one")
+	}
+	all.remove("a", second)
+	if _, ok := all.get("a"); ok {
+		t.Error("a syncer that ended is kept")
+	}
+	if err := askCell(t.Context(), filepath.Join(t.TempDir(), "none"), "/x", nil); err == nil {
+		t.Error("a cell that is not there answered")
+	}
+}
