@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metricsapi "sigs.k8s.io/metrics-server/pkg/api"
@@ -20,6 +21,7 @@ import (
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/plan"
 	"sublet.dev/tenant-apiserver/store"
+	"sublet.dev/tenant-apiserver/turns"
 )
 
 // Config describes a control plane.
@@ -99,6 +101,8 @@ type Config struct {
 	audit *auditFile                  // nil: none
 	meter *measure.Meter              // nil: none
 
+	turns     *turns.Turns // nil: those of the process
+	turn      time.Duration
 	throwAway bool         // the store need not survive the machine
 	rotation  rotationPace // tests cannot wait as long
 }
@@ -109,6 +113,18 @@ func (c Config) currentTerms() *plan.Terms {
 		return &c.Terms
 	}
 	return c.terms.Load()
+}
+
+// flow is where requests wait for their turns. A host is alone in its process.
+func (c Config) flow() *turns.Flow {
+	switch {
+	case c.Host != nil:
+		return nil
+	case c.turns != nil:
+		return c.turns.Flow()
+	default:
+		return processors().Flow()
+	}
 }
 
 // HostConfig is what only the host's control plane has: the scheduler, the node

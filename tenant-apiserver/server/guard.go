@@ -1,12 +1,16 @@
 package server
 
 import (
+	"cmp"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -14,23 +18,38 @@ import (
 
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/plan"
+	"sublet.dev/tenant-apiserver/turns"
 )
 
 // guard stands between the connections of a control plane and its handler: it
-// refuses revoked certificates, and requests above the plan's limits. Requests of
-// this process do not pass it.
+// refuses revoked certificates, and requests above the plan's limits, and has the
+// others wait for their turns. Requests of this process do not pass it.
 type guard struct {
 	terms func() *plan.Terms
-	short atomic.Int64 // requests under way
-	long  atomic.Int64 // watches and streams under way
+	turns *turns.Flow   // nil: nobody is to be fair to
+	turn  time.Duration // of a request
+	short atomic.Int64  // requests under way
+	long  atomic.Int64  // watches and streams under way
 
 	mu      sync.Mutex
 	revoked map[string]struct{} // serial numbers; they are never taken back
 	conns   map[*trackedConn]struct{}
 }
 
-func newGuard(terms func() *plan.Terms) *guard {
-	return &guard{terms: terms, revoked: map[string]struct{}{}, conns: map[*trackedConn]struct{}{}}
+// Every request and every TLS handshake of a client waits for its turn at the
+// processors. A turn ends at the latest after these times.
+const (
+	requestTurn   = 20 * time.Millisecond
+	handshakeTurn = 2 * time.Millisecond // what one takes to compute, and some more
+)
+
+// processors are shared out among the tenants of the process.
+var processors = sync.OnceValue(func() *turns.Turns { return turns.New(runtime.GOMAXPROCS(0)) })
+
+// newGuard makes one; flow, if not nil, is where requests wait, and turn how long
+// their turns are; 0: as long as everybody's.
+func newGuard(terms func() *plan.Terms, flow *turns.Flow, turn time.Duration) *guard {
+	return &guard{terms: terms, turns: flow, turn: cmp.Or(turn, requestTurn), revoked: map[string]struct{}{}, conns: map[*trackedConn]struct{}{}}
 }
 
 // revoke refuses certificates of these serial numbers from now on, and closes the
@@ -109,8 +128,25 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 				fmt.Sprintf("the plan %s allows %d %s at a time, and so many are under way: try again", t.Plan, most, what))
 			return
 		}
+		if g.turns != nil {
+			end, err := g.turns.Begin(r.Context(), g.turn)
+			if err != nil {
+				return // the client is gone
+			}
+			defer end()
+		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// handshake is a tls.Config.GetConfigForClient: it waits for a turn.
+func (g *guard) handshake(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if g.turns != nil {
+		if _, err := g.turns.Begin(hello.Context(), handshakeTurn); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil // the one that there is
 }
 
 // lasts says whether the request goes on until one of the sides ends it.

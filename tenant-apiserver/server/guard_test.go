@@ -173,7 +173,7 @@ func TestLimitOfStreams(t *testing.T) {
 func TestLimitOfRequests(t *testing.T) {
 	block := make(chan struct{})
 	began := make(chan struct{}, 2)
-	g := newGuard(func() *plan.Terms { return &plan.Terms{Plan: "tiny", Limits: plan.Limits{Concurrent: 2, Streams: 2}} })
+	g := newGuard(func() *plan.Terms { return &plan.Terms{Plan: "tiny", Limits: plan.Limits{Concurrent: 2, Streams: 2}} }, nil, 0)
 	h := g.wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began <- struct{}{}
 		<-block

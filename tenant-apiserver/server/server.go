@@ -52,8 +52,8 @@ type Server struct {
 }
 
 // Start opens or makes the store, and runs the control plane. It returns when
-// storage and handler answer and upstream's start hooks are through; ctx bounds
-// only that. An error leaves nothing running.
+// storage and handler answer and upstream's start hooks are through; controllers
+// begin then. ctx bounds only that. An error leaves nothing running.
 func Start(ctx context.Context, c Config) (*Server, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -67,6 +67,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 		c.audit = &auditFile{path: c.AuditLog, max: auditSize}
 	}
 	begun := time.Now()
+	defer makeRoom()()
 	s, err := run(ctx, c)
 	if err != nil {
 		return nil, wrap(c.Name, err)
@@ -105,6 +106,7 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, s.abandon(ctx, err)
 	}
+	instance.Control()
 	return s, nil
 }
 
@@ -123,7 +125,7 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *se
 		log:      c.logger(),
 		instance: instance,
 		loopback: instance.Loopback(),
-		guard:    newGuard(c.currentTerms),
+		guard:    newGuard(c.currentTerms, c.flow(), c.turn),
 		done:     make(chan struct{}),
 		tls: &tls.Config{
 			GetCertificate: certs.get,
@@ -133,6 +135,7 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *se
 			NextProtos: []string{"h2", "http/1.1"},
 		},
 	}
+	s.tls.GetConfigForClient = s.guard.handshake
 	s.client = &http.Client{Transport: s.loopback.Transport}
 	s.life, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s
@@ -189,7 +192,7 @@ func (s *Server) waitReady(ctx context.Context, until func(context.Context) erro
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
 	for {
-		err := s.ready(ctx, s.config.Existing)
+		err := s.ready(ctx)
 		if err == nil {
 			err = until(ctx)
 		}
@@ -211,19 +214,11 @@ func (s *Server) waitReady(ctx context.Context, until func(context.Context) erro
 func (s *Server) Ready() error {
 	ctx, cancel := context.WithTimeout(s.life, readyTimeout)
 	defer cancel()
-	return s.ready(ctx, false)
+	return s.ready(ctx)
 }
 
-// hookServiceCIDR makes the ServiceCIDR "kubernetes" and waits for it in steps of
-// 100 ms. A control plane that has run before has it.
-const hookServiceCIDR = "poststarthook/start-kubernetes-service-cidr-controller"
-
-func (s *Server) ready(ctx context.Context, existing bool) error {
-	path := "/readyz?verbose"
-	if existing {
-		path += "&exclude=" + hookServiceCIDR
-	}
-	status, body, err := s.get(ctx, path)
+func (s *Server) ready(ctx context.Context) error {
+	status, body, err := s.get(ctx, "/readyz?verbose")
 	if err == nil && status != http.StatusOK {
 		err = fmt.Errorf("checks that fail: %s", failing(string(body)))
 	}

@@ -92,7 +92,7 @@ func (p *parts) aggregatorConfig(resolver aggregatorapiserver.ServiceResolver) (
 	}
 	generic.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
 	return &aggregatorapiserver.Config{
-		GenericConfig: &genericapiserver.RecommendedConfig{Config: generic, SharedInformerFactory: p.informers},
+		GenericConfig: &genericapiserver.RecommendedConfig{Config: generic, SharedInformerFactory: p.filled},
 		ExtraConfig: aggregatorapiserver.ExtraConfig{
 			ServiceResolver: resolver,
 			// A redirect of a tenant's server is not followed and not passed on.

@@ -123,7 +123,7 @@ func (p *parts) addExtra(config *controlplane.Config, endpoints proxy.EndpointSl
 		ServiceAccountPublicKeysGetter:      keys,
 		ServiceAccountExtendedMaxExpiration: p.run.Authentication.ServiceAccounts.MaxExtendedExpiration,
 		ExtendExpiration:                    p.run.Authentication.ServiceAccounts.ExtendExpiration,
-		VersionedInformers:                  p.informers,
+		VersionedInformers:                  p.filled,
 		CoordinatedLeadershipLeaseDuration:  p.run.CoordinatedLeadershipLeaseDuration,
 		CoordinatedLeadershipRenewDeadline:  p.run.CoordinatedLeadershipRenewDeadline,
 		CoordinatedLeadershipRetryPeriod:    p.run.CoordinatedLeadershipRetryPeriod,
@@ -215,7 +215,7 @@ func (p *parts) extensionsConfig(config *controlplane.Config, resolver webhook.S
 	wrap := webhook.NewDefaultAuthenticationInfoResolverWrapper(
 		config.ControlPlane.ProxyTransport, p.generic.EgressSelector, p.generic.LoopbackClientConfig, p.generic.TracerProvider)
 	return &apiextensionsapiserver.Config{
-		GenericConfig: &genericapiserver.RecommendedConfig{Config: generic, SharedInformerFactory: p.informers},
+		GenericConfig: &genericapiserver.RecommendedConfig{Config: generic, SharedInformerFactory: p.filled},
 		ExtraConfig: apiextensionsapiserver.ExtraConfig{
 			CRDRESTOptionsGetter: apiextensionsoptions.NewCRDRESTOptionsGetter(etcd, generic.ResourceTransformers, generic.StorageObjectCountTracker),
 			MasterCount:          1,

@@ -43,6 +43,7 @@ type parts struct {
 	loopback  *loopback
 	client    kubernetes.Interface
 	informers *informer.Factory
+	filled    *filled // informers, for readiness
 	dial      dialers
 	proxy     *frontProxy
 	clientCA  dynamiccertificates.CAContentProvider
@@ -50,6 +51,8 @@ type parts struct {
 	generic   *genericapiserver.Config
 	storage   *serverstorage.DefaultStorageFactory
 	disabled  map[string]bool
+	services  *serviceRange
+	seeds     seeds
 	scrape    func(context.Context) // of the host's kubelets; nil: there are none
 }
 

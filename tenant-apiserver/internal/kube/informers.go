@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
+	"reflect"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/informers"
 
 	"sublet.dev/tenant-apiserver/etcdclient"
 	"sublet.dev/tenant-apiserver/internal/informer"
@@ -23,10 +26,33 @@ func (p *parts) addInformers(ctx context.Context) error {
 	if p.informers, err = p.newInformers(ctx, resync); err != nil {
 		return err
 	}
+	p.filled = &filled{SharedInformerFactory: p.informers}
 	if err := p.run.Features.ApplyTo(p.generic, p.client, p.informers); err != nil {
 		return fmt.Errorf("features: %w", err)
 	}
 	return nil
+}
+
+// filled are the informers as readiness sees them: those that the API server begins
+// with have to know what there is. What controllers start later, with the first object
+// of theirs, does not make a server unready that answers.
+type filled struct {
+	informers.SharedInformerFactory
+	once atomic.Bool
+}
+
+// WaitForCacheSync implements informers.SharedInformerFactory.
+func (f *filled) WaitForCacheSync(stop <-chan struct{}) map[reflect.Type]bool {
+	if f.once.Load() {
+		return nil
+	}
+	synced := f.SharedInformerFactory.WaitForCacheSync(stop)
+	all := len(synced) > 0
+	for _, ok := range synced {
+		all = all && ok
+	}
+	f.once.Store(all)
+	return synced
 }
 
 // newInformers returns informers that read the storage, and are not started.

@@ -24,7 +24,6 @@ import (
 	"k8s.io/kube-openapi/pkg/util"
 	"k8s.io/kubernetes/pkg/controlplane"
 	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
-	"k8s.io/kubernetes/pkg/controlplane/controller/defaultservicecidr"
 	"k8s.io/kubernetes/pkg/controlplane/controller/kubernetesservice"
 )
 
@@ -52,12 +51,13 @@ func (p *parts) newKubeServer(config controlplane.CompletedConfig, delegate gene
 	if err := p.installMetrics(server, config.Extra.KubeletClientConfig); err != nil {
 		return nil, fmt.Errorf("API server: %w", err)
 	}
-	return server, addServiceHooks(server, config, client)
+	p.services = newServiceRange(config.Extra.ServiceIPRange, client, p.informers.Networking().V1().ServiceCIDRs().Lister())
+	return server, p.addServiceHooks(server, config, client)
 }
 
 // addServiceHooks has the server keep the `kubernetes` Service and the default
 // range of service addresses.
-func addServiceHooks(server *genericapiserver.GenericAPIServer, config controlplane.CompletedConfig, client kubernetes.Interface) error {
+func (p *parts) addServiceHooks(server *genericapiserver.GenericAPIServer, config controlplane.CompletedConfig, client kubernetes.Interface) error {
 	generic, extra := config.ControlPlane.Generic, config.Extra
 	_, port, err := generic.SecureServing.HostPort()
 	if err != nil {
@@ -82,8 +82,7 @@ func addServiceHooks(server *genericapiserver.GenericAPIServer, config controlpl
 			return nil
 		}),
 		server.AddPostStartHook(hookServiceCIDR, func(ctx genericapiserver.PostStartHookContext) error {
-			// Services are not allocated addresses before it has run once.
-			defaultservicecidr.NewController(extra.ServiceIPRange, extra.SecondaryServiceIPRange, client).Start(ctx)
+			p.services.await(ctx) // Services are not allocated addresses before
 			return nil
 		}))
 }
@@ -94,6 +93,7 @@ func (p *parts) installAPIs(server *genericapiserver.GenericAPIServer, providers
 	if err != nil {
 		return err
 	}
+	p.findSeeds(groups)
 	if err := shareTables(groups); err != nil {
 		return err
 	}

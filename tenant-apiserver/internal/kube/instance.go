@@ -12,6 +12,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 )
 
 // Instance is one complete control plane. It is made by New and runs once.
@@ -31,6 +32,9 @@ type Instance struct {
 	life   context.Context
 	// ran says that upstream's server has taken care of its storage.
 	ran bool
+	// control is closed when controllers are to run.
+	control     chan struct{}
+	controlOnce sync.Once
 }
 
 // runner is upstream's prepared API server.
@@ -45,7 +49,7 @@ func New(ctx context.Context, o Options) (_ *Instance, err error) {
 	constructMu.Lock()
 	defer constructMu.Unlock()
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	i := &Instance{opts: o, life: life, cancel: cancel}
+	i := &Instance{opts: o, life: life, cancel: cancel, control: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			i.Discard()
@@ -85,8 +89,11 @@ func (i *Instance) buildControllers() (err error) {
 func (i *Instance) prepare() error {
 	kube, front := i.servers.kube, i.servers.front.GenericAPIServer
 	// Not the aggregator's own, which would merge OpenAPI documents of every type
-	// for every instance.
-	i.prepared = front.PrepareRun()
+	// for every instance. For every path the mux writes down the stack, which takes
+	// half as long where that is short.
+	prepared := make(chan runner, 1)
+	go func() { prepared <- front.PrepareRun() }()
+	i.prepared = <-prepared
 	shared := sharedOpenAPI()
 	if err := shared.render(kube.Handler.GoRestfulContainer, front.Handler.GoRestfulContainer); err != nil {
 		return err
@@ -130,8 +137,12 @@ func (i *Instance) NewInformers(ctx context.Context) (informers.SharedInformerFa
 	return i.parts.newInformers(ctx, 0)
 }
 
+// Control lets controllers and scheduler run, beside Run. Until then nobody competes
+// with the first answers. It is idempotent.
+func (i *Instance) Control() { i.controlOnce.Do(func() { close(i.control) }) }
+
 // Run runs the control plane until ctx ends, and returns when all of it has
-// stopped. Storage must stay open until then.
+// stopped. Storage must stay open until then. Controllers run from Control on.
 func (i *Instance) Run(ctx context.Context) error {
 	defer i.Discard()
 	stopControllers := i.start()
@@ -143,7 +154,7 @@ func (i *Instance) Run(ctx context.Context) error {
 	serverCtx, stopServer := context.WithCancel(i.life)
 	failed := make(chan error, 1)
 	i.ran = true
-	i.fill(ctx, serverCtx)
+	keeping := i.fill(ctx, serverCtx)
 	go func() { failed <- i.prepared.RunWithContext(serverCtx) }()
 	var runErr error
 	select {
@@ -155,17 +166,24 @@ func (i *Instance) Run(ctx context.Context) error {
 		err = stopControllers()
 	}
 	stopServer()
+	keeping.Wait()
 	return errors.Join(runErr, err, stopKubelet())
 }
 
 // fillTime bounds fill: informers that take longer fill while hooks run.
 const fillTime = 2 * time.Second
 
-// fill starts the API servers' informers, which live as long as life, and waits until
-// they know what there is.
+// fill makes the first objects of a new control plane, starts the API servers'
+// informers, which live as long as life, and waits until they know what there is.
 // Upstream's start hooks look for that at once and then every 100 ms, and a tenant
-// that is woken would wait for their second look.
-func (i *Instance) fill(ctx, life context.Context) {
+// that is woken would wait for their second look. What is returned is done after life.
+func (i *Instance) fill(ctx, life context.Context) *sync.WaitGroup {
+	keeping := &sync.WaitGroup{}
+	if !i.opts.Template {
+		if err := i.parts.seeds.make(ctx); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "The first objects are made more slowly", "controlPlane", i.opts.Name)
+		}
+	}
 	factories := []interface {
 		Start(stop <-chan struct{})
 		WaitForCacheSync(stop <-chan struct{}) map[reflect.Type]bool
@@ -178,23 +196,36 @@ func (i *Instance) fill(ctx, life context.Context) {
 	for _, f := range factories {
 		f.WaitForCacheSync(wait.Done())
 	}
+	if !i.parts.disabled[hookServiceCIDR] {
+		keeping.Go(func() { i.parts.services.run(life) })
+	}
+	return keeping
 }
 
-// start runs controllers and scheduler. The function it returns stops them and
-// waits.
+// start runs controllers and scheduler once Control was called. The function it
+// returns stops them and waits.
 func (i *Instance) start() func() error {
 	ctx, cancel := context.WithCancel(i.life)
 	var wg sync.WaitGroup
 	var failure error
+	controlled := func(run func()) func() {
+		return func() {
+			select {
+			case <-i.control:
+				run()
+			case <-ctx.Done():
+			}
+		}
+	}
 	if i.controllers != nil {
-		wg.Go(func() { i.controllers.run(ctx) })
+		wg.Go(controlled(func() { i.controllers.run(ctx) }))
 	}
 	if i.scheduler != nil {
-		wg.Go(func() {
+		wg.Go(controlled(func() {
 			if err := i.scheduler.run(ctx); err != nil && ctx.Err() == nil {
 				failure = err
 			}
-		})
+		}))
 	}
 	return func() error {
 		cancel()
