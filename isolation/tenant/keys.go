@@ -35,7 +35,7 @@ var keys = []string{
 	LabelTenant, LabelNamespace, LabelManagedBy, LabelSandbox, LabelAudit,
 	AnnotationNamespace, AnnotationName, AnnotationUID,
 	AnnotationGeneration, AnnotationLabels, AnnotationAnnotations,
-	AnnotationExternalName, AnnotationAuditExpires,
+	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses,
 }
 
 // Keys returns the keys of labels and annotations that Sublet itself writes on host
