@@ -7,12 +7,19 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"sublet.dev/test/tail"
 )
 
 // TestMain makes the test binary be sublet when it is called by that name.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"sublet": func() { os.Exit(Main()) }})
+	testscript.Main(tests{m}, map[string]func(){"sublet": func() { os.Exit(Main()) }})
 }
+
+// tests is the package's, without what the control planes in them log.
+type tests struct{ m *testing.M }
+
+func (t tests) Run() int { return tail.Main(t.m) }
 
 // TestScripts runs the scripts in testdata: what users type, and what they get.
 // None of them starts a machine (that is test/e2e's).

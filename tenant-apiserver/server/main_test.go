@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -14,9 +13,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
 
 	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/test/tail"
 )
 
 // world is what the tests share: a host and two tenants, because a control
@@ -40,19 +39,19 @@ type member struct {
 
 var w world
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+func TestMain(m *testing.M) { os.Exit(tail.Main(tests{m})) }
 
-func testMain(m *testing.M) int {
-	quiet := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	slog.SetDefault(quiet)
-	klog.SetSlogLogger(quiet)
+// tests is the package's, with the world they run in.
+type tests struct{ m *testing.M }
+
+func (t tests) Run() int {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := w.start(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "start the control planes:", err)
 		return 1
 	}
-	code := m.Run()
+	code := t.m.Run()
 	if err := w.stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "stop the control planes:", err)
 		code = 1

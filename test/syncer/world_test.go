@@ -34,6 +34,7 @@ import (
 	"sublet.dev/syncer"
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/server"
+	"sublet.dev/test/tail"
 )
 
 const (
@@ -67,12 +68,19 @@ var w world
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, err := w.run(m)
+	os.Exit(tail.Main(tests{m}))
+}
+
+// tests is the package's, with the world they run in.
+type tests struct{ m *testing.M }
+
+func (t tests) Run() int {
+	code, err := w.run(t.m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		code = 1
+		return 1
 	}
-	os.Exit(code)
+	return code
 }
 
 func (w *world) run(m *testing.M) (int, error) {
