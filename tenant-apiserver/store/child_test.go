@@ -37,6 +37,6 @@ func child(t *testing.T, role, path string, env ...string) *exec.Cmd {
 
 // fastPace makes a small load meet checkpoints, full backlogs and rests.
 var fastPace = pace{
-	layerBytes: 24 << 10, backlogBytes: 64 << 10, reserveBytes: 64 << 10, segmentBytes: 16 << 10,
+	layerBytes: 24 << 10, backlogBytes: 64 << 10, reserveBytes: 64 << 10, segmentBytes: 4 << 10,
 	layerAge: 2 * time.Millisecond, retry: 5 * time.Millisecond, restAge: time.Millisecond, shrinkBytes: 1,
 }

@@ -36,6 +36,7 @@ func TestPrepared(t *testing.T) {
 	s := openAt(t, path, growing)
 	for n := range 300 {
 		mustPut(t, s, fmt.Sprint(n), strings.Repeat("v", 500))
+		await(t, func() bool { return len(s.now.Load().layers) == 1 }) // the full one is free again
 		if n%30 == 0 {
 			wantKeys(t, openAt(t, crashed(t, path), Options{NoSync: true, Clock: newFakeClock()}), n+1)
 		}
