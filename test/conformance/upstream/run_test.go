@@ -91,7 +91,8 @@ func importImages(t *testing.T) {
 // newTenant makes the tenant and returns the file of its kubeconfig.
 func newTenant(t *testing.T, runtime string) string {
 	t.Helper()
-	planFile, kubeconfig := filepath.Join(t.TempDir(), "plan.yaml"), filepath.Join(machine.DataDir(), tenant+".kubeconfig")
+	dir := t.TempDir()
+	planFile, kubeconfig := filepath.Join(dir, "plan.yaml"), filepath.Join(dir, "kubeconfig")
 	if err := os.WriteFile(planFile, []byte(plan), 0o600); err != nil {
 		t.Fatal(err)
 	}
