@@ -191,7 +191,10 @@ func inventory(t *testing.T) string {
 		`awk '{print $2}' /proc/self/mounts | grep -F "$DATA" | sort`,
 		`ip -o link show type veth | sed 's/^[0-9]*: //; s/@.*//' | sort`,
 		`find "/run/sublet/$ID" -path '*netns/*' -o -path '*runsc/*' -o -path '*runc/*' | sort`,
-		`nft list chains | grep -v '{' | sort`,
+		`nft list table inet sublet | grep -E '^[[:space:]]*(chain|set|map) ' | sort`,
+		// What kube-proxy leads somewhere. It empties a chain that nothing leads to any
+		// more at once, and removes it with its next change, whenever that is.
+		`nft list map ip kube-proxy service-ips | grep -oE '[0-9.]+ \. [a-z]+ \. [0-9]+ : goto [^ ,}]+' | sort`,
 		`find "$DATA"/server/tenants "$DATA"/agent/podnet "$DATA"/run -mindepth 1 | sort`,
 	} {
 		out, err := shell(script)
