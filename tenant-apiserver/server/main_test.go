@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -90,6 +92,8 @@ func hostConfig(dir, name string) Config {
 		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"),
 		Advertise:   netip.MustParseAddrPort("203.0.113.7:6443"),
 		Host:        &HostConfig{PodCIDR: netip.MustParsePrefix("10.244.0.0/16")},
+
+		TenantMetrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "all tenants") }),
 	}
 }
 

@@ -62,6 +62,26 @@ func TestMetricsAreTheTenantsOwn(t *testing.T) {
 	}
 }
 
+// The host's API has the numbers of all tenants, for whom the provider lets read them.
+func TestMetricsOfAllTenants(t *testing.T) {
+	for user, want := range map[string]int{"admin": http.StatusOK, "joe": http.StatusForbidden} {
+		config := w.host.as(t, user, map[string][]string{"admin": {"system:masters"}}[user]...)
+		r, err := get(t, config, TenantMetricsURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r.Body)
+		_ = r.Body.Close() // it was read
+		if err != nil || r.StatusCode != want || (string(body) == "all tenants") != (want == http.StatusOK) {
+			t.Errorf("%s: %d %s, %v", user, r.StatusCode, body, err)
+		}
+	}
+	// Its own are upstream's, of the process.
+	if code, text := scrape(t, w.host.admin(t)); code != http.StatusOK || !strings.Contains(text, "process_") {
+		t.Errorf("the host's own: %d", code)
+	}
+}
+
 // things gives a tenant custom resources of a group.
 func things(t *testing.T, m *member, group string) (remove func()) {
 	t.Helper()
