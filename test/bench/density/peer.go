@@ -109,7 +109,7 @@ func (p *peer) start(ctx context.Context, bin string) error {
 	}
 	key := filepath.Join(p.dir, "sa.key")
 	if err := p.run(bin, "kube-apiserver", "--etcd-servers", client, "--cert-dir", filepath.Join(p.dir, "certs"),
-		"--secure-port", fmt.Sprint(p.api), "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
+		"--secure-port", fmt.Sprint(p.api), "--bind-address", "127.0.0.1", "--advertise-address", "192.0.2.1", // RFC 5737: it refuses loopback ones
 		"--token-auth-file", filepath.Join(p.dir, "tokens.csv"), "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16",
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", key, "--service-account-signing-key-file", key); err != nil {
 		return err
