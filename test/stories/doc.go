@@ -5,6 +5,7 @@
 //
 // All tests share one machine, as in package e2e; each has a tenant of its own, so
 // they run at the same time. What they install is in testdata and in
-// test/images/operator. `make test` builds the rest: bin/sublet, bin/peers/helm and
-// bin/images. They need root and skip without it.
+// test/images/operator. `make stories` builds the rest and runs all of them; `make
+// test` runs the operator's alone, for the time that the others take. They need root
+// and skip without it.
 package stories

@@ -11,6 +11,14 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(machine.Main(m)) }
 
+// byTarget skips a test unless `make stories` runs it.
+func byTarget(t *testing.T) {
+	t.Helper()
+	if os.Getenv("SUBLET_STORIES") == "" {
+		t.Skip("only `make stories` runs this: it takes minutes on two cores")
+	}
+}
+
 // tenant makes a tenant and deletes it at the end.
 func tenant(t *testing.T, name string) {
 	t.Helper()
