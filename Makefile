@@ -68,9 +68,9 @@ conformance: build deps peers images ## upstream's conformance suite as a tenant
 crash: ## stores killed 1000 times under load, and their power cut at every step (10 min)
 	SUBLET_CRASH_CYCLES=1000 go test -v -count=1 -timeout 60m -run 'TestKill|TestFaults|TestPowerCut' ./tenant-apiserver/store
 
-.PHONY: thousand
-thousand: build deps images ## a thousand tenants made, asleep, woken one by one, deleted (root; an hour)
-	SUBLET_SCALE_TENANTS=1000 go test -v -count=1 -timeout 120m ./test/scale
+.PHONY: stories
+stories: build deps peers images ## what tenants do with helm, an operator and kubectl (root; some minutes)
+	SUBLET_STORIES=1 go test -v -count=1 -timeout 30m ./test/stories
 
 .PHONY: bench
 bench: build deps images ## the figures of docs/benchmarks.md
