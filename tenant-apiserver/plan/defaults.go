@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -29,4 +30,13 @@ func amount(q *resource.Quantity, byDefault string) int64 {
 		q = &d
 	}
 	return q.Value()
+}
+
+// classes returns the storage classes of a plan; one that does not say has the
+// default, and one with an empty list has none.
+func classes(names []string) []string {
+	if names == nil {
+		return []string{"local"}
+	}
+	return slices.Clone(names)
 }

@@ -21,7 +21,7 @@ func quantity(s string) *resource.Quantity { return ptr(resource.MustParse(s)) }
 // defaults are the terms of a plan in which nothing is said.
 func defaults() plan.Terms {
 	return plan.Terms{
-		Plan: "p", IdleAfter: 30 * time.Minute, StoreQuota: 256 << 20, Internet: true, Audit: plan.AuditNone,
+		Plan: "p", IdleAfter: 30 * time.Minute, StoreQuota: 256 << 20, Internet: true, StorageClasses: []string{"local"}, Audit: plan.AuditNone,
 		Limits: plan.Limits{Concurrent: 200, Streams: 2000, Objects: 20000, PerResource: 10000, Size: 1 << 20,
 			Resources: map[string]plan.Count{"customresourcedefinitions.apiextensions.k8s.io": 200}},
 	}

@@ -83,7 +83,7 @@ func For(p *v1alpha1.Plan) Terms {
 		StoreQuota:     amount(s.StoreQuota, "256Mi"),
 		Internet:       s.Egress.Internet == nil || *s.Egress.Internet,
 		PublicWebhooks: s.Egress.Webhooks,
-		StorageClasses: slices.Clone(s.StorageClasses),
+		StorageClasses: classes(s.StorageClasses),
 		Limits: Limits{
 			Concurrent:  int(or(s.Requests.Concurrent, 200)),
 			Streams:     int(or(s.Requests.Streams, 2000)),
