@@ -25,6 +25,7 @@ spec:
 
 // TestMetrics shows a tenant what its pods use, and no other's, and scales by it.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	tenants(t, "metered", "unmetered")
 	machine.Eventually(t, "kubectl top pods", func() error {
 		for _, pod := range pods(t, "metered", "app=web") {

@@ -55,6 +55,15 @@ func TestPlanChange(t *testing.T) {
 	if log := machine.Sublet(t, "logs", "planned", "--audit"); !strings.Contains(log, `"resource":"secrets"`) || !strings.Contains(log, `"username":"admin"`) || strings.Contains(log, "stringData") {
 		t.Errorf("the audit log:\n%s", log)
 	}
+	if own := machine.Kubectl(t, "planned", "get", "--raw", "/logs/audit?limit=50"); !strings.Contains(own, `"resource":"secrets"`) {
+		t.Errorf("the audit log as the tenant reads it:\n%s", own)
+	}
+	if own := machine.Kubectl(t, "planned", "get", "--raw", "/metrics"); !strings.Contains(own, `resource="secrets"`) || strings.Contains(own, "tenant=") {
+		t.Errorf("the tenant's metrics:\n%s", own)
+	}
+	if all := machine.Host(t, "get", "--raw", "/metrics/tenants"); !strings.Contains(all, `sublet_tenant_phase{phase="Ready",tenant="planned"} 1`) || !strings.Contains(all, `resource="secrets"`) {
+		t.Errorf("the provider's metrics:\n%s", all)
+	}
 	machine.Eventually(t, "the internet is out of reach", func() error {
 		if r := app(t, "planned", "dial", internet); r.Code == 0 || !strings.Contains(r.Stderr, "app: dial") {
 			return fmt.Errorf("%v", r)
@@ -71,6 +80,7 @@ func TestPlanChange(t *testing.T) {
 	if out, err := deletePlan("tight"); err == nil || !strings.Contains(out, "the plan tight is that of the tenant planned") {
 		t.Errorf("delete a plan in use: %v %s", err, out)
 	}
+	issuers(t, "planned")
 
 	machine.Sublet(t, "plan", "set", "planned", "small")
 	machine.Eventually(t, "the plan holds no more", func() error {
@@ -94,6 +104,35 @@ func TestPlanChange(t *testing.T) {
 	})
 	if after := webPods(t, "planned"); after != before {
 		t.Errorf("pods were touched:\n%s\n%s", before, after)
+	}
+}
+
+// issuers names issuers whose tokens a tenant takes, and takes them back.
+func issuers(t *testing.T, tenant string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "issuers.yaml")
+	if err := os.WriteFile(file, []byte(`apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+jwt:
+- issuer: {url: https://issuer.example.org, audiences: [acme]}
+  claimMappings: {username: {claim: sub, prefix: "x:"}}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	applied := func() string {
+		return machine.Host(t, "get", "vc", tenant, "-o", `jsonpath={.status.conditions[?(@.type=="AuthenticationApplied")].status}`)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{{[]string{"set", tenant, file}, "True"}, {[]string{"clear", tenant}, ""}} {
+		machine.Sublet(t, append([]string{"authentication"}, c.args...)...)
+		machine.Eventually(t, "the issuers hold", func() error {
+			if got := applied(); got != c.want {
+				return fmt.Errorf("AuthenticationApplied is %q", got)
+			}
+			return nil
+		})
 	}
 }
 
