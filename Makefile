@@ -77,7 +77,7 @@ bench: build deps images ## the figures of docs/benchmarks.md
 	go test -run '^$$' -bench . -benchtime 3x -timeout 45m ./test/bench/...
 
 .PHONY: bench-store
-bench-store: peers ## our store beside etcd and kine, on one disk (BENCH="-only create" for a part; 10 min)
+bench-store: peers ## our store beside etcd and kine, on one disk (BENCH="-only create" for a part; 15 min)
 	@mkdir -p bin
 	go build -ldflags '-s -w' -o bin/bench-store ./test/bench/store
 	./bin/bench-store $(BENCH)

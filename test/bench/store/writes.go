@@ -115,6 +115,9 @@ func together(ctx context.Context, t task, name string, writers []*writer, secon
 	for _, w := range writers {
 		w.took, w.failed, w.last = w.took[:0], 0, nil
 	}
+	if err := touchMemory(); err != nil {
+		return phase{}, err
+	}
 	before, err := t.cpu()
 	if err != nil {
 		return phase{}, err
