@@ -61,6 +61,22 @@ func (h *host) issued(t *testing.T, vc *v1alpha1.VirtualCluster, change ...func(
 	return c, k
 }
 
+// unauthorized wants a tenant's API to refuse such a client, and never to answer it. A
+// connection that was cut as a credential was revoked is made again.
+func (h *host) unauthorized(k kubernetes.Interface, what string) {
+	h.t.Helper()
+	h.eventually(what+" is refused", func() error {
+		err := list(h.t.Context(), k)
+		if err == nil {
+			h.t.Fatalf("%s is answered", what)
+		}
+		if apierrors.IsUnauthorized(err) {
+			return nil
+		}
+		return err
+	})
+}
+
 func (h *host) awaitCredential(c *v1alpha1.Credential, condition string) {
 	h.t.Helper()
 	h.eventually("the credential has the condition "+condition, func() error {
@@ -154,9 +170,7 @@ func (h *host) credentials(t *testing.T, a, b *v1alpha1.VirtualCluster) {
 	h.awaitCredential(one, v1alpha1.ConditionRevoked)
 	for range open.ResultChan() { // until it is closed
 	}
-	if err := list(t.Context(), k); !apierrors.IsUnauthorized(err) {
-		t.Errorf("a revoked credential: %v", err)
-	}
+	h.unauthorized(k, "a revoked credential")
 	if err := list(t.Context(), kept); err != nil {
 		t.Errorf("another credential: %v", err)
 	}
@@ -171,9 +185,7 @@ func (h *host) credentials(t *testing.T, a, b *v1alpha1.VirtualCluster) {
 	h.cells.kill("cell-0")
 	h.cells.run("cell-0")
 	h.eventually("a answers", func() error { return list(t.Context(), kept) })
-	if err := list(t.Context(), k); !apierrors.IsUnauthorized(err) {
-		t.Errorf("a revoked credential after a restart of the cell: %v", err)
-	}
+	h.unauthorized(k, "a revoked credential after a restart of the cell")
 }
 
 // lost wants a deleted credential to be refused, and its record to stay as long as
@@ -184,9 +196,7 @@ func (h *host) lost(t *testing.T, a *v1alpha1.VirtualCluster) {
 		t.Fatal(err)
 	}
 	h.awaitCredential(gone, v1alpha1.ConditionRevoked)
-	if err := list(t.Context(), k); !apierrors.IsUnauthorized(err) {
-		t.Errorf("a deleted credential: %v", err)
-	}
+	h.unauthorized(k, "a deleted credential")
 	short, _ := h.issued(t, a, func(c *v1alpha1.Credential) { c.Spec.Lifetime = &metav1.Duration{Duration: time.Second} })
 	if err := h.api.Delete(t.Context(), short); err != nil {
 		t.Fatal(err)
