@@ -51,7 +51,7 @@ lint: ## go vet and staticcheck
 SIDE_BY_SIDE := 6
 
 .PHONY: test
-test: build deps peers images lint ## every test, on real containers (root)
+test: build deps peer-etcd images lint ## every test, on real containers (root)
 	go test -timeout 45m -p 1 -parallel $(SIDE_BY_SIDE) -ldflags '-s -w $(K8S_LDFLAGS)' ./...
 
 .PHONY: storage-conformance

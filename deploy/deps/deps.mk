@@ -7,3 +7,7 @@ deps: ## containerd, runc, gVisor, CNI plugins, kubectl and the node's images in
 .PHONY: peers
 peers: ## what tests run beside Sublet, in bin/peers/: a real etcd, kine, helm
 	@./deploy/deps/peers.sh
+
+.PHONY: peer-etcd
+peer-etcd: # the one that `make test` needs
+	@./deploy/deps/peers.sh etcd

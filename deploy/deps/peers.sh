@@ -4,8 +4,8 @@
 #
 #   bin/peers/          etcd etcdctl kine helm
 #
-# A step that was done with the same version is skipped. Run by `make peers`; works
-# as any user with Go and make once the Debian packages are there: gcc for kine,
+# Usage: peers.sh [etcd|kine|helm]...; all of them without arguments. Run by `make
+# peers`. A step that was done with the same version is skipped. Works as any user with Go and make once the Debian packages are there: gcc for kine,
 # whose SQLite is in C, and strace, with which flushes are slowed down.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -30,6 +30,12 @@ kine() { CGO_ENABLED=1 tool kine github.com/k3s-io/kine kine; }
 
 GO=$(go env GOVERSION GOARCH | tr '\n' ' ')
 debian_packages gcc libc6-dev strace
-step etcd "$(digest test/peers/etcd) $GO" "$PEERS"/{etcd,etcdctl} -- etcd
-step helm "$(digest test/peers/helm) $GO" "$PEERS/helm" -- helm
-step kine "$(digest test/peers/kine) $GO" "$PEERS/kine" -- kine
+[ $# -gt 0 ] || set -- etcd helm kine
+for peer; do
+	case $peer in
+	etcd) step etcd "$(digest test/peers/etcd) $GO" "$PEERS"/{etcd,etcdctl} -- etcd ;;
+	helm) step helm "$(digest test/peers/helm) $GO" "$PEERS/helm" -- helm ;;
+	kine) step kine "$(digest test/peers/kine) $GO" "$PEERS/kine" -- kine ;;
+	*) echo "peers: $peer is none of etcd, helm and kine" >&2 && exit 2 ;;
+	esac
+done
