@@ -49,6 +49,7 @@ type tests struct{ m *testing.M }
 func (t tests) Run() int {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
+	defer w.remove()
 	if err := w.start(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "start the control planes:", err)
 		return 1
@@ -82,7 +83,14 @@ func (w *world) stop() error {
 			return err
 		}
 	}
-	return os.RemoveAll(w.dir)
+	return nil
+}
+
+// remove leaves nothing on disk, however the tests ended.
+func (w *world) remove() {
+	if err := os.RemoveAll(w.dir); err != nil {
+		fmt.Fprintln(os.Stderr, "remove the stores of the tests:", err)
+	}
 }
 
 func hostConfig(dir, name string) Config {
