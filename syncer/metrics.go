@@ -15,7 +15,7 @@ import (
 	"sublet.dev/isolation/tenant"
 )
 
-// metricsTimeout bounds a question to the host: upstream's interface has no context.
+// metricsTimeout bounds a question to the host.
 const metricsTimeout = 10 * time.Second
 
 var errNoMetrics = errors.New("the machines do not say what pods use at the moment")
@@ -25,10 +25,14 @@ var errNoMetrics = errors.New("the machines do not say what pods use at the mome
 // namespace, each time somebody asks the tenant's; nothing runs in between. A node's
 // use is that of the tenant's own pods on it. It implements metrics-server's
 // MetricsGetter.
-type Metrics struct{ s *Syncer }
+type Metrics struct {
+	s   *Syncer
+	ctx context.Context
+}
 
-// Metrics returns what answers for metrics.
-func (s *Syncer) Metrics() Metrics { return Metrics{s} }
+// Metrics returns what answers for metrics. The end of ctx ends its questions: upstream's
+// interface has no contexts.
+func (s *Syncer) Metrics(ctx context.Context) Metrics { return Metrics{s, ctx} }
 
 // GetPodMetrics returns what is known of pods; those of which nothing is are left out.
 func (m Metrics) GetPodMetrics(tenantPods ...*metav1.PartialObjectMetadata) ([]metrics.PodMetrics, error) {
@@ -97,7 +101,7 @@ func (m Metrics) hostPod(tenantPod *metav1.PartialObjectMetadata) (*corev1.Pod, 
 
 // used asks the host, and returns what its pods use by their names.
 func (m Metrics) used() (map[string]*v1beta1.PodMetrics, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), metricsTimeout)
+	ctx, cancel := context.WithTimeout(m.ctx, metricsTimeout)
 	defer cancel()
 	list, err := m.s.hostMetrics.PodMetricses(m.s.config.Tenant.HostNamespace).List(ctx, metav1.ListOptions{})
 	if err != nil {

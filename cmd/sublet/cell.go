@@ -185,7 +185,9 @@ func (c companion) Rest() (cell.Rest, bool) {
 }
 
 // Metrics implements cell.Companion.
-func (c companion) Metrics() metricsapi.MetricsGetter { return c.Syncer.Metrics() }
+func (c companion) Metrics(ctx context.Context) metricsapi.MetricsGetter {
+	return c.Syncer.Metrics(ctx)
+}
 
 // SetTerms implements cell.Planned.
 func (c companion) SetTerms(t plan.Terms) { c.SetStorageClasses(t.StorageClasses) }

@@ -37,8 +37,9 @@ type Companion interface {
 	// Kubelet answers the tenant API's requests to kubelets (logs, exec, attach,
 	// port-forward).
 	Kubelet() http.Handler
-	// Metrics says what the tenant's pods and nodes use.
-	Metrics() metricsapi.MetricsGetter
+	// Metrics says what the tenant's pods and nodes use; ctx ends its questions, since
+	// upstream's interface has no contexts.
+	Metrics(ctx context.Context) metricsapi.MetricsGetter
 	// Rest says whether there is nothing to do now, so that it can be ended and
 	// another one made later.
 	Rest() (r Rest, ok bool)

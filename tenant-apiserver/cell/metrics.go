@@ -22,7 +22,7 @@ func (m currentMetrics) getter() (metricsapi.MetricsGetter, error) {
 	if c == nil {
 		return nil, errNoMetrics
 	}
-	return (*c).Metrics(), nil
+	return (*c).Metrics(m.ctx), nil
 }
 
 // GetPodMetrics implements metricsapi.MetricsGetter.

@@ -38,7 +38,7 @@ type idle struct {
 func (idle) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (i idle) Kubelet() http.Handler       { return i.Handler }
 func (i idle) Rest() (cell.Rest, bool)     { return cell.Rest{Seen: i.seen()}, true }
-func (idle) Metrics() metricsapi.MetricsGetter {
+func (idle) Metrics(context.Context) metricsapi.MetricsGetter {
 	return metricsstorage.NewStorage(0) // has none
 }
 func (idle) At(context.Context, netip.Addr) (dialer.Place, error) {
