@@ -1,8 +1,10 @@
 package server
 
 import (
+	"fmt"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,5 +33,42 @@ func TestANewControlPlaneIsComplete(t *testing.T) {
 	}
 	if !meta.IsStatusConditionTrue(r.Status.Conditions, networkingv1.ServiceCIDRConditionReady) || len(r.Spec.CIDRs) != 1 || r.Spec.CIDRs[0] != c.ServiceCIDR.String() {
 		t.Errorf("range of service addresses: %v", r)
+	}
+}
+
+// The very first request may be one for a Service, at the first start and at every
+// other, with an address of its own choice, too.
+func TestServicesFromTheFirstRequestOn(t *testing.T) {
+	c := scratch(t, "first-service", 62)
+	for i := range 4 {
+		s := start(t, c)
+		services := client(t, s.Loopback()).CoreV1().Services(metav1.NamespaceDefault)
+		chosen := c.ServiceCIDR.Addr().Next()
+		for range 99 + i {
+			chosen = chosen.Next()
+		}
+		addresses := []string{chosen.String(), ""}
+		if i%2 == 0 {
+			addresses = []string{"", chosen.String()}
+		}
+		for n, address := range addresses {
+			service := &corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("s-%d-%d", i, n)},
+				Spec:       corev1.ServiceSpec{ClusterIP: address, Ports: []corev1.ServicePort{{Port: 80}}},
+			}
+			made, err := services.Create(t.Context(), service, metav1.CreateOptions{})
+			if err != nil {
+				t.Errorf("start %d, address %q: %v", i, address, err)
+			} else if address != "" && made.Spec.ClusterIP != address {
+				t.Errorf("start %d: got %s for %s", i, made.Spec.ClusterIP, address)
+			}
+		}
+		if _, err := services.Create(t.Context(), &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: "elsewhere"},
+			Spec:       corev1.ServiceSpec{ClusterIP: "192.0.2.1", Ports: []corev1.ServicePort{{Port: 80}}},
+		}, metav1.CreateOptions{}); err == nil {
+			t.Error("a Service has an address that is not in the range")
+		}
+		stop(t, s)
 	}
 }

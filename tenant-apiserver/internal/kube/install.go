@@ -97,6 +97,11 @@ func (p *parts) installAPIs(server *genericapiserver.GenericAPIServer, providers
 	if err := shareTables(groups); err != nil {
 		return err
 	}
+	if !p.disabled[hookServiceCIDR] { // somebody makes the range
+		if err := gateServices(groups); err != nil {
+			return err
+		}
+	}
 	converter, err := sharedConverter(groups)
 	if err != nil {
 		return err
