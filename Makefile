@@ -68,6 +68,15 @@ conformance: build deps peers images ## upstream's conformance suite as a tenant
 crash: ## stores killed 1000 times under load, and their power cut at every step (10 min)
 	SUBLET_CRASH_CYCLES=1000 go test -v -count=1 -timeout 60m -run 'TestKill|TestFaults|TestPowerCut' ./tenant-apiserver/store
 
+.PHONY: upstream
+upstream: peers ## upstream's control plane in bin/peers: what tests and benchmarks put ours on, or beside (minutes at first)
+	go build -ldflags '-s -w $(K8S_LDFLAGS)' -o bin/peers/ k8s.io/kubernetes/cmd/kube-apiserver \
+		k8s.io/kubernetes/cmd/kube-controller-manager k8s.io/kubernetes/cmd/kube-scheduler
+
+.PHONY: syncer-upstream
+syncer-upstream: upstream ## the syncer's tests on a host of upstream's own processes (2 min)
+	SUBLET_SYNCER_HOST=upstream go test -v -count=1 -timeout 30m -ldflags '-s -w $(K8S_LDFLAGS)' ./test/syncer
+
 .PHONY: stories
 stories: build deps peers images ## what tenants do with helm, an operator and kubectl (root; some minutes)
 	SUBLET_STORIES=1 go test -v -count=1 -timeout 30m ./test/stories
@@ -83,9 +92,8 @@ bench-store: peers ## our store beside etcd and kine, on one disk (BENCH="-only 
 	./bin/bench-store $(BENCH)
 
 .PHONY: bench-density
-bench-density: peers ## our control planes beside upstream's processes (BENCH="-tenants 1,10" for less; 10 min)
+bench-density: upstream ## our control planes beside upstream's processes (BENCH="-tenants 1,10" for less; 10 min)
 	@mkdir -p bin
-	go build -ldflags '-s -w $(K8S_LDFLAGS)' -o bin/peers/ k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
 	go build -ldflags '-s -w $(K8S_LDFLAGS)' -o bin/bench-density ./test/bench/density
 	./bin/bench-density $(BENCH)
 

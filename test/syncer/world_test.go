@@ -17,21 +17,17 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/discovery/cached/memory"
-	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/restmapper"
 	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer"
+	"sublet.dev/tenant-apiserver/manager"
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/server"
 	"sublet.dev/test/tail"
@@ -94,7 +90,7 @@ func (w *world) run(m *testing.M) (int, error) {
 			w.stops[i]()
 		}
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	if err := w.start(ctx, dir); err != nil {
 		return 1, fmt.Errorf("start: %w", err)
@@ -108,11 +104,7 @@ func (w *world) start(ctx context.Context, dir string) error {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	}
 	kubelet := &late{}
-	host, hostAddr, hostCA, err := w.serve(ctx, server.Config{
-		Name: "host", StorePath: filepath.Join(dir, "host", "host.db"), GoldenDir: filepath.Join(dir, "golden"),
-		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"), Logger: log,
-		Host: &server.HostConfig{PodCIDR: netip.MustParsePrefix("10.244.0.0/16")},
-	})
+	host, err := w.startHost(ctx, dir, log)
 	if err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
@@ -123,8 +115,8 @@ func (w *world) start(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("tenant: %w", err)
 	}
-	hostConfig = host.Loopback()
-	if w.host, err = kubernetes.NewForConfig(quick(host.Loopback())); err != nil {
+	hostConfig = host.admin
+	if w.host, err = kubernetes.NewForConfig(quick(host.admin)); err != nil {
 		return err
 	}
 	if w.tenantConfig, err = as(tenantCA, tenantAddr, "admin", "system:masters"); err != nil {
@@ -133,17 +125,17 @@ func (w *world) start(ctx context.Context, dir string) error {
 	if w.tenant, err = kubernetes.NewForConfig(quick(w.tenantConfig)); err != nil {
 		return err
 	}
-	if err := apply(ctx, host.Loopback(), append(append(baseline.Host(), baseline.Cell(cell)...), baseline.Tenant(acme, cell, v1alpha1.PlanSpec{})...)); err != nil {
+	if err := apply(ctx, host.admin, append(append(baseline.Host(), baseline.Cell(cell)...), baseline.Tenant(acme, cell, v1alpha1.PlanSpec{})...)); err != nil {
 		return err
 	}
-	port, err := w.serveKubelet(hostCA)
+	port, err := w.serveKubelet(host.ca)
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
 	if err := w.addNode(ctx, port); err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
-	read, err := as(hostCA, hostAddr, tenant.CellUser(cell))
+	read, err := host.as(tenant.CellUser(cell))
 	if err != nil {
 		return err
 	}
@@ -202,30 +194,16 @@ func quick(c *rest.Config) *rest.Config {
 	return c
 }
 
-// apply creates objects of any kind.
+// apply makes the host's objects so as the manager does: some of them others have made
+// before.
 func apply(ctx context.Context, c *rest.Config, objects []baseline.Object) error {
-	client, err := dynamic.NewForConfig(quick(c))
+	api, err := client.New(quick(c), client.Options{})
 	if err != nil {
 		return err
 	}
-	clients, err := kubernetes.NewForConfig(quick(c))
-	if err != nil {
-		return err
-	}
-	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(clients.Discovery()))
 	for _, o := range objects {
-		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-		if err != nil {
+		if err := manager.Apply(ctx, api, o); err != nil {
 			return err
-		}
-		u := &unstructured.Unstructured{Object: content}
-		mapping, err := mapper.RESTMapping(u.GroupVersionKind().GroupKind(), u.GroupVersionKind().Version)
-		if err != nil {
-			return err
-		}
-		_, err = client.Resource(mapping.Resource).Namespace(o.GetNamespace()).Create(ctx, u, metav1.CreateOptions{})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("%s %s: %w", u.GetKind(), u.GetName(), err)
 		}
 	}
 	return nil

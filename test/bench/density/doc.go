@@ -12,6 +12,6 @@
 // that the last control planes made, divided by their number. Processor time is that
 // of all processes in a window in which nobody asks for anything.
 //
-// It needs bin/peers (`make peers`), writes to a temporary folder, and talks to
+// It needs bin/peers (`make upstream`), writes to a temporary folder, and talks to
 // loopback only.
 package main

@@ -1,18 +1,23 @@
 // Command sync measures what lies between a tenant's pod and its host pod.
 //
-//	a host's control plane with its scheduler, nodes that are simulated (a host pod
-//	that is bound runs at once), some tenants' control planes with their syncers, all
-//	in this process
+//	a child: a host's control plane with its scheduler (ours, or upstream's processes),
+//	  and nodes that are simulated (a host pod that is bound runs once its token,
+//	  Secrets and ConfigMaps were fetched)
+//	this process, as a cell: tenants' control planes with their syncers, on the host with
+//	  the rights, quotas and admission policies that the manager gives them
 //	  -> idle:    one pod after the other, from its creation to its being seen running
-//	  -> direct:  the same pods written to the host by as many clients
-//	  -> synced:  the pods of all tenants at once
+//	  -> direct:  pods as tenants write them, written to the host by as many clients
+//	  -> synced:  the same pods, by all tenants at once
 //	  -> greedy:  one tenant with many pods beside one with a single pod at a time
 //	  -> restart: all syncers stopped and started again over what is there
 //	  -> `ratio NAME VALUE`, `value NAME VALUE UNIT`, and which bars were held
 //
-// Direct and synced are in one run, and the pods that are written directly have the
-// spec of one that a syncer made. Everything shares this machine's processors: the
-// tenants' control planes too, which a host by itself does not have.
+// Direct and synced are in one run, with the same scheduler and kubelets; clients speak
+// TLS to whatever API they use. Everything shares this machine's processors, the
+// tenants' control planes too, which a host by itself does not have: the values
+// cpu/PHASE/host and cpu/PHASE/beside say what either process used for each pod, and
+// those below the second how it divides among tenants' API servers, syncers and
+// clients. The ratios are of wall-clock times and leave nothing out.
 //
 // It writes to a temporary folder, and talks to loopback only.
 package main

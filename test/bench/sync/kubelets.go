@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -171,6 +172,47 @@ func (k *kubelets) bring(ctx context.Context, key string) error {
 	if pod.Status.Phase == corev1.PodRunning {
 		return nil
 	}
+	if err := k.fetch(ctx, pod); err != nil {
+		return ignoreNotFound(err)
+	}
+	_, err = pods.UpdateStatus(ctx, running(pod), metav1.UpdateOptions{})
+	return ignoreNotFound(err)
+}
+
+// fetch asks for what the volumes of a pod are filled with: a token for every one that
+// is projected, and the ConfigMaps and Secrets.
+func (k *kubelets) fetch(ctx context.Context, pod *corev1.Pod) error {
+	seen, api := map[string]bool{}, k.host.CoreV1()
+	for _, v := range pod.Spec.Volumes {
+		if v.Projected == nil {
+			continue
+		}
+		for _, source := range v.Projected.Sources {
+			var err error
+			switch {
+			case source.ServiceAccountToken != nil:
+				seconds := *source.ServiceAccountToken.ExpirationSeconds
+				_, err = api.ServiceAccounts(pod.Namespace).CreateToken(ctx, pod.Spec.ServiceAccountName, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+					ExpirationSeconds: &seconds,
+					BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+				}}, metav1.CreateOptions{})
+			case source.Secret != nil && !seen["s/"+source.Secret.Name]:
+				seen["s/"+source.Secret.Name] = true
+				_, err = api.Secrets(pod.Namespace).Get(ctx, source.Secret.Name, metav1.GetOptions{})
+			case source.ConfigMap != nil && !seen["c/"+source.ConfigMap.Name]:
+				seen["c/"+source.ConfigMap.Name] = true
+				_, err = api.ConfigMaps(pod.Namespace).Get(ctx, source.ConfigMap.Name, metav1.GetOptions{})
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// running returns a pod as its kubelet shows it once it runs.
+func running(pod *corev1.Pod) *corev1.Pod {
 	pod = pod.DeepCopy()
 	now := metav1.Now()
 	pod.Status.Phase, pod.Status.StartTime, pod.Status.HostIP, pod.Status.ObservedGeneration = corev1.PodRunning, &now, "192.0.2.10", pod.Generation
@@ -181,6 +223,5 @@ func (k *kubelets) bring(ctx context.Context, key string) error {
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
 		Name: "app", Image: "app:1", Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}},
 	}}
-	_, err = pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
-	return ignoreNotFound(err)
+	return pod
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -17,7 +18,8 @@ type options struct {
 	tenants, pods, idle, greedy, nodes int
 	alone                              bool
 	patience                           time.Duration
-	cpu                                string
+	cpu, host, bin                     string
+	child, dir                         string // of the host's process
 }
 
 func main() {
@@ -29,20 +31,31 @@ func main() {
 	flag.IntVar(&o.nodes, "nodes", 10, "how many nodes are simulated")
 	flag.BoolVar(&o.alone, "alone", false, "let the syncers share nothing, to see what sharing is worth")
 	flag.DurationVar(&o.patience, "patience", 20*time.Minute, "how long a phase may take")
-	flag.StringVar(&o.cpu, "cpu", "", "write a processor profile of the phase in which tenants create their pods to this file")
+	flag.StringVar(&o.cpu, "cpu", "", "write processor profiles of the phases direct, synced and restart to files that begin with this")
+	flag.StringVar(&o.host, "host", "ours", "the host's control plane: ours, whose scheduler may ask as often as it likes, or upstream, as it is shipped")
+	flag.StringVar(&o.bin, "bin", "bin/peers", "where upstream's programs are")
+	flag.StringVar(&o.child, "child", "", "for the program itself")
+	flag.StringVar(&o.dir, "dir", "", "for the program itself")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	quiet := slog.New(slog.DiscardHandler)
 	slog.SetDefault(quiet)
 	klog.SetSlogLogger(quiet)
-	if err := run(ctx, o); err != nil {
+	work := run
+	if o.child == "host" {
+		work = hostMain
+	}
+	if err := work(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "sync:", err)
 		os.Exit(1)
 	}
 }
 
 func run(ctx context.Context, o options) (err error) {
+	if o.host != "ours" && o.host != "upstream" {
+		return fmt.Errorf("-host %q: ours or upstream", o.host)
+	}
 	if o.tenants < 2 || o.pods < 1 || o.idle < 1 || o.nodes < 1 {
 		return errors.New("at least two tenants, and one of everything else")
 	}
@@ -53,6 +66,7 @@ func run(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	w := &world{dir: dir, options: o, requests: requests{by: map[string]int{}}}
 	defer func() { err = errors.Join(err, w.stop()) }()
+	pprof.SetGoroutineLabels(labels[partClients])
 	load("before")
 	if err := w.start(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)

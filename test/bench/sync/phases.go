@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"runtime/pprof"
 	"sync"
 	"time"
 
@@ -137,11 +135,6 @@ type place struct {
 
 // direct writes the pods to the host itself, and removes them again.
 func (w *world) direct(ctx context.Context, r *report) error {
-	c := w.clusters[0]
-	model, err := w.host.CoreV1().Pods(c.tenant.HostNamespace).Get(ctx, string(c.tenant.ID.HostName(tenant.Name{Namespace: namespace, Name: "idle-0"})), metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
 	var places []place
 	for i := range w.tenants {
 		name := fmt.Sprintf("direct-%d", i)
@@ -156,12 +149,12 @@ func (w *world) direct(ctx context.Context, r *report) error {
 		}
 		places = append(places, place{w.host, name})
 	}
-	wall, times, err := flood(ctx, "flood-", w.pods, places, func(name string) *corev1.Pod {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: model.Labels, Annotations: model.Annotations}, Spec: *model.Spec.DeepCopy()}
-		pod.Spec.NodeName = ""
-		return pod
-	})
+	m, err := w.startMeter(w.cpu)
 	if err != nil {
+		return err
+	}
+	wall, times, err := flood(ctx, "flood-", w.pods, places, simple)
+	if err = errors.Join(err, m.stop(r, "direct", w.tenants*w.pods)); err != nil {
 		return err
 	}
 	r.value("direct/wall", wall.Seconds(), "s")
@@ -183,12 +176,12 @@ func (w *world) synced(ctx context.Context, r *report) error {
 		places = append(places, place{c.api, namespace})
 	}
 	w.requests.take()
-	stop, err := profile(w.cpu)
+	m, err := w.startMeter(w.cpu)
 	if err != nil {
 		return err
 	}
 	wall, times, err := flood(ctx, "flood-", w.pods, places, simple)
-	if err = errors.Join(err, stop()); err != nil {
+	if err = errors.Join(err, m.stop(r, "synced", w.tenants*w.pods)); err != nil {
 		return err
 	}
 	printRequests(w.requests.take(), w.tenants*w.pods)
@@ -200,31 +193,23 @@ func (w *world) synced(ctx context.Context, r *report) error {
 	return nil
 }
 
-// profile writes a processor profile to a file, if there is to be one, until stop.
-func profile(path string) (stop func() error, err error) {
-	if path == "" {
-		return func() error { return nil }, nil
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := pprof.StartCPUProfile(f); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return func() error { pprof.StopCPUProfile(); return f.Close() }, nil
-}
-
 // restart stops all syncers, and starts them again over what is there.
 func (w *world) restart(ctx context.Context, r *report) error {
 	w.stopSyncers()
+	w.requests.take()
+	m, err := w.startMeter(w.cpu)
+	if err != nil {
+		return err
+	}
 	begin := time.Now()
 	if err := w.eachCluster(func(_ int, c *cluster) error { return w.runSyncer(ctx, c) }); err != nil {
+		return errors.Join(err, m.stop(r, "restart", w.tenants*w.pods))
+	}
+	_, err = w.atRest(ctx)
+	if err = errors.Join(err, m.stop(r, "restart", w.tenants*w.pods)); err != nil {
 		return err
 	}
-	if _, err := w.atRest(ctx); err != nil {
-		return err
-	}
+	printRequests(w.requests.take(), w.tenants*w.pods)
 	r.value("restart", max(0, time.Since(begin)-settle).Seconds(), "s")
 	r.value("restart/pods", float64(w.tenants*w.pods), "pods")
 	return nil

@@ -15,7 +15,8 @@ type requests struct {
 	by map[string]int // guarded by mu
 }
 
-// wrap counts the requests of a client to a side.
+// wrap counts the requests of a syncer's client to a side, and takes the processor time
+// of those to the tenant's API, which is in this process, for the API's.
 func (q *requests) wrap(side string) func(http.RoundTripper) http.RoundTripper {
 	return func(next http.RoundTripper) http.RoundTripper { return &asking{q, side, next} }
 }
@@ -28,7 +29,13 @@ type asking struct {
 
 // RoundTrip implements http.RoundTripper.
 func (a *asking) RoundTrip(r *http.Request) (*http.Response, error) {
-	answer, err := a.next.RoundTrip(r)
+	var answer *http.Response
+	var err error
+	if a.side == "tenant" {
+		as(partTenants, partSyncers, func() { answer, err = a.next.RoundTrip(r) })
+	} else {
+		answer, err = a.next.RoundTrip(r)
+	}
 	code := "failed"
 	if err == nil {
 		code = fmt.Sprint(answer.StatusCode)

@@ -6,20 +6,24 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer"
+	"sublet.dev/tenant-apiserver/manager"
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/server"
 )
@@ -29,12 +33,13 @@ type world struct {
 	options
 	dir      string
 	requests requests
-	server   *server.Server
-	host     kubernetes.Interface
-	config   *rest.Config // of the host
+	hosting  hosting
+	stopHost func() error
+	host     kubernetes.Interface // the provider's
+	admin    *rest.Config         // of host
+	config   *rest.Config         // the cell's
 	shared   *syncer.Host
 	sharing  context.CancelFunc // ends shared
-	kubelets *kubelets
 	clusters []*cluster
 	group    sync.WaitGroup // shared and what stops with it
 }
@@ -43,29 +48,30 @@ type world struct {
 type cluster struct {
 	tenant tenant.Tenant
 	server *server.Server
-	api    kubernetes.Interface
-	syncer *syncer.Syncer // while it runs
-	end    func()         // stops the syncer and waits for that
+	served <-chan error
+	api    kubernetes.Interface // the tenant's
+	syncer *syncer.Syncer       // while it runs
+	end    func()               // stops the syncer and waits for that
 }
 
 // namespace is where the tenants' pods are.
 const namespace = "default"
 
 func (w *world) start(ctx context.Context) error {
+	if err := w.startHost(ctx); err != nil {
+		return err
+	}
 	var err error
-	if w.server, err = w.serve(ctx, "host", server.Config{
-		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"), Host: &server.HostConfig{PodCIDR: netip.MustParsePrefix("10.244.0.0/16")},
-	}); err != nil {
+	if w.admin, err = hostClient(w.hosting.Admin); err != nil {
 		return err
 	}
-	w.config = unlimited(w.server.Loopback())
-	if w.host, err = kubernetes.NewForConfig(w.config); err != nil {
+	if w.config, err = hostClient(w.hosting.Cell); err != nil {
 		return err
 	}
-	if _, err := w.host.NodeV1().RuntimeClasses().Create(ctx, baseline.RuntimeClass(tenant.GVisor), metav1.CreateOptions{}); err != nil {
+	if w.host, err = kubernetes.NewForConfig(w.admin); err != nil {
 		return err
 	}
-	if w.kubelets, err = startKubelets(ctx, w.host, w.nodes); err != nil {
+	if err := w.apply(ctx, append(baseline.Host(), baseline.Cell(cellName)...)); err != nil {
 		return err
 	}
 	if w.shared, err = syncer.NewHost(syncer.HostConfig{Read: w.config}); err != nil {
@@ -73,7 +79,10 @@ func (w *world) start(ctx context.Context) error {
 	}
 	sharing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w.sharing = cancel
-	w.group.Go(func() { _ = w.shared.Run(sharing) }) // it ends with its context, without an error
+	w.group.Go(func() {
+		pprof.SetGoroutineLabels(labels[partSyncers])
+		_ = w.shared.Run(sharing) // it ends with its context, without an error
+	})
 	for i := range w.tenants {
 		if err := w.addCluster(ctx, i); err != nil {
 			return fmt.Errorf("tenant %d: %w", i, err)
@@ -82,24 +91,48 @@ func (w *world) start(ctx context.Context) error {
 	return nil
 }
 
-func (w *world) serve(ctx context.Context, name string, c server.Config) (*server.Server, error) {
-	dir := filepath.Join(w.dir, name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	authority, err := pki.LoadOrCreate(filepath.Join(dir, "pki"), name)
+// apply puts objects on the host, as the manager does.
+func (w *world) apply(ctx context.Context, objects []baseline.Object) error {
+	api, err := client.New(w.admin, client.Options{})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c.Name, c.PKI, c.StorePath, c.GoldenDir = name, authority, filepath.Join(dir, "store.db"), filepath.Join(w.dir, "golden")
-	c.Logger = slog.New(slog.DiscardHandler)
-	return server.Start(ctx, c)
+	for _, o := range objects {
+		if err := manager.Apply(ctx, api, o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func unlimited(c *rest.Config) *rest.Config {
-	c = rest.CopyConfig(c)
-	c.QPS = -1
-	return c
+// serve starts a tenant's control plane, and a client of the tenant's.
+func (c *cluster) serve(ctx context.Context, w *world) error {
+	dir := filepath.Join(w.dir, c.tenant.Name)
+	ca, err := pki.LoadOrCreate(filepath.Join(dir, "pki"), c.tenant.Name)
+	if err != nil {
+		return err
+	}
+	if c.server, err = server.Start(ctx, server.Config{
+		Name: c.tenant.Name, PKI: ca, StorePath: filepath.Join(dir, "store.db"), GoldenDir: filepath.Join(w.dir, "golden"),
+		ServiceCIDR: c.tenant.ServiceCIDR, Advertise: netip.MustParseAddrPort("203.0.113.7:7001"), Logger: slog.New(slog.DiscardHandler),
+	}); err != nil {
+		return err
+	}
+	address, served, err := serve(ctx, c.server)
+	if err != nil {
+		return err
+	}
+	c.served = served
+	kubeconfig, err := ca.Kubeconfig(pki.KubeconfigOptions{Server: "https://" + address, User: "admin", Groups: []string{"system:masters"}})
+	if err != nil {
+		return err
+	}
+	config, err := hostClient(kubeconfig)
+	if err != nil {
+		return err
+	}
+	c.api, err = kubernetes.NewForConfig(config)
+	return err
 }
 
 func (w *world) addCluster(ctx context.Context, i int) error {
@@ -109,19 +142,13 @@ func (w *world) addCluster(ctx context.Context, i int) error {
 		ID: id, Name: name, Sandbox: tenant.GVisor, HostNamespace: tenant.HostNamespace(name, id),
 		ServiceCIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(96 + i/64), byte(4 * (i % 64)), 0}), 22),
 	}}
-	var err error
-	if c.server, err = w.serve(ctx, name, server.Config{ServiceCIDR: c.tenant.ServiceCIDR, Advertise: netip.MustParseAddrPort("203.0.113.7:7001")}); err != nil {
-		return err
-	}
 	w.clusters = append(w.clusters, c)
-	if c.api, err = kubernetes.NewForConfig(unlimited(c.server.Loopback())); err != nil {
+	var err error
+	as(partTenants, partClients, func() { err = c.serve(ctx, w) })
+	if err != nil {
 		return err
 	}
-	if _, err := w.host.CoreV1().Namespaces().Create(ctx, baseline.Namespace(c.tenant), metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	account := baseline.ServiceAccount(c.tenant)
-	if _, err := w.host.CoreV1().ServiceAccounts(c.tenant.HostNamespace).Create(ctx, account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := w.apply(ctx, baseline.Tenant(c.tenant, cellName, plan)); err != nil {
 		return err
 	}
 	if err := until(ctx, func() (bool, error) {
@@ -133,6 +160,11 @@ func (w *world) addCluster(ctx context.Context, i int) error {
 	return w.runSyncer(ctx, c)
 }
 
+// plan is that of all tenants: the quotas of the host count, and refuse nothing.
+var plan = v1alpha1.PlanSpec{HostResources: corev1.ResourceList{
+	corev1.ResourcePods: resource.MustParse("1M"), corev1.ResourceSecrets: resource.MustParse("1M"), corev1.ResourceConfigMaps: resource.MustParse("1M"),
+}}
+
 // runSyncer starts the tenant's syncer.
 func (w *world) runSyncer(ctx context.Context, c *cluster) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -142,6 +174,7 @@ func (w *world) runSyncer(ctx context.Context, c *cluster) error {
 		return err
 	}
 	own, write := c.server.Loopback(), rest.CopyConfig(w.config)
+	write.Impersonate.UserName = c.tenant.ID.WriteUser()
 	own.Wrap(w.requests.wrap("tenant"))
 	write.Wrap(w.requests.wrap("host"))
 	config := syncer.Config{
@@ -157,7 +190,7 @@ func (w *world) runSyncer(ctx context.Context, c *cluster) error {
 	}
 	ended := make(chan error, 1)
 	s := c.syncer
-	go func() { ended <- s.Run(ctx) }()
+	as(partSyncers, partClients, func() { go func() { ended <- s.Run(ctx) }() })
 	c.end = func() {
 		cancel()
 		<-ended // it fails only before it has begun, and then the phases time out
@@ -194,14 +227,14 @@ func (w *world) stop() error {
 		w.sharing()
 	}
 	w.group.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	err := w.eachCluster(func(_ int, c *cluster) error { return c.server.Stop(ctx) })
-	if w.kubelets != nil {
-		w.kubelets.stop()
-	}
-	if w.server != nil {
-		err = errors.Join(err, w.server.Stop(ctx))
+	err := w.eachCluster(func(_ int, c *cluster) error {
+		if c.served == nil {
+			return nil
+		}
+		return errors.Join(stopServer(c.server), <-c.served)
+	})
+	if w.stopHost != nil {
+		err = errors.Join(err, w.stopHost())
 	}
 	return err
 }

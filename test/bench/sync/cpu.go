@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/pprof/profile"
+)
+
+// The parts that this process's processor time is told apart by: goroutines carry them,
+// and hand them to those that they start.
+const (
+	partTenants = "tenants" // the tenants' API servers and controllers
+	partSyncers = "syncers"
+	partClients = "clients" // who creates pods and looks at them
+)
+
+// labels are the contexts of the parts.
+var labels = map[string]context.Context{
+	partTenants: labelled(partTenants), partSyncers: labelled(partSyncers), partClients: labelled(partClients),
+}
+
+func labelled(part string) context.Context {
+	return pprof.WithLabels(context.Background(), pprof.Labels("part", part))
+}
+
+// as does something as a part.
+func as(part, before string, do func()) {
+	pprof.SetGoroutineLabels(labels[part])
+	defer pprof.SetGoroutineLabels(labels[before])
+	do()
+}
+
+// meter measures processor time from its beginning on.
+type meter struct {
+	host  time.Duration
+	own   time.Duration
+	file  string // where the profile goes, too; "" nowhere
+	taken bytes.Buffer
+	pids  []int
+}
+
+// startMeter begins to measure the host's processes, and to profile this one.
+func (w *world) startMeter(file string) (*meter, error) {
+	m := &meter{file: file, pids: w.hosting.PIDs}
+	if err := pprof.StartCPUProfile(&m.taken); err != nil {
+		return nil, err
+	}
+	var err error
+	if m.host, err = used(m.pids...); err == nil {
+		m.own, err = used(os.Getpid())
+	}
+	if err != nil {
+		pprof.StopCPUProfile()
+	}
+	return m, err
+}
+
+// stop ends the measurement, and reports milliseconds for each pod below name.
+func (m *meter) stop(r *report, name string, pods int) error {
+	pprof.StopCPUProfile()
+	host, err := used(m.pids...)
+	if err != nil {
+		return err
+	}
+	own, err := used(os.Getpid())
+	if err != nil {
+		return err
+	}
+	each := func(d time.Duration) float64 { return ms(d) / float64(pods) }
+	r.value("cpu/"+name+"/host", each(host-m.host), "ms/pod")
+	r.value("cpu/"+name+"/beside", each(own-m.own), "ms/pod")
+	if m.file != "" {
+		if err := os.WriteFile(m.file+"."+name, m.taken.Bytes(), 0o600); err != nil {
+			return err
+		}
+	}
+	parts, all, err := byPart(m.taken.Bytes())
+	if err != nil {
+		return err
+	}
+	for _, part := range []string{partTenants, partSyncers, partClients, ""} {
+		label := part
+		if label == "" {
+			label = "garbage-and-rest"
+		}
+		if all > 0 {
+			r.value("cpu/"+name+"/beside/"+label, each(own-m.own)*float64(parts[part])/float64(all), "ms/pod")
+		}
+	}
+	return nil
+}
+
+// byPart adds up a profile's samples.
+func byPart(data []byte) (parts map[string]int64, all int64, err error) {
+	p, err := profile.Parse(bytes.NewReader(data))
+	if err != nil {
+		return nil, 0, fmt.Errorf("profile: %w", err)
+	}
+	parts = map[string]int64{}
+	for _, s := range p.Sample {
+		part := ""
+		if l := s.Label["part"]; len(l) > 0 {
+			part = l[0]
+		}
+		parts[part] += s.Value[len(s.Value)-1]
+		all += s.Value[len(s.Value)-1]
+	}
+	return parts, all, nil
+}
+
+// tick is the unit of processor time in proc(5): it is 100 a second on all that Linux
+// runs on today.
+const tick = 10 * time.Millisecond
+
+// used is the processor time that processes have used.
+func used(pids ...int) (time.Duration, error) {
+	var sum time.Duration
+	for _, pid := range pids {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return 0, fmt.Errorf("processor time: %w", err)
+		}
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if len(fields) < 13 {
+			return 0, errors.New("processor time: /proc/PID/stat is not what proc(5) says")
+		}
+		for _, f := range fields[11:13] { // user, system
+			ticks, err := strconv.ParseInt(f, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("processor time: %w", err)
+			}
+			sum += time.Duration(ticks) * tick
+		}
+	}
+	return sum, nil
+}

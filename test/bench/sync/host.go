@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/tenant-apiserver/pki"
+	"sublet.dev/tenant-apiserver/server"
+	"sublet.dev/test/upstream"
+)
+
+var hostServices = netip.MustParsePrefix("10.96.0.0/12")
+
+// cellName names the cell of the tenants.
+const cellName = "cell-0"
+
+// hosting is what the host's process says when it is ready.
+type hosting struct {
+	Admin, Cell []byte // kubeconfigs
+	PIDs        []int  // of the control plane and its kubelets
+}
+
+// hostMain is the child that runs the host and its kubelets, until its standard input
+// ends.
+func hostMain(ctx context.Context, o options) (err error) {
+	ca, err := pki.LoadOrCreate(filepath.Join(o.dir, "pki"), "host")
+	if err != nil {
+		return err
+	}
+	begin := startOurs
+	if o.host == "upstream" {
+		begin = startUpstream
+	}
+	address, pids, stop, err := begin(ctx, o, ca)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	says := hosting{PIDs: append(pids, os.Getpid())}
+	if says.Admin, err = ca.Kubeconfig(pki.KubeconfigOptions{Server: "https://" + address, User: "admin", Groups: []string{"system:masters"}}); err != nil {
+		return err
+	}
+	if says.Cell, err = ca.Kubeconfig(pki.KubeconfigOptions{Server: "https://" + address, User: tenant.CellUser(cellName)}); err != nil {
+		return err
+	}
+	config, err := hostClient(says.Admin)
+	if err != nil {
+		return err
+	}
+	api, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	kubelets, err := startKubelets(ctx, api, o.nodes)
+	if err != nil {
+		return err
+	}
+	defer kubelets.stop()
+	if err := json.NewEncoder(os.Stdout).Encode(says); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// startOurs starts our control plane of a host, with upstream's scheduler in it, which
+// has no limit of requests of its own.
+func startOurs(ctx context.Context, o options, ca *pki.Authority) (address string, pids []int, stop func() error, err error) {
+	s, err := server.Start(ctx, server.Config{
+		Name: "host", PKI: ca, StorePath: filepath.Join(o.dir, "store.db"), GoldenDir: filepath.Join(o.dir, "golden"), Logger: slog.New(slog.DiscardHandler),
+		ServiceCIDR: hostServices, Host: &server.HostConfig{PodCIDR: netip.MustParsePrefix("10.244.0.0/16")},
+	})
+	if err != nil {
+		return "", nil, nil, err
+	}
+	address, served, err := serve(ctx, s)
+	return address, nil, func() error { return errors.Join(stopServer(s), <-served) }, err
+}
+
+// serve has a control plane answer on loopback, until it is stopped.
+func serve(ctx context.Context, s *server.Server) (address string, served <-chan error, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(context.WithoutCancel(ctx), l) }()
+	return l.Addr().String(), ended, nil
+}
+
+func stopServer(s *server.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return s.Stop(ctx)
+}
+
+// startUpstream starts upstream's processes as upstream ships them: its scheduler
+// limits itself to 50 requests a second.
+func startUpstream(ctx context.Context, o options, ca *pki.Authority) (address string, pids []int, stop func() error, err error) {
+	c, err := upstream.Start(ctx, upstream.Config{Bin: o.bin, Dir: filepath.Join(o.dir, "upstream"), CA: ca, ServiceCIDR: hostServices})
+	if err != nil {
+		return "", nil, nil, err
+	}
+	if err := errors.Join(c.StartControllers(ctx), c.StartScheduler(ctx)); err != nil {
+		return "", nil, nil, errors.Join(err, c.Stop())
+	}
+	return c.Address(), c.PIDs(), c.Stop, nil
+}
+
+// startHost runs the host as a child, and waits until it is ready.
+func (w *world) startHost(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(w.dir, "host")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	c := exec.Command(self, append(os.Args[1:], "-child", "host", "-dir", dir)...)
+	c.Stderr = os.Stderr
+	in, err := c.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	w.stopHost = func() error { return errors.Join(in.Close(), c.Wait()) }
+	said := make(chan error, 1)
+	go func() { said <- json.NewDecoder(bufio.NewReader(out)).Decode(&w.hosting) }()
+	select {
+	case err = <-said:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("the host did not start: %w", err)
+	}
+	return nil
+}
+
+// hostClient is a client configuration as kubelets and cells have it.
+func hostClient(kubeconfig []byte) (*rest.Config, error) {
+	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	config.ContentType, config.AcceptContentTypes = "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf,application/json"
+	return config, nil
+}
