@@ -59,10 +59,10 @@ storage-conformance: ## upstream's own storage tests on our store (a part of tes
 	go test -v -count=1 -timeout 30m ./test/conformance/storage
 
 .PHONY: conformance
-conformance: build deps peers images ## upstream's conformance suite as a tenant (FOCUS=, SKIP=, RUNTIME=gvisor|runc-userns, PROCS=, LIMIT=10m; hours)
+conformance: build deps peers images ## upstream's conformance suite as a tenant (FOCUS=, SKIP=, RUNTIME=gvisor|runc-userns, PROCS=, LIMIT=10m, REST=1; hours)
 	./test/conformance/upstream/build.sh
 	SUBLET_CONFORMANCE_RUNTIME='$(or $(RUNTIME),gvisor)' SUBLET_CONFORMANCE_FOCUS='$(FOCUS)' SUBLET_CONFORMANCE_SKIP='$(SKIP)' \
-		SUBLET_CONFORMANCE_PROCS='$(PROCS)' SUBLET_CONFORMANCE_LIMIT='$(LIMIT)' go test -v -count=1 -timeout 13h ./test/conformance/upstream
+		SUBLET_CONFORMANCE_PROCS='$(PROCS)' SUBLET_CONFORMANCE_LIMIT='$(LIMIT)' SUBLET_CONFORMANCE_REST='$(REST)' go test -v -count=1 -timeout 13h ./test/conformance/upstream
 
 .PHONY: crash
 crash: ## stores killed 1000 times under load, and their power cut at every step (10 min)

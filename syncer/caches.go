@@ -202,6 +202,17 @@ func (c *caches) HostNode(nodeName string) (*corev1.Node, bool) {
 	return nil, false
 }
 
+// TenantNodes implements translate.Lookup.
+func (c *caches) TenantNodes() []*corev1.Node {
+	var nodes []*corev1.Node
+	for _, item := range c.tenantNodes.GetStore().List() {
+		if n, ok := item.(*corev1.Node); ok {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
 // nodeNames remembers which host node is behind a tenant's name: the nodes are shared
 // by tenants, so no index can know all their names. There is at most one entry for
 // every host node that ever was.

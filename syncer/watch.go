@@ -139,7 +139,19 @@ func (s *Syncer) ofTenantNode(tenantNode *corev1.Node) []engine.Key {
 	if _, hasHost := s.caches.HostNode(tenantNode.Name); !isView && !hasHost {
 		return nil
 	}
-	return keys(translate.NameOf(tenantNode), kindNode, kindNodeStatus)
+	return append(keys(translate.NameOf(tenantNode), kindNode, kindNodeStatus), s.waitingForLabels()...)
+}
+
+// waitingForLabels: the pods that have no node, and may get one by the labels that the
+// tenant puts on nodes.
+func (s *Syncer) waitingForLabels() []engine.Key {
+	var all []engine.Key
+	for _, item := range s.caches.tenant.pods.GetStore().List() {
+		if p, ok := item.(*corev1.Pod); ok && p.Spec.NodeName == "" && translate.PlacedByOwnLabels(p) {
+			all = append(all, keys(translate.NameOf(p), kindPod)...)
+		}
+	}
+	return all
 }
 
 func (s *Syncer) view(hostNode string) tenant.Name {

@@ -74,12 +74,12 @@ func CheckPod(tenantPod *corev1.Pod, l Level) []Refusal {
 	c.tenantOnly(&tenantPod.Spec, l)
 	judged := tenantPod
 	if l.sandbox() == tenant.RuncUserNS {
-		// The syncer puts every pod of this sandbox into a user namespace, and
-		// upstream judges such pods differently.
-		inUserNS := *tenantPod
+		// The syncer puts every pod of this sandbox into a user namespace, which
+		// upstream judges differently, and completes it.
+		judged = tenantPod.DeepCopy()
 		no := false
-		inUserNS.Spec.HostUsers = &no
-		judged = &inUserNS
+		judged.Spec.HostUsers = &no
+		Harden(&judged.Spec, l)
 	}
 	c.podSecurity(judged, l)
 	return c.refusals

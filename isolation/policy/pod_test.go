@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -221,10 +222,21 @@ func TestLevelsDiffer(t *testing.T) {
 	for _, c := range []*corev1.SecurityContext{pod.Spec.InitContainers[0].SecurityContext, pod.Spec.Containers[0].SecurityContext} {
 		*c = corev1.SecurityContext{}
 	}
-	if r := policy.CheckPod(pod, policy.Baseline); len(r) > 0 {
-		t.Errorf("baseline: %v", r)
+	for _, l := range levels() { // what is left open is completed
+		if r := policy.CheckPod(pod, l); len(r) > 0 {
+			t.Errorf("%s: %v", l, r)
+		}
 	}
-	wantRefusal(t, "restricted", policy.CheckPod(pod, policy.Restricted), "pod-security/allowPrivilegeEscalation", "spec")
+	for rule, asked := range map[string]corev1.SecurityContext{
+		"pod-security/allowPrivilegeEscalation":  {AllowPrivilegeEscalation: ptr.To(true)},
+		"pod-security/unrestricted-capabilities": {Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"CHOWN"}}},
+	} {
+		*pod.Spec.Containers[0].SecurityContext = asked
+		if r := policy.CheckPod(pod, policy.Baseline); len(r) > 0 {
+			t.Errorf("baseline: %v", r)
+		}
+		wantRefusal(t, "restricted", policy.CheckPod(pod, policy.Restricted), rule, "spec")
+	}
 	pod = plainPod()
 	pod.Spec.HostUsers = ptr.To(true)
 	wantRefusal(t, "hostUsers", policy.CheckPod(pod, policy.Restricted), "host-users", "spec.hostUsers")
@@ -232,8 +244,40 @@ func TestLevelsDiffer(t *testing.T) {
 
 func TestCheckPodDoesNotModify(t *testing.T) {
 	pod := plainPod()
+	pod.Spec.Containers[0].SecurityContext = nil
+	before := pod.DeepCopy()
 	policy.CheckPod(pod, policy.Restricted)
-	if pod.Spec.HostUsers != nil {
+	if !reflect.DeepEqual(pod, before) {
 		t.Error("CheckPod changed the pod")
+	}
+}
+
+// A host pod that nobody completed is refused: the level holds for what runs, and
+// completing is what makes it hold.
+func TestHarden(t *testing.T) {
+	for _, s := range []tenant.Sandbox{tenant.GVisor, tenant.RuncUserNS} {
+		l, pod := policy.LevelFor(s), hostPod(s)
+		pod.Spec.SecurityContext = nil
+		pod.Spec.InitContainers[0].SecurityContext = nil
+		pod.Spec.EphemeralContainers[0].SecurityContext = nil
+		pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{
+			RunAsUser:    ptr.To[int64](0),
+			Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_BIND_SERVICE"}, Drop: []corev1.Capability{"NET_RAW"}},
+		}
+		open := pod.DeepCopy()
+		if refused := len(policy.CheckHostPod(open, l)) > 0; refused != (l == policy.Restricted) {
+			t.Errorf("%s: a pod that was not completed: refused %v", l, refused)
+		}
+		policy.Harden(&pod.Spec, l)
+		if r := policy.CheckHostPod(pod, l); len(r) > 0 {
+			t.Errorf("%s: %v", l, policy.Err(r))
+		}
+		if l == policy.Baseline && !reflect.DeepEqual(pod, open) {
+			t.Error("a pod was completed where nothing asks for it")
+		}
+		sc := pod.Spec.Containers[0].SecurityContext
+		if *sc.RunAsUser != 0 || !slices.Equal(sc.Capabilities.Add, []corev1.Capability{"NET_BIND_SERVICE"}) {
+			t.Errorf("%s: what the pod said itself became %+v", l, sc)
+		}
 	}
 }

@@ -28,6 +28,9 @@ const (
 	AnnotationLabels      = Domain + "/tenant-labels"
 	AnnotationAnnotations = Domain + "/tenant-annotations"
 	AnnotationField       = Domain + "/field-"
+	// AnnotationPlacement, on a host pod that is placed by labels which the tenant put
+	// on its nodes, is a hash of what the host was told about where.
+	AnnotationPlacement = Domain + "/placement"
 )
 
 // keys are all that Sublet writes on host objects of tenants, but for hashed ones.
@@ -35,7 +38,7 @@ var keys = []string{
 	LabelTenant, LabelNamespace, LabelManagedBy, LabelSandbox, LabelAudit,
 	AnnotationNamespace, AnnotationName, AnnotationUID,
 	AnnotationGeneration, AnnotationLabels, AnnotationAnnotations,
-	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses,
+	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement,
 }
 
 // Keys returns the keys of labels and annotations that Sublet itself writes on host

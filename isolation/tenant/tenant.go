@@ -14,7 +14,8 @@ const (
 	// GVisor runs pods under gVisor's runsc: the default, for untrusted tenants.
 	GVisor Sandbox = "gvisor"
 	// RuncUserNS runs pods under runc in a user namespace of their own
-	// (KEP-127), with Pod Security level restricted.
+	// (KEP-127), with Pod Security level restricted: what they leave open is
+	// completed for it.
 	RuncUserNS Sandbox = "runc-userns"
 )
 

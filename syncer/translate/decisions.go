@@ -158,15 +158,16 @@ var decisions = map[string]fields{
 	"SleepAction":      all(copied, "Seconds"),
 
 	"SecurityContext": with(
-		all(copied, "Capabilities", "RunAsUser", "RunAsGroup", "RunAsNonRoot", "ReadOnlyRootFilesystem",
-			"AllowPrivilegeEscalation", "SeccompProfile", "AppArmorProfile"),
+		// What restricted wants is said where the pod leaves it open.
+		all(translated, "Capabilities", "AllowPrivilegeEscalation"),
+		all(copied, "RunAsUser", "RunAsGroup", "RunAsNonRoot", "ReadOnlyRootFilesystem", "SeccompProfile", "AppArmorProfile"),
 		fields{
 			"Privileged":     refuse(whyHost),
 			"SELinuxOptions": refuse(whyLabels),
 			"WindowsOptions": refuse(whyWindows),
 			"ProcMount":      refuse("an unmasked /proc is not offered: remove the field", "Default"),
 		}),
-	"Capabilities": all(copied, "Add", "Drop"),
+	"Capabilities": with(all(copied, "Add"), all(translated, "Drop")),
 	"SeccompProfile": with(all(copied, "Type"), fields{
 		"LocalhostProfile": refuse("profiles on the node are the provider's: use RuntimeDefault")}),
 	"AppArmorProfile": with(all(copied, "Type"), fields{
@@ -221,6 +222,6 @@ var decisions = map[string]fields{
 var containerFields = with(
 	all(copied, "Name", "Image", "Command", "Args", "WorkingDir", "Ports", "Resources", "ResizePolicy", "RestartPolicy",
 		"RestartPolicyRules", "VolumeMounts", "LivenessProbe", "ReadinessProbe", "StartupProbe", "Lifecycle",
-		"TerminationMessagePath", "TerminationMessagePolicy", "ImagePullPolicy", "SecurityContext", "Stdin", "StdinOnce", "TTY"),
-	all(translated, "EnvFrom", "Env"),
+		"TerminationMessagePath", "TerminationMessagePolicy", "ImagePullPolicy", "Stdin", "StdinOnce", "TTY"),
+	all(translated, "EnvFrom", "Env", "SecurityContext"),
 	fields{"VolumeDevices": refuse(whyDevices)})

@@ -25,6 +25,7 @@ var testTenant = tenant.Tenant{
 type nothing struct{}
 
 func (nothing) HostNode(string) (*corev1.Node, bool)            { return nil, false }
+func (nothing) TenantNodes() []*corev1.Node                     { return nil }
 func (nothing) HostPodWithIP(string) (*corev1.Pod, bool)        { return nil, false }
 func (nothing) Services(string) []*corev1.Service               { return nil }
 func (nothing) Namespaces(labels.Selector) []string             { return nil }

@@ -3,6 +3,7 @@ package translate
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"strings"
 
@@ -65,7 +66,8 @@ func (t Translation) Node(hostNode *corev1.Node) *corev1.Node {
 	return view
 }
 
-// MergeNode is the Merge of node views: whatever the tenant changed is restored.
+// MergeNode is the Merge of node views: whatever the tenant changed is restored. Labels
+// that the tenant added stay: they are its own, and no host node gets them.
 func MergeNode(have, want *corev1.Node) (*corev1.Node, engine.Difference) {
 	merged := have.DeepCopy()
 	if merged.Spec.ProviderID != want.Spec.ProviderID && merged.Spec.ProviderID != "" {
@@ -74,12 +76,23 @@ func MergeNode(have, want *corev1.Node) (*corev1.Node, engine.Difference) {
 	for i := range merged.Spec.Taints {
 		merged.Spec.Taints[i].TimeAdded = nil
 	}
-	changed := set(&merged.Labels, want.Labels)
+	changed := set(&merged.Labels, withOwn(want.Labels, have.Labels))
 	changed = set(&merged.Annotations, want.Annotations) || changed
 	changed = set(&merged.Spec.ProviderID, want.Spec.ProviderID) || changed
 	changed = set(&merged.Spec.Unschedulable, want.Spec.Unschedulable) || changed
 	changed = set(&merged.Spec.Taints, want.Spec.Taints) || changed
 	return merged, difference(changed)
+}
+
+// withOwn adds those of a view's labels that the tenant put there.
+func withOwn(want, have map[string]string) map[string]string {
+	labels := maps.Clone(want)
+	for k, v := range have {
+		if isOwn(k) {
+			labels[k] = v
+		}
+	}
+	return labels
 }
 
 // nodeResources are the resources of a node that a tenant sees.

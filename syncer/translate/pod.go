@@ -61,7 +61,9 @@ func (b *podBuilder) build() *corev1.Pod {
 		meta.Labels[k] = v
 	}
 	b.annotations[tenant.AnnotationGeneration] = strconv.FormatInt(b.tenantPod.Generation, 10)
-	return &corev1.Pod{ObjectMeta: meta, Spec: b.spec()}
+	hostPod := &corev1.Pod{ObjectMeta: meta, Spec: b.spec()}
+	markPlacement(hostPod, b.tenantPod)
+	return hostPod
 }
 
 func (b *podBuilder) spec() corev1.PodSpec {
@@ -81,7 +83,7 @@ func (b *podBuilder) spec() corev1.PodSpec {
 		AutomountServiceAccountToken:  &no,
 		ShareProcessNamespace:         from.ShareProcessNamespace,
 		SecurityContext:               podSecurity(from.SecurityContext),
-		Affinity:                      b.affinity(from.Affinity),
+		Affinity:                      b.affinity(from.Affinity, from.NodeSelector),
 		Tolerations:                   tolerations(from.Tolerations),
 		HostAliases:                   from.HostAliases,
 		RuntimeClassName:              &runtimeClass,
@@ -96,6 +98,7 @@ func (b *podBuilder) spec() corev1.PodSpec {
 		spec.ImagePullSecrets = append(spec.ImagePullSecrets, corev1.LocalObjectReference{Name: b.ref(r.Name)})
 	}
 	spec.Hostname, spec.HostnameOverride = b.hostname(from)
+	policy.Harden(&spec, policy.LevelFor(b.Tenant.Sandbox))
 	return spec
 }
 
@@ -148,10 +151,14 @@ func podSecurity(from *corev1.PodSecurityContext) *corev1.PodSecurityContext {
 	return to
 }
 
-// MergePod is the Merge of host pods: the little of a pod that may change in place.
+// MergePod is the Merge of host pods: the little of a pod that may change in place. One
+// that was not placed yet is made anew when it is wanted on other nodes.
 func MergePod(have, want *corev1.Pod) (*corev1.Pod, engine.Difference) {
-	merged := have.DeepCopy()
-	changed := mergeMeta(&merged.ObjectMeta, want.ObjectMeta)
+	merged, meta := have.DeepCopy(), want.ObjectMeta
+	if !keepPlacement(have, &meta) {
+		return merged, engine.Immutable
+	}
+	changed := mergeMeta(&merged.ObjectMeta, meta)
 	changed = mergeImages(merged.Spec.Containers, want.Spec.Containers) || changed
 	changed = mergeImages(merged.Spec.InitContainers, want.Spec.InitContainers) || changed
 	if want.Spec.ActiveDeadlineSeconds != nil {
@@ -184,7 +191,9 @@ func (t Translation) EphemeralContainers(tenantPod, hostPod *corev1.Pod) (*corev
 			EphemeralContainerCommon: corev1.EphemeralContainerCommon(c), TargetContainerName: e.TargetContainerName,
 		})
 	}
-	if len(policy.CheckHostPod(fresh, policy.LevelFor(t.Tenant.Sandbox))) > 0 {
+	level := policy.LevelFor(t.Tenant.Sandbox)
+	policy.Harden(&fresh.Spec, level)
+	if len(policy.CheckHostPod(fresh, level)) > 0 {
 		return hostPod, false
 	}
 	merged := hostPod.DeepCopy()

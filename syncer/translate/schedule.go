@@ -14,46 +14,38 @@ import (
 const noNode = "none." + tenant.Domain
 
 // nodeLabels are the labels that nodes have in the tenant's view with the host's
-// value. Every other key of a tenant is mapped like all its labels, so it means on
-// the host what it means to the tenant: a label that no node has.
+// value. All others are the tenant's own, and stand in its view alone.
 var nodeLabels = []string{corev1.LabelOSStable, corev1.LabelArchStable}
 
+// nodeSelector maps the labels that are the host's too.
 func (b *podBuilder) nodeSelector(from map[string]string) map[string]string {
 	to := make(map[string]string, len(from))
 	for k, v := range from {
-		key, values := b.nodeLabel(k, []string{v})
-		to[key] = values[0]
+		switch {
+		case slices.Contains(nodeLabels, k):
+			to[k] = v
+		case k == corev1.LabelHostname:
+			to[k] = b.hostnames([]string{v})[0]
+		}
 	}
 	return to
 }
 
-// nodeLabel maps a label of nodes, as the tenant sees them, to the host's.
-func (b *podBuilder) nodeLabel(key string, values []string) (string, []string) {
-	switch {
-	case slices.Contains(nodeLabels, key):
-		return key, values
-	case key == corev1.LabelHostname:
-		hosts := make([]string, len(values))
-		for i, v := range values {
-			hosts[i] = noNode
-			if n, ok := b.Lookup.HostNode(v); ok {
-				hosts[i] = n.Labels[corev1.LabelHostname]
-			}
-		}
-		return key, hosts
-	default:
-		return tenant.HostLabel(key), values
-	}
-}
-
-func (b *podBuilder) affinity(from *corev1.Affinity) *corev1.Affinity {
-	if from == nil {
+// affinity maps what a pod asks of nodes and of its neighbours. What its node selector
+// asks of the tenant's own labels becomes a part of it.
+func (b *podBuilder) affinity(from *corev1.Affinity, selector map[string]string) *corev1.Affinity {
+	own := b.selectedByOwn(selector)
+	if from == nil && len(own) == 0 {
 		return nil
 	}
 	to := &corev1.Affinity{}
+	if from == nil {
+		from = &corev1.Affinity{}
+	}
 	if f := from.NodeAffinity; f != nil {
 		to.NodeAffinity = b.nodeAffinity(f)
 	}
+	to.NodeAffinity = alsoOn(to.NodeAffinity, own)
 	if f := from.PodAffinity; f != nil {
 		to.PodAffinity = &corev1.PodAffinity{
 			RequiredDuringSchedulingIgnoredDuringExecution:  b.podTerms(f.RequiredDuringSchedulingIgnoredDuringExecution),
@@ -90,8 +82,7 @@ func (b *podBuilder) nodeAffinity(from *corev1.NodeAffinity) *corev1.NodeAffinit
 func (b *podBuilder) nodeTerm(from corev1.NodeSelectorTerm) corev1.NodeSelectorTerm {
 	var to corev1.NodeSelectorTerm
 	for _, r := range from.MatchExpressions {
-		key, values := b.nodeLabel(r.Key, r.Values)
-		to.MatchExpressions = append(to.MatchExpressions, corev1.NodeSelectorRequirement{Key: key, Operator: r.Operator, Values: values})
+		to.MatchExpressions = append(to.MatchExpressions, b.nodeRequirement(r))
 	}
 	for _, r := range from.MatchFields {
 		hosts := make([]string, len(r.Values))

@@ -19,6 +19,9 @@ const ClusterDomain = "cluster.local"
 type Lookup interface {
 	// HostNode returns the host node that the tenant knows under that name.
 	HostNode(nodeName string) (*corev1.Node, bool)
+	// TenantNodes returns the nodes that the tenant sees, with the labels that they
+	// have there.
+	TenantNodes() []*corev1.Node
 	// HostPodWithIP returns the tenant's host pod that has the address now; pods
 	// that have ended have none.
 	HostPodWithIP(ip string) (*corev1.Pod, bool)

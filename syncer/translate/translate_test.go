@@ -46,6 +46,16 @@ func (w world) HostNode(name string) (*corev1.Node, bool) {
 	return find(w, func(n *corev1.Node) bool { return w.id.NodeName(n.Name) == name })
 }
 
+func (w world) TenantNodes() []*corev1.Node {
+	var views []*corev1.Node
+	for _, o := range w.objects {
+		if n, ok := o.(*corev1.Node); ok && strings.HasPrefix(n.Name, "node-") {
+			views = append(views, n)
+		}
+	}
+	return views
+}
+
 func (w world) HostPodWithIP(ip string) (*corev1.Pod, bool) {
 	return find(w, func(p *corev1.Pod) bool { return p.Status.PodIP == ip })
 }

@@ -36,11 +36,14 @@ func TestRuncInUserNamespaces(t *testing.T) {
 	if len(fields) != 3 || fields[0] != "0" || fields[1] == "0" {
 		t.Errorf("user ids are not mapped: %v", r)
 	}
-	// restricted holds here: the same pod without its hardening is refused
-	r = machine.TryKubectl(t, "spaces", "run", "p", "--image=sublet.dev/quickstart:1")
+	// restricted holds here: who asks for more is refused, who does not ask gets that
+	const asks = `{"spec":{"containers":[{"name":"p","image":"sublet.dev/quickstart:1","securityContext":{"allowPrivilegeEscalation":true}}]}}`
+	r = machine.TryKubectl(t, "spaces", "run", "p", "--image=sublet.dev/quickstart:1", "--overrides="+asks)
 	if r.Code == 0 || !strings.Contains(r.Stderr, "restricted") {
 		t.Errorf("want a refusal by level restricted: %v", r)
 	}
+	machine.Kubectl(t, "spaces", "run", "p", "--image=sublet.dev/quickstart:1")
+	machine.Kubectl(t, "spaces", "wait", "pod/p", "--for=condition=Ready", "--timeout=5m")
 }
 
 func TestKubeconfig(t *testing.T) {

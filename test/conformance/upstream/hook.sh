@@ -29,7 +29,7 @@ echo 'hosts: files dns' >etc/nsswitch.conf
 if [ -d etc/nginx ]; then
 	mkdir -p run
 	cat >etc/nginx/nginx.conf <<'NGINX'
-user www-data;
+user root;
 pid /tmp/nginx.pid;
 error_log /dev/stderr;
 events {}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,6 +30,7 @@ const (
 	skipVar    = "SUBLET_CONFORMANCE_SKIP"
 	procsVar   = "SUBLET_CONFORMANCE_PROCS"
 	limitVar   = "SUBLET_CONFORMANCE_LIMIT" // after that the run is ended: 5m
+	restVar    = "SUBLET_CONFORMANCE_REST"  // set: only what has neither passed nor a reason
 )
 
 // plan leaves a tenant room for all that the suite does at a time.
@@ -62,7 +65,7 @@ func TestConformance(t *testing.T) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	suite := command(out, newTenant(t, runtime))
+	suite := command(out, newTenant(t, runtime), selection(t, runtime))
 	log, err := os.Create(filepath.Join(out, "e2e.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +77,7 @@ func TestConformance(t *testing.T) {
 	if err := suite.Run(); err != nil && !errors.As(err, &failed) {
 		t.Fatal(err)
 	}
+	keepLogs(t, out)
 	account(t, runtime, filepath.Join(out, junit))
 }
 
@@ -114,23 +118,87 @@ func newTenant(t *testing.T, runtime string) string {
 	return kubeconfig
 }
 
+// keepLogs copies what Sublet logged, which ends with the machine, beside the suite's
+// log: why a test failed may be there alone.
+func keepLogs(t *testing.T, out string) {
+	t.Helper()
+	logs, err := filepath.Glob(filepath.Join(machine.DataDir(), "log/*.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, log := range logs {
+		data, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(out, filepath.Base(log)), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// selection returns the ginkgo arguments that choose the tests.
+func selection(t *testing.T, runtime string) []string {
+	t.Helper()
+	focus, skip := os.Getenv(focusVar), os.Getenv(skipVar)
+	if os.Getenv(restVar) != "" {
+		focus = rest(t, runtime, focus)
+	}
+	var args []string
+	if focus != "" {
+		args = append(args, "--focus="+focus)
+	}
+	if skip != "" {
+		args = append(args, "--skip="+skip)
+	}
+	return args
+}
+
+// rest returns an expression for the tests that focus matches and that have neither
+// passed nor a reason why they do not; focus itself if nothing is recorded yet.
+func rest(t *testing.T, runtime, focus string) string {
+	t.Helper()
+	record, err := report.Read(records(runtime))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := report.ReadKnown("known.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(record) == 0 {
+		return focus
+	}
+	among, err := regexp.Compile(focus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := slices.DeleteFunc(record.Open(runtime, known), func(name string) bool { return !among.MatchString(name) })
+	if len(open) == 0 {
+		t.Skip("all that FOCUS matches has passed or has a reason")
+	}
+	for i, name := range open { // upstream's names have runs of spaces, the records' single ones
+		open[i] = strings.ReplaceAll(regexp.QuoteMeta(name), " ", `\s+`)
+	}
+	t.Logf("%d tests have neither passed nor a reason", len(open))
+	return strings.Join(open, "|")
+}
+
+// records is the file with what came of the tests on a runtime.
+func records(runtime string) string { return filepath.Join("results", runtime+".txt") }
+
 // junit is the report's name in the folder of results.
 const junit = "junit.xml"
 
 // command returns the suite, which will write its report into out. It has an
 // /etc/hosts of its own, in which the tenant's server has an address.
-func command(out, kubeconfig string) *exec.Cmd {
+func command(out, kubeconfig string, selection []string) *exec.Cmd {
 	bin := filepath.Join(machine.Root, "bin/conformance")
 	args := []string{
 		"--no-color", "--timeout=" + or(os.Getenv(limitVar), "12h"), "--label-filter=Conformance", "--flake-attempts=1", "--silence-skips",
 		"--procs=" + or(os.Getenv(procsVar), "2"), "--output-dir=" + out, "--junit-report=" + junit,
 	}
-	if focus := os.Getenv(focusVar); focus != "" {
-		args = append(args, "--focus="+focus)
-	}
-	if skip := os.Getenv(skipVar); skip != "" {
-		args = append(args, "--skip="+skip)
-	}
+	args = append(args, selection...)
 	args = append(args, filepath.Join(bin, "e2e.test"), "--",
 		"--kubeconfig="+kubeconfig, "--provider=skeleton", "--disable-log-dump",
 		"--kubectl-path="+filepath.Join(machine.Root, "bin/kubectl"), "--e2e-output-dir="+out)
@@ -160,7 +228,7 @@ func account(t *testing.T, runtime, junitFile string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record, err := report.Update(filepath.Join("results", runtime+".txt"), outcomes)
+	record, err := report.Update(records(runtime), outcomes)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,19 @@ func (k Known) Why(runtime, test string) (reason string, known bool) {
 	return "", false
 }
 
+// Open returns the tests that have neither passed on a runtime nor a reason why they do
+// not, in order. One that skipped itself is done.
+func (o Outcomes) Open(runtime string, known Known) []string {
+	var open []string
+	for _, test := range slices.Sorted(maps.Keys(o)) {
+		_, explained := known.Why(runtime, test)
+		if is := o[test]; is != Passed && is != Skipped && !explained {
+			open = append(open, test)
+		}
+	}
+	return open
+}
+
 // Surprises returns what a run showed that is not known: a test that failed and has no
 // reason, and one that has a reason and passed. A test that is known and that the suite
 // does not have is one too.

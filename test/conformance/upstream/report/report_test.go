@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,6 +88,15 @@ func TestSurprises(t *testing.T) {
 	}
 	if got := known.Surprises(otherRuntime, read(t)); len(got) != 2 || !strings.HasPrefix(got[0], "passes now") || !strings.Contains(got[0], runs) {
 		t.Errorf("%s: %q", otherRuntime, got)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	known := report.Known{{Reason: "elsewhere", Runtimes: []string{otherRuntime}, Tests: []string{late}}, {Reason: "r", Tests: []string{ends}}}
+	for runtime, want := range map[string][]string{"gvisor": {notSelected, interrupted, late, cutShort}, otherRuntime: {notSelected, interrupted, cutShort}} {
+		if got := read(t).Open(runtime, known); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", runtime, got, want)
+		}
 	}
 }
 
