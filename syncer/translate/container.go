@@ -36,10 +36,27 @@ func (b *podBuilder) container(from corev1.Container) corev1.Container {
 		TerminationMessagePath:   from.TerminationMessagePath,
 		TerminationMessagePolicy: from.TerminationMessagePolicy,
 		ImagePullPolicy:          from.ImagePullPolicy,
-		SecurityContext:          from.SecurityContext,
+		SecurityContext:          containerSecurity(from.SecurityContext),
 		Stdin:                    from.Stdin,
 		StdinOnce:                from.StdinOnce,
 		TTY:                      from.TTY,
+	}
+}
+
+// containerSecurity returns what the host's container has of a security context.
+func containerSecurity(from *corev1.SecurityContext) *corev1.SecurityContext {
+	if from == nil {
+		return nil
+	}
+	return &corev1.SecurityContext{
+		Capabilities:             from.Capabilities,
+		RunAsUser:                from.RunAsUser,
+		RunAsGroup:               from.RunAsGroup,
+		RunAsNonRoot:             from.RunAsNonRoot,
+		ReadOnlyRootFilesystem:   from.ReadOnlyRootFilesystem,
+		AllowPrivilegeEscalation: from.AllowPrivilegeEscalation,
+		SeccompProfile:           from.SeccompProfile,
+		AppArmorProfile:          from.AppArmorProfile,
 	}
 }
 

@@ -161,9 +161,11 @@ var decisions = map[string]fields{
 		// What restricted wants is said where the pod leaves it open.
 		all(translated, "Capabilities", "AllowPrivilegeEscalation"),
 		all(copied, "RunAsUser", "RunAsGroup", "RunAsNonRoot", "ReadOnlyRootFilesystem", "SeccompProfile", "AppArmorProfile"),
+		// What Pod Security lets pass of a label chooses among containers' labels; on a
+		// node that has them the runtime chooses, one for each pod.
+		all(dropped, "SELinuxOptions"),
 		fields{
 			"Privileged":     refuse(whyHost),
-			"SELinuxOptions": refuse(whyLabels),
 			"WindowsOptions": refuse(whyWindows),
 			"ProcMount":      refuse("an unmasked /proc is not offered: remove the field", "Default"),
 		}),
@@ -176,8 +178,8 @@ var decisions = map[string]fields{
 		all(copied, "RunAsUser", "RunAsGroup", "RunAsNonRoot", "SupplementalGroups", "SupplementalGroupsPolicy", "FSGroup",
 			"FSGroupChangePolicy", "Sysctls", "AppArmorProfile"),
 		all(translated, "SeccompProfile"),
+		all(dropped, "SELinuxOptions"),
 		fields{
-			"SELinuxOptions":      refuse(whyLabels),
 			"SELinuxChangePolicy": refuse(whyLabels),
 			"WindowsOptions":      refuse(whyWindows),
 		}),

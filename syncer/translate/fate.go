@@ -37,7 +37,7 @@ func Fates(tenantPod *corev1.Pod, level policy.Level) []Fate {
 		switch {
 		case no:
 			fates = append(fates, Fate{Field: at, Fate: names[refused], Rule: ruleField, Reason: reason})
-		case d.verdict == forced, !unset(v) && d.verdict != refused && !above(v):
+		case d.verdict == forced, !unset(v) && d.verdict != refused && (d.verdict == dropped || !above(v)):
 			fates = append(fates, Fate{Field: at, Fate: names[d.verdict]})
 		}
 	})

@@ -51,6 +51,7 @@ var everywhere = []string{
 	names.ClusterRoleAggregationController,
 	names.PersistentVolumeClaimProtectionController,
 	names.PersistentVolumeProtectionController,
+	names.VolumeAttributesClassProtectionController,
 	names.EphemeralVolumeController,
 	names.TTLAfterFinishedController,
 	names.RootCACertificatePublisherController,

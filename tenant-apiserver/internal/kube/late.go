@@ -34,6 +34,7 @@ var late = map[string][]schema.GroupResource{
 	names.CertificateSigningRequestSigningController: {{Group: "certificates.k8s.io", Resource: "certificatesigningrequests"}},
 	names.PersistentVolumeClaimProtectionController:  {{Resource: "persistentvolumeclaims"}},
 	names.PersistentVolumeProtectionController:       {{Resource: "persistentvolumes"}},
+	names.VolumeAttributesClassProtectionController:  {{Group: "storage.k8s.io", Resource: "volumeattributesclasses"}},
 	names.EphemeralVolumeController:                  {{Resource: "pods"}},
 	names.TTLAfterFinishedController:                 {{Group: "batch", Resource: "jobs"}},
 	names.ValidatingAdmissionPolicyStatusController:  {{Group: "admissionregistration.k8s.io", Resource: "validatingadmissionpolicies"}},
