@@ -181,7 +181,7 @@ func TestNodeViewIsKept(t *testing.T) {
 			return false, err
 		}
 		ready := len(n.Status.Conditions) == 1 && n.Status.Conditions[0].Status == corev1.ConditionTrue
-		return ready && n.Labels["mine"] == "" && !n.Spec.Unschedulable && len(n.Spec.Taints) == 0 && n.Labels[corev1.LabelHostname] == name, n
+		return ready && !n.Spec.Unschedulable && len(n.Spec.Taints) == 0 && n.Labels[corev1.LabelHostname] == name, n
 	}
 	wait(t, "node view", is)
 	n, err := nodes.Get(t.Context(), name, metav1.GetOptions{})
@@ -191,13 +191,19 @@ func TestNodeViewIsKept(t *testing.T) {
 	if n.Labels["rack"] != "" || len(n.Status.Images) > 0 || n.Status.Addresses[0].Address == hostNodeIP {
 		t.Errorf("the view shows the host: %+v", n)
 	}
-	if _, err := nodes.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"labels":{"mine":"yes"}},"spec":{"unschedulable":true}}`), metav1.PatchOptions{}); err != nil {
+	if _, err := nodes.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"labels":{"mine":"yes","kubernetes.io/hostname":"other"}},"spec":{"unschedulable":true}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := nodes.Patch(t.Context(), name, types.MergePatchType, []byte(`{"status":{"addresses":[{"type":"InternalIP","address":"169.254.169.254"}],"conditions":[]}}`), metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, "restored view", is)
+	if n, err := nodes.Get(t.Context(), name, metav1.GetOptions{}); err != nil || n.Labels["mine"] != "yes" {
+		t.Errorf("the tenant's own label is gone: %v (%v)", n.Labels, err)
+	}
+	if n, err := w.host.CoreV1().Nodes().Get(t.Context(), hostNode, metav1.GetOptions{}); err != nil || n.Labels["mine"] != "" {
+		t.Errorf("the tenant's own label reached the host: %v (%v)", n.Labels, err)
+	}
 	if err := nodes.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -307,14 +308,28 @@ func TestDaemonSetPodMeetsItsNode(t *testing.T) {
 	}
 }
 
+// TestUnschedulablePodSaysWhy: the host node's labels are not the tenant's; once the
+// tenant labels the node it sees, the pod that waits for that is placed.
 func TestUnschedulablePodSaysWhy(t *testing.T) {
 	ns := namespace(t)
 	own := simplePod(ns, "picky")
 	own.Spec.NodeSelector = map[string]string{"rack": "secret"} // a label that the host node has
-	create(t, own)
+	own = create(t, own)
 	waitTenantPod(t, ns, "picky", "unschedulable", func(p *corev1.Pod) bool {
 		return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
 			return c.Type == corev1.PodScheduled && c.Reason == corev1.PodReasonUnschedulable
 		})
+	})
+	label := func(ctx context.Context, rack string) {
+		patch := []byte(`{"metadata":{"labels":{"rack":` + rack + `}}}`)
+		if _, err := w.tenant.CoreV1().Nodes().Patch(ctx, acme.ID.NodeName(hostNode), types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	label(t.Context(), `"secret"`)
+	defer label(context.Background(), "null")
+	wait(t, "place of the pod", func() (bool, any) {
+		p, err := w.host.CoreV1().Pods(acme.HostNamespace).Get(t.Context(), hostName(ns, "picky"), metav1.GetOptions{})
+		return err == nil && p.Spec.NodeName == hostNode && p.Annotations[tenant.AnnotationUID] == string(own.UID), p
 	})
 }
