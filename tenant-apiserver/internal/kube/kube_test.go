@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apiserver/pkg/audit"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/klog/v2"
 	"k8s.io/kube-openapi/pkg/common"
@@ -108,6 +109,33 @@ func TestLoopbackStreams(t *testing.T) {
 	if _, err := roundTrip(t, l, t.Context()); !errors.Is(err, errNotServing) {
 		t.Errorf("after close: %v", err)
 	}
+}
+
+// What a request makes on its way is a request of its own.
+func TestLoopbackTakesNoValues(t *testing.T) {
+	type key struct{}
+	outer := audit.WithAuditContext(context.WithValue(t.Context(), key{}, "of the outer request"))
+	if err := audit.AuditContextFrom(outer).Init(audit.RequestAuditConfig{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	l := newLoopback(t.Context())
+	l.serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if v := req.Context().Value(key{}); v != nil {
+			t.Errorf("the inner request is %v", v)
+		}
+		if audit.AuditContextFrom(req.Context()) != nil {
+			t.Error("the inner request has the audit record of the outer one")
+		}
+		w.WriteHeader(http.StatusOK)
+	}))
+	resp, err := roundTrip(t, l, outer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	l.close()
 }
 
 func TestLoopbackEndsBothSides(t *testing.T) {

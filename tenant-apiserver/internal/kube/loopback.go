@@ -30,6 +30,18 @@ type loopbackKey struct{}
 
 func fromLoopback(ctx context.Context) bool { return ctx.Value(loopbackKey{}) != nil }
 
+// valueless is a context that ends with another and has none of its values. A request
+// that is made on behalf of another one (admission looks something up) is one of its
+// own: with the values of the first it would have its audit record and its user.
+type valueless struct{ context.Context }
+
+// Value implements context.Context.
+func (valueless) Value(any) any { return nil }
+
+// AfterFunc is what package context asks for to need no goroutine for a context that it
+// does not know.
+func (v valueless) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(v.Context, f) }
+
 // newLoopback makes one that closes at the latest when life ends.
 func newLoopback(life context.Context) *loopback {
 	ctx, cancel := context.WithCancel(life)
@@ -89,7 +101,7 @@ func (l *loopback) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, errNotServing
 	}
-	ctx, cancel := context.WithCancel(context.WithValue(req.Context(), loopbackKey{}, true))
+	ctx, cancel := context.WithCancel(context.WithValue(valueless{req.Context()}, loopbackKey{}, true))
 	unhook := context.AfterFunc(l.ctx, cancel)
 	in := req.Clone(ctx)
 	in.RequestURI = in.URL.RequestURI()
