@@ -61,8 +61,9 @@ var securityContextFields = decided(
 )
 
 // volumeTypes are the volumes that work for tenants now: all others reach for
-// something outside the tenant's own host namespace.
-var volumeTypes = decided("ConfigMap", "Secret", "Projected", "DownwardAPI", "EmptyDir", "PersistentVolumeClaim", "Ephemeral")
+// something outside the tenant's own host namespace. An image is read-only, and what a
+// pod may run it may read.
+var volumeTypes = decided("Image", "ConfigMap", "Secret", "Projected", "DownwardAPI", "EmptyDir", "PersistentVolumeClaim", "Ephemeral")
 
 // undecided refuses the set fields of the struct v points to that are not in f.
 func (c *check) undecided(path string, v any, f fields) {
@@ -86,7 +87,7 @@ func (c *check) volume(field, name string) {
 	case "hostPath":
 		c.refuse("host-path", field, "files of the host belong to all tenants: use emptyDir, configMap, secret or projected")
 	default:
-		c.refuse("volume-type", field, "volumes of type %s are not offered: use persistentVolumeClaim, ephemeral, configMap, secret, projected, downwardAPI or emptyDir", name)
+		c.refuse("volume-type", field, "volumes of type %s are not offered: use persistentVolumeClaim, ephemeral, configMap, secret, projected, downwardAPI, image or emptyDir", name)
 	}
 }
 

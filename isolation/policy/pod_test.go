@@ -95,6 +95,16 @@ func TestCheckPodAllowsPlainPod(t *testing.T) {
 	}
 }
 
+func TestCheckPodAllowsImages(t *testing.T) {
+	for _, l := range levels() {
+		pod := plainPod()
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "files", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "app:1"}}})
+		if r := policy.CheckPod(pod, l); len(r) > 0 {
+			t.Errorf("%s: %v", l, policy.Err(r))
+		}
+	}
+}
+
 // refusals at every level: what turns the plain pod into a refused one.
 var refusals = map[string]struct {
 	rule, field string
@@ -116,7 +126,6 @@ var refusals = map[string]struct {
 	}},
 	"two sources in one volume": {"host-path", "spec.volumes[0].hostPath", func(s *corev1.PodSpec) { s.Volumes[0].HostPath = &corev1.HostPathVolumeSource{} }},
 	"gitRepo":                   {"volume-type", "spec.volumes[0].gitRepo", func(s *corev1.PodSpec) { s.Volumes[0].GitRepo = &corev1.GitRepoVolumeSource{} }},
-	"image volume":              {"volume-type", "spec.volumes[0].image", func(s *corev1.PodSpec) { s.Volumes[0].Image = &corev1.ImageVolumeSource{} }},
 	"pod certificate": {"volume-type", "spec.volumes[4].projected.sources[0].podCertificate", func(s *corev1.PodSpec) {
 		s.Volumes[4].Projected.Sources[0].PodCertificate = &corev1.PodCertificateProjection{}
 	}},

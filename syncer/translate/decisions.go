@@ -52,7 +52,7 @@ type fields = map[string]decision
 
 const (
 	whyHost    = "it would reach into the node, which other tenants share: remove the field"
-	whyVolume  = "this kind of volume is not offered: use persistentVolumeClaim, ephemeral, emptyDir, configMap, secret, downwardAPI or projected"
+	whyVolume  = "this kind of volume is not offered: use persistentVolumeClaim, ephemeral, emptyDir, configMap, secret, downwardAPI, projected or image"
 	whyOwner   = "choosing the owner of files is not offered: use the pod's securityContext"
 	whyDevices = "devices are not offered: remove the field"
 	whyProbe   = "probes go to the pod itself only: remove the host"

@@ -10,6 +10,8 @@ for name in $(bin/busybox --list); do
 	done
 	ln -s /bin/busybox "bin/$name"
 done
+# Busybox's own shell drops variables whose names it does not like.
+[ ! -e bin/bash ] || ln -sf bash bin/sh
 ln -s agnhost agnhost-2
 [ ! -e bin/nc.openbsd ] || ln -sf nc.openbsd bin/nc
 cat >etc/passwd <<'USERS'
