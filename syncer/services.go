@@ -20,6 +20,7 @@ const (
 	reasonNoNodePorts    = "NodePortsNotOffered"
 	reasonNodePortTaken  = "NodePortTaken"
 	reasonNoLoadBalancer = "LoadBalancerNotOffered"
+	reasonForeignAddress = "AddressNotOffered"
 )
 
 // serviceDown mirrors the tenant's Services. Node ports are one space for the whole
@@ -63,6 +64,10 @@ func (p *serviceDown) Reconcile(ctx context.Context, name tenant.Name) (time.Dur
 	before, onHost := p.hostServices().Cached(name)
 	again, err := p.asked.Reconcile(ctx, name)
 	tenantService, ok := fromTenant[*corev1.Service](p.caches.tenant.services)(name)
+	if ok && err == nil && p.t.ForeignAddress(tenantService) {
+		p.held.tell(tenantService, corev1.EventTypeWarning, reasonForeignAddress, "nothing answers at its address, which is not of your cluster's range: let it have one of "+p.config.Tenant.ServiceCIDR.String())
+		return again, nil
+	}
 	if !ok || !translate.HasNodePorts(tenantService) {
 		return again, err
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -109,6 +110,8 @@ func TestAdmissionAllowsTheSyncer(t *testing.T) {
 			t.Errorf("%s: a plain pod is refused: %s", s, msg)
 		}
 		full := syncedPod(tn)
+		share := corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("1Gi"), "ephemeral-storage": resource.MustParse("1Gi")}
+		full.Spec.Containers[0].Resources = corev1.ResourceRequirements{Limits: share, Requests: share}
 		for _, key := range tenant.Keys() {
 			full.Annotations[key] = "x"
 		}
@@ -159,8 +162,17 @@ func TestAdmissionRefuses(t *testing.T) {
 		"privileged debug": func(p *corev1.Pod) {
 			p.Spec.EphemeralContainers[0].SecurityContext = &corev1.SecurityContext{Privileged: ptr.To(true)}
 		},
-		"procMount":      func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext.ProcMount = ptr.To(corev1.UnmaskedProcMount) },
-		"hostPort":       func(p *corev1.Pod) { p.Spec.Containers[0].Ports[0].HostPort = 80 },
+		"procMount": func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext.ProcMount = ptr.To(corev1.UnmaskedProcMount) },
+		"hostPort":  func(p *corev1.Pod) { p.Spec.Containers[0].Ports[0].HostPort = 80 },
+		"device": func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("1"), "nvidia.com/gpu": resource.MustParse("1")}
+		},
+		"device, asked for": func(p *corev1.Pod) {
+			p.Spec.InitContainers[0].Resources.Requests = corev1.ResourceList{"example.com/fpga": resource.MustParse("1")}
+		},
+		"huge pages": func(p *corev1.Pod) {
+			p.Spec.Resources = &corev1.ResourceRequirements{Limits: corev1.ResourceList{"hugepages-2Mi": resource.MustParse("2Mi")}}
+		},
 		"nodeName":       func(p *corev1.Pod) { p.Spec.NodeName = "n1" },
 		"priority":       func(p *corev1.Pod) { p.Spec.PriorityClassName = "system-node-critical" },
 		"foreign label":  func(p *corev1.Pod) { p.Labels["app"] = "web" },

@@ -7,6 +7,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -28,6 +29,17 @@ func notPrivileged(variable string) string {
 	return fmt.Sprintf("variables.%s.all(c, !has(c.securityContext) ||"+
 		" ((!has(c.securityContext.privileged) || !c.securityContext.privileged) &&"+
 		" (!has(c.securityContext.procMount) || c.securityContext.procMount == 'Default')))", variable)
+}
+
+// onlyResources holds of the limits or requests of containers and their pod.
+func onlyResources(part string) string {
+	var names []string
+	for _, r := range policy.Resources() {
+		names = append(names, "'"+string(r)+"'")
+	}
+	all := "all(r, r in [" + strings.Join(names, ", ") + "])"
+	return fmt.Sprintf("variables.containers.all(c, !has(c.resources) || !has(c.resources.%[1]s) || c.resources.%[1]s.%[2]s) &&"+
+		" (!has(object.spec.resources) || !has(object.spec.resources.%[1]s) || object.spec.resources.%[1]s.%[2]s)", part, all)
 }
 
 // onlyKeys holds of the keys in a variable that Sublet writes ([tenant.IsKey]), and
@@ -59,6 +71,7 @@ func validations() []admissionv1.Validation {
 			" !has(s.serviceAccountToken) && !has(s.clusterTrustBundle) && !has(s.podCertificate)))"),
 		pod("are not privileged", notPrivileged("containers")+" && "+notPrivileged("ephemeral")),
 		pod("take no port of the node", "variables.containers.all(c, !has(c.ports) || c.ports.all(p, (!has(p.hostPort) || p.hostPort == 0)))"),
+		pod("ask for no device and no huge pages of the node", onlyResources("limits")+" && "+onlyResources("requests")),
 		pod("are placed by the scheduler", "request.operation != 'CREATE' || !has(object.spec.nodeName) || object.spec.nodeName == ''"),
 		pod("have no rank on the host", "!has(object.spec.priorityClassName) || object.spec.priorityClassName == ''"),
 		pod("carry only Sublet's own keys", onlyKeys("labels", corev1.LabelTopologyZone, corev1.LabelTopologyRegion)+" && "+onlyKeys("annotations")),

@@ -15,6 +15,7 @@ func (c *check) hostOnly(hostPod *corev1.Pod, sandbox tenant.Sandbox) {
 	c.hostSandbox(&hostPod.Spec, sandbox)
 	c.hostIdentity(hostPod)
 	c.hostPlacement(hostPod)
+	c.refusals = append(c.refusals, CheckResources(&hostPod.Spec)...)
 	for i, v := range hostPod.Spec.Volumes {
 		if v.Ephemeral != nil {
 			c.refuse("host-ephemeral", fmt.Sprintf("spec.volumes[%d].ephemeral", i), "the claim is the tenant's own to make: the host's pod mounts it by name")

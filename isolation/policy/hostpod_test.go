@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -26,6 +27,8 @@ func TestCheckHostPodAllowsSyncedPod(t *testing.T) {
 		if r := policy.CheckHostPod(pod, policy.LevelFor(s)); len(r) > 0 {
 			t.Errorf("%s, with every key: %v", s, r)
 		}
+		all := corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("1Gi"), "ephemeral-storage": resource.MustParse("1Gi")}
+		pod.Spec.Containers[0].Resources = corev1.ResourceRequirements{Limits: all, Requests: all}
 		pod.UID, pod.Spec.NodeName, pod.Spec.ServiceAccountName = "u", "n1", "default"
 		pod.Spec.SchedulerName, pod.Spec.Priority = "default-scheduler", ptr.To[int32](0)
 		pod.Labels[corev1.LabelTopologyZone] = "z"
@@ -59,7 +62,17 @@ func TestCheckHostPodRefuses(t *testing.T) {
 		"scheduler":         {"scheduler", "spec.schedulerName", func(p *corev1.Pod) { p.Spec.SchedulerName = "x" }},
 		"class of priority": {"priority", "spec.priorityClassName", func(p *corev1.Pod) { p.Spec.PriorityClassName = "mine" }},
 		"priority":          {"priority", "spec.priority", func(p *corev1.Pod) { p.Spec.Priority = ptr.To[int32](1) }},
-		"host path":         {"host-path", "spec.volumes[0].hostPath", func(p *corev1.Pod) { p.Spec.Volumes[0].HostPath = &corev1.HostPathVolumeSource{} }},
+		"device": {"resources", "spec.containers[0].resources.limits", func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"memory": resource.MustParse("1Gi"), "nvidia.com/gpu": resource.MustParse("1")}
+		}},
+		"device, asked for first": {"resources", "spec.initContainers[0].resources.requests", func(p *corev1.Pod) {
+			p.Spec.InitContainers[0].Resources.Requests = corev1.ResourceList{"example.com/fpga": resource.MustParse("1")}
+		}},
+		"huge pages": {"resources", "spec.resources.limits", func(p *corev1.Pod) {
+			p.Spec.Resources = &corev1.ResourceRequirements{Limits: corev1.ResourceList{"hugepages-2Mi": resource.MustParse("2Mi")}}
+		}},
+		"volume of huge pages": {"resources", "spec.volumes[0].emptyDir.medium", func(p *corev1.Pod) { p.Spec.Volumes[0].EmptyDir.Medium = "HugePages-2Mi" }},
+		"host path":            {"host-path", "spec.volumes[0].hostPath", func(p *corev1.Pod) { p.Spec.Volumes[0].HostPath = &corev1.HostPathVolumeSource{} }},
 	} {
 		for _, s := range tenant.Sandboxes() {
 			pod := hostPod(s)

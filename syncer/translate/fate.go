@@ -43,7 +43,7 @@ func Fates(tenantPod *corev1.Pod, level policy.Level) []Fate {
 	})
 	asked := *tenantPod
 	asked.Spec.NodeName = "" // set by our own binding
-	for _, r := range policy.CheckPod(&asked, level) {
+	for _, r := range append(policy.CheckPod(&asked, level), policy.CheckResources(&asked.Spec)...) {
 		fates = withRefusal(fates, r)
 	}
 	return fates

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,9 +22,10 @@ var apiService = tenant.Name{Namespace: metav1.NamespaceDefault, Name: "kubernet
 // DNS. Node ports are asked for as they are: see [Inside] and [AnyNodePorts] for what
 // to do when the host does not give them. A Service of type LoadBalancer is one of
 // type NodePort there, for no load balancer is offered. External addresses do not reach
-// the host. The result is nil for the tenant's own API.
+// the host. The result is nil for the tenant's own API, and for an address that is not
+// the tenant's (see [ForeignAddress]).
 func (t Translation) Service(tenantService *corev1.Service) *corev1.Service {
-	if NameOf(tenantService) == apiService {
+	if NameOf(tenantService) == apiService || t.ForeignAddress(tenantService) {
 		return nil
 	}
 	hostService := &corev1.Service{ObjectMeta: t.hostMeta(tenantService, "")}
@@ -52,6 +54,18 @@ func (t Translation) Service(tenantService *corev1.Service) *corev1.Service {
 		}
 	}
 	return hostService
+}
+
+// ForeignAddress says whether a tenant's Service has an address that is not from the
+// tenant's part of the host's range: a tenant can give its own API more ranges, and
+// would take the addresses of others on the host.
+func (t Translation) ForeignAddress(tenantService *corev1.Service) bool {
+	spec := &tenantService.Spec
+	if spec.Type == corev1.ServiceTypeExternalName || spec.ClusterIP == "" || spec.ClusterIP == corev1.ClusterIPNone {
+		return false
+	}
+	address, err := netip.ParseAddr(spec.ClusterIP)
+	return err != nil || !t.Tenant.ServiceCIDR.Contains(address)
 }
 
 // HasNodePorts says whether a Service has ports on the nodes.
