@@ -22,6 +22,7 @@ const (
 	kindConfigMap     = "ConfigMap"
 	kindSecret        = "Secret"
 	kindService       = "Service"
+	kindServiceStatus = "ServiceStatus"
 	kindEndpointSlice = "EndpointSlice"
 	kindNetworkPolicy = "NetworkPolicy"
 	kindNode          = "Node"
@@ -44,6 +45,7 @@ func (s *Syncer) kinds() []engine.Pass {
 		configMaps,
 		secrets,
 		s.services(),
+		s.serviceStatuses(),
 		s.endpointSlices(),
 		s.nodes(),
 		s.nodeStatuses(),

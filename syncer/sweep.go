@@ -33,7 +33,7 @@ var sweeps = []swept{
 	{corev1.SchemeGroupVersion.WithResource("pods"), []string{kindPod, kindPodStatus}, func(c *caches) cache.SharedIndexInformer { return c.tenant.pods }},
 	{corev1.SchemeGroupVersion.WithResource("configmaps"), []string{kindConfigMap}, func(c *caches) cache.SharedIndexInformer { return c.tenant.configMaps }},
 	{corev1.SchemeGroupVersion.WithResource("secrets"), []string{kindSecret}, func(c *caches) cache.SharedIndexInformer { return c.tenant.secrets }},
-	{corev1.SchemeGroupVersion.WithResource("services"), []string{kindService}, func(c *caches) cache.SharedIndexInformer { return c.tenant.services }},
+	{corev1.SchemeGroupVersion.WithResource("services"), []string{kindService, kindServiceStatus}, func(c *caches) cache.SharedIndexInformer { return c.tenant.services }},
 	{discoveryv1.SchemeGroupVersion.WithResource("endpointslices"), []string{kindEndpointSlice}, func(c *caches) cache.SharedIndexInformer { return c.tenant.endpointSlices }},
 	{networkingv1.SchemeGroupVersion.WithResource("networkpolicies"), []string{kindNetworkPolicy}, func(c *caches) cache.SharedIndexInformer { return c.tenant.networkPolicies }},
 	{corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), []string{kindClaim, kindClaimStatus}, func(c *caches) cache.SharedIndexInformer { return c.tenant.claims }},

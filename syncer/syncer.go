@@ -82,6 +82,9 @@ type Syncer struct {
 	held        *held
 	seen        marks
 	classes     atomic.Pointer[[]string] // see SetStorageClasses
+
+	loadBalancers atomic.Pointer[translate.LoadBalancers] // see SetLoadBalancers
+	replanned     moment                                  // when the plan was said last
 }
 
 // New returns a Syncer that does nothing yet. The configurations are copied.

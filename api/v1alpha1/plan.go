@@ -101,6 +101,9 @@ type PlanSpec struct {
 	// +kubebuilder:validation:Maximum=1024
 	NodePorts int32 `json:"nodePorts,omitempty"`
 
+	// +kubebuilder:default={}
+	LoadBalancers LoadBalancerTerms `json:"loadBalancers,omitempty"`
+
 	// Audit is what is recorded of the requests to a tenant's API: None, Metadata
 	// (who asked for what, when), or Request (also what was sent, but for what may
 	// hold secrets).
@@ -195,6 +198,38 @@ type EgressTerms struct {
 	//
 	// +kubebuilder:default=false
 	Webhooks bool `json:"webhooks,omitempty"`
+}
+
+// LoadBalancerTerms say which of the host's load balancers a tenant's Services may
+// have.
+type LoadBalancerTerms struct {
+	// Count is how many Services of type LoadBalancer get one. Their node ports count
+	// as nodePorts; beyond those, load balancers are asked for without node ports.
+	//
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1024
+	Count int32 `json:"count,omitempty"`
+
+	// Classes are what a Service may name as its loadBalancerClass; the first is that
+	// of Services that name none. Without any, Services name none and get what the host
+	// gives by default.
+	//
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=317
+	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(o, o == c)) && self.all(c, c.matches('^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$'))",message="classes are names of load balancer classes (example.com/internal), each once"
+	// +listType=atomic
+	// +optional
+	Classes []string `json:"classes,omitempty"`
+
+	// Annotations are put on every host Service with a load balancer: most load
+	// balancers are configured by them. No annotation of a tenant's gets there.
+	//
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$') && !k.matches('(^|[.])sublet[.]dev/') && size(self[k]) <= 1024 && !self[k].contains('\\n'))",message="annotations have keys as annotations do, none of sublet.dev, and values of one line and at most 1024 characters"
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // PlanList is a list of plans.

@@ -190,7 +190,10 @@ func (c companion) Metrics(ctx context.Context) metricsapi.MetricsGetter {
 }
 
 // SetTerms implements cell.Planned.
-func (c companion) SetTerms(t plan.Terms) { c.SetStorageClasses(t.StorageClasses) }
+func (c companion) SetTerms(t plan.Terms) {
+	c.SetStorageClasses(t.StorageClasses)
+	c.SetLoadBalancers(translate.LoadBalancers(t.LoadBalancers))
+}
 
 // At implements cell.Companion.
 func (c companion) At(ctx context.Context, addr netip.Addr) (dialer.Place, error) {

@@ -37,7 +37,7 @@ func (r *renderer) tenant(t Tenant) {
 }
 
 // in is the receiver's side of the boundary: the tenant's own pods, and what came from
-// elsewhere to one of its node ports. The node itself is not asked.
+// elsewhere to one of its node ports or load balancers. The node itself is not asked.
 func (r *renderer) in(t Tenant) []string {
 	rules := []string{fmt.Sprintf("ip saddr @%spods %s return", prefix(t.Fence), r.count(t, "in_own"))}
 	byProto := map[string][]string{}
@@ -50,7 +50,27 @@ func (r *renderer) in(t Tenant) []string {
 		r.table.Sets = append(r.table.Sets, s)
 		rules = append(rules, fmt.Sprintf("iifname != @interfaces ct status dnat ct original ip daddr @nodes meta l4proto %s ct original proto-dst @%s %s return", proto, s.Name, r.count(t, "in_node_port")))
 	}
+	rules = append(rules, r.balanced(t)...)
 	return append(rules, r.count(t, "in_stranger")+" drop")
+}
+
+// balanced lets in what came from elsewhere to an address that a load balancer gave one
+// of the tenant's Services, and to no other port of it.
+func (r *renderer) balanced(t Tenant) []string {
+	byProto := map[string][]string{}
+	for _, b := range t.Balanced {
+		if b.Addr.Is4() {
+			proto := strings.ToLower(string(b.Protocol))
+			byProto[proto] = append(byProto[proto], fmt.Sprintf("%s . %d", b.Addr, b.Port))
+		}
+	}
+	var rules []string
+	for _, proto := range slices.Sorted(maps.Keys(byProto)) {
+		s := set(prefix(t.Fence)+"balanced_"+proto, "ipv4_addr . inet_service", byProto[proto])
+		r.table.Sets = append(r.table.Sets, s)
+		rules = append(rules, fmt.Sprintf("iifname != @interfaces ct status dnat meta l4proto %s ct original ip daddr . ct original proto-dst @%s %s return", proto, s.Name, r.count(t, "in_balanced")))
+	}
+	return rules
 }
 
 // count makes a counter of a tenant and returns the statement that counts.

@@ -35,6 +35,8 @@ const (
 	nodeIP  = "192.0.2.1"
 	worldIP = "192.0.2.254"
 	gateway = "10.244.0.1"
+	// balancer is an address that a load balancer has led to the node.
+	balancer = "203.0.113.80"
 )
 
 // protocols are those that probes use: ICMP, TCP, UDP, GRE, SCTP.
@@ -102,7 +104,7 @@ func newLab(t *testing.T, worldAddresses ...string) *lab {
 		return first(address4("eth0", nodeIP+"/24"), up("eth0"), route("0.0.0.0/0", worldIP, "eth0"))
 	})
 	inside(t, l.world, func() error {
-		err := first(address4("eth0", worldIP+"/24"), up("eth0"), route("10.244.0.0/16", nodeIP, "eth0"), route("10.96.0.0/12", nodeIP, "eth0"))
+		err := first(address4("eth0", worldIP+"/24"), up("eth0"), route("10.244.0.0/16", nodeIP, "eth0"), route("10.96.0.0/12", nodeIP, "eth0"), route(balancer+"/32", nodeIP, "eth0"))
 		for _, a := range worldAddresses {
 			err = first(err, address4("lo", a+"/32"))
 		}

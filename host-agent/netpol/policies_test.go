@@ -36,6 +36,11 @@ func (l *lab) guarded(pods ...string) (State, reach.World) {
 		{Tenant: "b", Proto: reach.TCP, Port: 30082, To: []netip.AddrPort{at(podA1 + ":8080")}}, {Tenant: "", Proto: reach.TCP, Port: 30083, To: []netip.AddrPort{at(podA1 + ":8080")}}}
 	s.Tenants[0].NodePorts = []policy.NodePort{{Protocol: "TCP", Port: 30080}}
 	s.Tenants[1].NodePorts = []policy.NodePort{{Protocol: "UDP", Port: 30081}, {Protocol: "TCP", Port: 30082}}
+	w.Balanced = []reach.Balanced{{Tenant: "a", Proto: reach.TCP, At: at(balancer + ":80"), To: []netip.AddrPort{at(podA2 + ":8080")}},
+		// as above: another's pod, and a port that no Service of the tenant has
+		{Tenant: "b", Proto: reach.TCP, At: at(balancer + ":443"), To: []netip.AddrPort{at(podA1 + ":8080")}}, {Tenant: "", Proto: reach.TCP, At: at(balancer + ":8081"), To: []netip.AddrPort{at(podA2 + ":8080")}}}
+	s.Tenants[0].Balanced = []policy.Balanced{{Addr: addr(balancer), NodePort: policy.NodePort{Protocol: "TCP", Port: 80}}}
+	s.Tenants[1].Balanced = []policy.Balanced{{Addr: addr(balancer), NodePort: policy.NodePort{Protocol: "TCP", Port: 443}}}
 	l.last = addr(podSystem)
 	return s, w
 }
@@ -83,6 +88,9 @@ func policyFlows() (flows []reach.Flow) {
 	for _, from := range []string{internet, "192.168.50.1", podA1, podB, podSystem, remoteB} {
 		for _, port := range []uint16{30080, 30081, 30082, 30083} {
 			add(from, nodeIP, port, reach.TCP, reach.UDP)
+		}
+		for _, port := range []uint16{80, 443, 8081} {
+			add(from, balancer, port, reach.TCP)
 		}
 	}
 	for _, from := range own {
@@ -133,12 +141,12 @@ func TestPacketsArriveAsPoliciesSay(t *testing.T) {
 			}
 			denied := j.denies(f.Sender, f.To.Addr(), uint8(numbers[f.Proto]), f.To.Port())
 			direct := want.Rule == reach.OwnPod || want.Rule == reach.Internet || want.Rule == reach.PolicyEgress || want.Rule == reach.PolicyIngress
-			if _, virtual := w.Services[f.To]; direct && !virtual && f.To.Addr() != addr(nodeIP) && f.To.Addr() != addr("10.96.4.10") && f.To.Addr() != addr("10.96.4.1") && denied == want.Allow {
+			if _, virtual := w.Services[f.To]; direct && !virtual && f.To.Addr() != addr(nodeIP) && f.To.Addr() != addr(balancer) && f.To.Addr() != addr("10.96.4.10") && f.To.Addr() != addr("10.96.4.1") && denied == want.Allow {
 				t.Fatalf("round %d: a connection %s that exists is denied=%v, reach says %v\n%s", round, describe(f), denied, want, shown(s, w))
 			}
 		}
 	}
-	for _, rule := range []reach.Rule{reach.OwnPod, reach.OwnDNS, reach.OwnAPI, reach.Internet, reach.PolicyEgress, reach.PolicyIngress, reach.ForeignPod, reach.Stranger, reach.Blocked, reach.Host, reach.NodePort} {
+	for _, rule := range []reach.Rule{reach.OwnPod, reach.OwnDNS, reach.OwnAPI, reach.Internet, reach.PolicyEgress, reach.PolicyIngress, reach.ForeignPod, reach.Stranger, reach.Blocked, reach.Host, reach.NodePort, reach.LoadBalancer} {
 		if rules[rule] < 10 {
 			t.Errorf("%d packets were decided by %s: it is not tested", rules[rule], rule)
 		}

@@ -38,6 +38,10 @@ func randomState(r *rand.Rand) State {
 		for range r.IntN(3) {
 			t.NodePorts = append(t.NodePorts, policy.NodePort{Protocol: corev1.Protocol([]string{"TCP", "UDP", "SCTP"}[r.IntN(3)]), Port: uint16(30000 + r.IntN(3))})
 		}
+		for range r.IntN(3) {
+			t.Balanced = append(t.Balanced, policy.Balanced{Addr: netip.AddrFrom4([4]byte{203, 0, 113, byte(r.IntN(3))}),
+				NodePort: policy.NodePort{Protocol: corev1.Protocol([]string{"TCP", "UDP", "SCTP"}[r.IntN(3)]), Port: uint16(80 + r.IntN(3))}})
+		}
 		t.Pods, t.Policies = map[netip.Addr]Pod{}, policytest.Random{Rand: r}.Policies()
 		for _, a := range t.addresses() {
 			if r.IntN(10) > 0 { // the others are not known

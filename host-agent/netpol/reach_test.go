@@ -107,6 +107,9 @@ func (l *lab) proxy(w reach.World) {
 	for _, n := range w.NodePorts {
 		fmt.Fprintf(&rules, "ip daddr %s %s dport %d dnat ip to %s\n", nodeIP, strings.ToLower(string(n.Proto)), n.Port, n.To[0])
 	}
+	for _, b := range w.Balanced {
+		fmt.Fprintf(&rules, "ip daddr %s %s dport %d dnat ip to %s\n", b.At.Addr(), strings.ToLower(string(b.Proto)), b.At.Port(), b.To[0])
+	}
 	for _, f := range w.Fences {
 		lead(netip.AddrPortFrom(tenant.APIAddress(f.Services), policy.APIPort), f.API[0])
 	}

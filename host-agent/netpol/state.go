@@ -38,6 +38,8 @@ type Tenant struct {
 	Pods map[netip.Addr]Pod
 	// NodePorts are those of its Services, sorted, each once.
 	NodePorts []policy.NodePort
+	// Balanced are the load balancers' addresses of its Services, sorted, each once.
+	Balanced []policy.Balanced
 	// Policies are those in its host namespace, sorted by name.
 	Policies []*networkingv1.NetworkPolicy
 }

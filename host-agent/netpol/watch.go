@@ -39,6 +39,8 @@ type world struct {
 	policies map[string][]*networkingv1.NetworkPolicy
 	// nodePorts are those of tenants' Services by host namespace, sorted, each once.
 	nodePorts map[string][]policy.NodePort
+	// balanced are the load balancers' addresses of tenants' Services, likewise.
+	balanced map[string][]policy.Balanced
 }
 
 // podKey names a pod, and only that one: not another that had its name before.
@@ -144,20 +146,28 @@ func nodePorts(o any) (any, error) {
 		return o, nil
 	}
 	kept := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace, UID: s.UID, ResourceVersion: s.ResourceVersion}}
-	if kept.Spec.Type = s.Spec.Type; s.Spec.Type == corev1.ServiceTypeNodePort {
-		kept.Spec.Ports = s.Spec.Ports
+	if kept.Spec.Type = s.Spec.Type; s.Spec.Type != corev1.ServiceTypeClusterIP {
+		kept.Spec.Ports, kept.Status.LoadBalancer = s.Spec.Ports, s.Status.LoadBalancer
 	}
 	return kept, nil
 }
 
-// addService notes the node ports of a tenant's Service.
+// addService notes by what a tenant's Service is reached from outside.
 func (w *world) addService(s *corev1.Service) {
-	ports := append(w.nodePorts[s.Namespace], policy.NodePortsOf(s)...)
-	slices.SortFunc(ports, func(a, b policy.NodePort) int {
+	byPort := func(a, b policy.NodePort) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
-	})
+	}
+	ports := append(w.nodePorts[s.Namespace], policy.NodePortsOf(s)...)
+	slices.SortFunc(ports, byPort)
 	if len(ports) > 0 {
 		w.nodePorts[s.Namespace] = slices.Compact(ports)
+	}
+	balanced := append(w.balanced[s.Namespace], policy.BalancedOf(s)...)
+	slices.SortFunc(balanced, func(a, b policy.Balanced) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), byPort(a.NodePort, b.NodePort))
+	})
+	if len(balanced) > 0 {
+		w.balanced[s.Namespace] = slices.Compact(balanced)
 	}
 }
 
@@ -194,7 +204,7 @@ func (e *Enforcer) learn(s sources) {
 // worldOf makes a world of what the informers have.
 func (e *Enforcer) worldOf(s sources) world {
 	w := world{synced: true, fences: map[string]policy.Fence{}, remote: map[string][]netip.Addr{},
-		facts: map[netip.Addr]Pod{}, local: map[podKey]Pod{}, policies: map[string][]*networkingv1.NetworkPolicy{}, nodePorts: map[string][]policy.NodePort{}}
+		facts: map[netip.Addr]Pod{}, local: map[podKey]Pod{}, policies: map[string][]*networkingv1.NetworkPolicy{}, nodePorts: map[string][]policy.NodePort{}, balanced: map[string][]policy.Balanced{}}
 	for _, o := range s.tenants.GetStore().List() {
 		if f, ok := e.fence(o); ok {
 			w.fences[f.Namespace] = f

@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"k8s.io/utils/ptr"
+
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/host-agent/podnet"
 	"sublet.dev/isolation/policy"
@@ -220,35 +222,43 @@ func TestWithoutItsNodeNothingIsKnown(t *testing.T) {
 	}
 }
 
-// The node ports of tenants' Services are rendered for the tenant's pods here; what
+// The node ports and load balancers of tenants' Services are rendered for the tenant's pods here; what
 // else its Services say is not looked at.
-func TestLearnsNodePorts(t *testing.T) {
+func TestLearnsWhatIsOpen(t *testing.T) {
 	h := newHost(t)
 	h.node("here", nodeIP, "10.244.0.0/24")
 	a := h.tenant("a", "10.96.4.0/22")
 	services := h.typed.CoreV1().Services(a)
+	balanced := corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "203.0.113.80"}, {IP: "203.0.113.81", IPMode: ptr.To(corev1.LoadBalancerIPModeProxy)}, {Hostname: "lb.example"}}}
 	for name, s := range map[string]corev1.ServiceSpec{
+		"lb":     {Type: corev1.ServiceTypeLoadBalancer, Ports: []corev1.ServicePort{{Port: 443, NodePort: 30082}, {Port: 8443}}},
 		"open":   {Type: corev1.ServiceTypeNodePort, Ports: []corev1.ServicePort{{Port: 80, NodePort: 30080}, {Port: 53, NodePort: 30053, Protocol: corev1.ProtocolUDP}}},
 		"inside": {Type: corev1.ServiceTypeClusterIP, Ports: []corev1.ServicePort{{Port: 80, NodePort: 30081}}},
 	} {
-		o := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: a, Name: name, Labels: map[string]string{tenant.LabelTenant: "x"}}, Spec: s}
+		o := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: a, Name: name, Labels: map[string]string{tenant.LabelTenant: "x"}}, Spec: s,
+			Status: corev1.ServiceStatus{LoadBalancer: balanced}} // which means nothing on the others
 		if _, err := services.Create(t.Context(), o, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want := []policy.NodePort{{Protocol: corev1.ProtocolUDP, Port: 30053}, {Protocol: corev1.ProtocolTCP, Port: 30080}}
-	h.until("node ports", func(w world) bool { return len(w.fences) == 1 && slices.Equal(w.nodePorts[a], want) })
+	want := []policy.NodePort{{Protocol: corev1.ProtocolUDP, Port: 30053}, {Protocol: corev1.ProtocolTCP, Port: 30080}, {Protocol: corev1.ProtocolTCP, Port: 30082}}
+	lb := []policy.Balanced{{Addr: addr("203.0.113.80"), NodePort: policy.NodePort{Protocol: corev1.ProtocolTCP, Port: 443}}, {Addr: addr("203.0.113.80"), NodePort: policy.NodePort{Protocol: corev1.ProtocolTCP, Port: 8443}}}
+	h.until("what is open", func(w world) bool {
+		return len(w.fences) == 1 && slices.Equal(w.nodePorts[a], want) && slices.Equal(w.balanced[a], lb)
+	})
 	if err := h.e.Registry.(*podnet.Registry).Put(podnet.Endpoint{ContainerID: "c", Namespace: a, Pod: "p", Interface: "veth0", Addresses: []netip.Addr{addr(podA1)}}); err != nil {
 		t.Fatal(err)
 	}
 	h.e.mu.Lock()
-	got := h.e.state().Tenants[0].NodePorts
+	got := h.e.state().Tenants[0]
 	h.e.mu.Unlock()
-	if !slices.Equal(got, want) {
-		t.Errorf("rendered are %v", got)
+	if !slices.Equal(got.NodePorts, want) || !slices.Equal(got.Balanced, lb) {
+		t.Errorf("rendered are %v, %v", got.NodePorts, got.Balanced)
 	}
-	if err := services.Delete(t.Context(), "open", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"open", "lb"} {
+		if err := services.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	h.until("no node ports", func(w world) bool { return len(w.nodePorts[a]) == 0 })
+	h.until("nothing open", func(w world) bool { return len(w.nodePorts[a]) == 0 && len(w.balanced[a]) == 0 })
 }

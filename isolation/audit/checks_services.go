@@ -75,9 +75,10 @@ func evalServices(f *Facts) Outcome {
 			bad.add(ref, "leads to the name %q", s.Spec.ExternalName)
 		case s.Spec.LoadBalancerIP != "": //nolint:staticcheck // still honoured by load balancers
 			bad.add(ref, "asks for the load balancer address %s", s.Spec.LoadBalancerIP)
-		case s.Spec.Type == corev1.ServiceTypeNodePort && planErr != nil:
-			return inconclusive("the tenant's plan, which may have node ports, was not read", planErr)
+		case s.Spec.Type != corev1.ServiceTypeClusterIP && planErr != nil:
+			return inconclusive("the tenant's plan, which may have node ports and load balancers, was not read", planErr)
 		case s.Spec.Type == corev1.ServiceTypeNodePort && plan.Spec.NodePorts > 0: // how many is the quota's to say
+		case s.Spec.Type == corev1.ServiceTypeLoadBalancer && plan.Spec.LoadBalancers.Count > 0:
 		case s.Spec.Type != corev1.ServiceTypeClusterIP:
 			bad.add(ref, "is reachable from outside: type %s", s.Spec.Type)
 		}

@@ -456,19 +456,24 @@ func TestSkips(t *testing.T) {
 	}
 }
 
-// Node ports are no finding where the tenant's plan has them.
-func TestNodePortsOfThePlan(t *testing.T) {
-	f := good()
-	edit(&f.Services, func(s *[]corev1.Service) { (*s)[1].Spec.Type = corev1.ServiceTypeNodePort })
-	if o := evalServices(f); o.Status != Fail {
-		t.Errorf("without a plan for them: %v", o.Status)
-	}
-	edit(&f.Plan, func(p *v1alpha1.Plan) { p.Spec.NodePorts = 1 })
-	if o := evalServices(f); o.Status != Pass {
-		t.Errorf("with a plan for them: %+v", o)
-	}
-	f.Plan = Unknown[v1alpha1.Plan](errTest)
-	if o := evalServices(f); o.Status != Error {
-		t.Errorf("with a plan that was not read: %+v", o)
+// Node ports and load balancers are no finding where the tenant's plan has them.
+func TestReachOfThePlan(t *testing.T) {
+	for typ, give := range map[corev1.ServiceType]func(*v1alpha1.Plan){
+		corev1.ServiceTypeNodePort:     func(p *v1alpha1.Plan) { p.Spec.NodePorts = 1 },
+		corev1.ServiceTypeLoadBalancer: func(p *v1alpha1.Plan) { p.Spec.LoadBalancers.Count = 1 },
+	} {
+		f := good()
+		edit(&f.Services, func(s *[]corev1.Service) { (*s)[1].Spec.Type = typ })
+		if o := evalServices(f); o.Status != Fail {
+			t.Errorf("%s without a plan: %v", typ, o.Status)
+		}
+		edit(&f.Plan, give)
+		if o := evalServices(f); o.Status != Pass {
+			t.Errorf("%s with a plan: %+v", typ, o)
+		}
+		f.Plan = Unknown[v1alpha1.Plan](errTest)
+		if o := evalServices(f); o.Status != Error {
+			t.Errorf("%s with a plan that was not read: %+v", typ, o)
+		}
 	}
 }

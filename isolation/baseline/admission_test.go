@@ -2,6 +2,7 @@ package baseline_test
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,10 +14,12 @@ import (
 	"k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/ptr"
 
+	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
 )
@@ -52,12 +55,25 @@ func compile(t *testing.T, ns *corev1.Namespace) rulebook {
 // breaks none. An error counts as broken, as the policy fails closed.
 func (b rulebook) broken(o baseline.Object, op admission.Operation) string {
 	b.t.Helper()
+	var was baseline.Object
+	if op == admission.Update {
+		was = o
+	}
+	return b.judge(o, was, &user.DefaultInfo{Name: "somebody"}, op)
+}
+
+func (b rulebook) judge(o, was baseline.Object, by user.Info, op admission.Operation) string {
+	b.t.Helper()
 	gvk := corev1.SchemeGroupVersion.WithKind("Pod")
 	if _, ok := o.(*corev1.Service); ok {
 		gvk.Kind = "Service"
 	}
 	gvr := schema.GroupVersionResource{Version: "v1", Resource: "x"}
-	attr := admission.NewAttributesRecord(o, nil, gvk, b.ns.Name, o.GetName(), gvr, "", op, nil, false, nil)
+	var old runtime.Object
+	if was != nil && !reflect.ValueOf(was).IsNil() {
+		old = was
+	}
+	attr := admission.NewAttributesRecord(o, old, gvk, b.ns.Name, o.GetName(), gvr, "", op, nil, false, by)
 	versioned, err := admission.NewVersionedAttributes(attr, gvk, admission.NewObjectInterfacesFromScheme(scheme.Scheme))
 	if err != nil {
 		b.t.Fatal(err)
@@ -131,9 +147,11 @@ func TestAdmissionAllowsTheSyncer(t *testing.T) {
 		if msg := b.broken(service, admission.Create); msg != "" {
 			t.Errorf("%s: a plain service is refused: %s", s, msg)
 		}
-		service.Spec.Type = corev1.ServiceTypeNodePort // how many is the quota's to say
-		if msg := b.broken(service, admission.Create); msg != "" {
-			t.Errorf("%s: a service with node ports is refused: %s", s, msg)
+		for _, typ := range []corev1.ServiceType{corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer} { // how many is the quota's to say
+			service.Spec.Type = typ
+			if msg := b.broken(service, admission.Create); msg != "" {
+				t.Errorf("%s: a service of type %s is refused: %s", s, typ, msg)
+			}
 		}
 	}
 }
@@ -208,12 +226,57 @@ func TestAdmissionRefusesServices(t *testing.T) {
 	b := compile(t, baseline.Namespace(acme(tenant.GVisor)))
 	for name, spec := range map[string]corev1.ServiceSpec{
 		"external addresses": {Type: corev1.ServiceTypeClusterIP, ExternalIPs: []string{"8.8.8.8"}},
-		"load balancer":      {Type: corev1.ServiceTypeLoadBalancer},
+		"balancer's address": {Type: corev1.ServiceTypeLoadBalancer, LoadBalancerIP: "8.8.8.8"}, //nolint:staticcheck // still honoured by load balancers
+		"balancer's class":   {Type: corev1.ServiceTypeLoadBalancer, LoadBalancerClass: ptr.To("example.com/other")},
 		"external name":      {Type: corev1.ServiceTypeExternalName, ExternalName: "x"},
 		"selector":           {Type: corev1.ServiceTypeClusterIP, Selector: map[string]string{"a": "b"}},
 	} {
 		if b.broken(&corev1.Service{Spec: spec}, admission.Create) == "" {
 			t.Errorf("%s: allowed", name)
+		}
+	}
+}
+
+// What configures load balancers is the plan's: classes, and annotations of tenants'
+// identities. What the host's controllers write on a Service stays there.
+func TestAdmissionOfLoadBalancers(t *testing.T) {
+	tn := acme(tenant.GVisor)
+	plan := v1alpha1.PlanSpec{LoadBalancers: v1alpha1.LoadBalancerTerms{Count: 1, Classes: []string{"example.com/public", "example.com/inside"},
+		Annotations: map[string]string{"example.com/zone": "a=b", "example.com/logs": ""}}}
+	b := compile(t, baseline.Tenant(tn, "cell-0", plan)[0].(*corev1.Namespace))
+	service := func(class string, annotations map[string]string) *corev1.Service {
+		s := &corev1.Service{Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer}}
+		if s.Annotations = annotations; class != "" {
+			s.Spec.LoadBalancerClass = &class
+		}
+		return s
+	}
+	writer := &user.DefaultInfo{Name: tn.ID.WriteUser()}
+	public, forced := "example.com/public", map[string]string{"example.com/zone": "a=b", tenant.AnnotationName: "web"}
+	cloud := map[string]string{"cloud.example/id": "7"}
+	for name, c := range map[string]struct {
+		is, was *corev1.Service
+		by      user.Info
+		allowed bool
+	}{
+		"the first class":         {service(public, forced), nil, writer, true},
+		"the second":              {service("example.com/inside", nil), nil, writer, true},
+		"no class":                {service("", nil), nil, writer, false},
+		"another class":           {service("example.com/other", nil), nil, writer, false},
+		"another class, before":   {service("example.com/other", nil), service("example.com/other", nil), writer, true},
+		"another value":           {service(public, map[string]string{"example.com/zone": "a"}), nil, writer, false},
+		"another key":             {service(public, cloud), nil, writer, false},
+		"the host's key":          {service(public, cloud), nil, &user.DefaultInfo{Name: "system:cloud-controller-manager"}, true},
+		"the host's key stays":    {service(public, cloud), service(public, cloud), writer, true},
+		"the host's key, changed": {service(public, map[string]string{"cloud.example/id": "8"}), service(public, cloud), writer, false},
+		"two lines in one":        {service(public, map[string]string{"example.com/logs": "\nexample.com/zone=a"}), nil, writer, false},
+	} {
+		operation := admission.Create
+		if c.was != nil {
+			operation = admission.Update
+		}
+		if msg := b.judge(c.is, c.was, c.by, operation); (msg == "") != c.allowed {
+			t.Errorf("%s: allowed=%v: %s", name, !c.allowed, msg)
 		}
 	}
 }

@@ -100,7 +100,8 @@ func TestQuota(t *testing.T) {
 		"storage": {v1alpha1.PlanSpec{StorageClasses: []string{"local"}}, func(w corev1.ResourceList) {
 			w["persistentvolumeclaims"], w["requests.storage"] = quantity("50"), quantity("20Gi")
 		}},
-		"node ports": {v1alpha1.PlanSpec{NodePorts: 2}, func(w corev1.ResourceList) { w["services.nodeports"] = quantity("2") }},
+		"node ports":     {v1alpha1.PlanSpec{NodePorts: 2}, func(w corev1.ResourceList) { w["services.nodeports"] = quantity("2") }},
+		"load balancers": {v1alpha1.PlanSpec{LoadBalancers: v1alpha1.LoadBalancerTerms{Count: 3}}, func(w corev1.ResourceList) { w["services.loadbalancers"] = quantity("3") }},
 	} {
 		want := want.DeepCopy()
 		c.change(want)

@@ -30,7 +30,7 @@ func Claims() (*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAd
 			},
 			Variables: []admissionv1.Variable{
 				{Name: "isNew", Expression: "request.operation == 'CREATE'"},
-				{Name: "byTenant", Expression: "request.userInfo.username.startsWith('" + tenant.ID("").WriteUser() + "')"},
+				{Name: "byTenant", Expression: byTenant},
 				{Name: "annotations", Expression: "has(object.metadata.annotations) ? object.metadata.annotations : {}"},
 				{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
 				{Name: "classes", Expression: "has(namespaceObject.metadata.annotations) && '" + tenant.AnnotationStorageClasses + "' in namespaceObject.metadata.annotations ?" +
@@ -56,7 +56,7 @@ func claimRules() []admissionv1.Validation {
 	isNew := func(message, expression string) admissionv1.Validation {
 		return admissionv1.Validation{Expression: "!variables.isNew || (" + expression + ")", Message: "tenants' claims " + message}
 	}
-	byTenant := func(message, expression string) admissionv1.Validation {
+	fromTenant := func(message, expression string) admissionv1.Validation {
 		return admissionv1.Validation{Expression: "!variables.byTenant || (" + expression + ")", Message: "tenants' claims " + message}
 	}
 	return []admissionv1.Validation{
@@ -67,9 +67,9 @@ func claimRules() []admissionv1.Validation {
 		isNew("carry their tenant's mark", "has(object.metadata.labels) && '"+tenant.LabelTenant+"' in object.metadata.labels &&"+
 			" object.metadata.labels['"+tenant.LabelTenant+"'] == namespaceObject.metadata.labels['"+tenant.LabelTenant+"']"),
 		isNew("carry only Sublet's own keys", "variables.annotations.all(k, k in "+keys+") && object.metadata.labels.all(k, k in "+keys+")"),
-		byTenant("are bound by the host", "variables.isNew ||"+
+		fromTenant("are bound by the host", "variables.isNew ||"+
 			" (has(object.spec.volumeName) ? object.spec.volumeName : '') == (has(oldObject.spec.volumeName) ? oldObject.spec.volumeName : '')"),
-		byTenant("leave the host's keys alone", "variables.annotations.all(k, k in "+keys+" || (k in variables.had && variables.had[k] == variables.annotations[k])) &&"+
+		fromTenant("leave the host's keys alone", "variables.annotations.all(k, k in "+keys+" || (k in variables.had && variables.had[k] == variables.annotations[k])) &&"+
 			" variables.had.all(k, k in "+keys+" || k in variables.annotations)"),
 	}
 }

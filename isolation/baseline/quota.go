@@ -40,7 +40,7 @@ func Quota(t tenant.Tenant, p v1alpha1.PlanSpec) *corev1.ResourceQuota {
 
 func hard(p v1alpha1.PlanSpec) corev1.ResourceList {
 	list := corev1.ResourceList{
-		corev1.ResourceServicesLoadBalancers: resource.MustParse("0"),
+		corev1.ResourceServicesLoadBalancers: *resource.NewQuantity(int64(p.LoadBalancers.Count), resource.DecimalSI),
 		corev1.ResourceServicesNodePorts:     *resource.NewQuantity(int64(p.NodePorts), resource.DecimalSI),
 	}
 	for name, n := range limits {

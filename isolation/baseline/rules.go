@@ -21,7 +21,28 @@ func variables() []admissionv1.Variable {
 		{Name: "volumes", Expression: "!variables.isPod || !has(object.spec.volumes) ? [] : object.spec.volumes"},
 		{Name: "labels", Expression: "has(object.metadata.labels) ? object.metadata.labels.map(k, k) : []"},
 		{Name: "annotations", Expression: "has(object.metadata.annotations) ? object.metadata.annotations.map(k, k) : []"},
+		{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
+		{Name: "byTenant", Expression: byTenant},
+		{Name: "balancerClasses", Expression: fromNamespace(tenant.AnnotationLoadBalancerClasses, "','")},
+		{Name: "forced", Expression: fromNamespace(tenant.AnnotationForced, `"\n"`)},
 	}
+}
+
+// byTenant holds of requests of tenants' identities.
+var byTenant = "request.userInfo.username.startsWith('" + tenant.ID("").WriteUser() + "')"
+
+// fromNamespace is the list in an annotation of the tenant's host namespace; empty when
+// it is not there.
+func fromNamespace(annotation, separator string) string {
+	at := "namespaceObject.metadata.annotations['" + annotation + "']"
+	return "has(namespaceObject.metadata.annotations) && '" + annotation + "' in namespaceObject.metadata.annotations && " + at + " != '' ? " + at + ".split(" + separator + ") : []"
+}
+
+// onlyForced holds of annotations whose keys are in variables.annotations, if each is
+// Sublet's, one that the plan puts there, or one that was there before.
+func onlyForced() string {
+	return "variables.annotations.all(k, k in ['" + strings.Join(tenant.Keys(), "', '") + "'] ||" +
+		" (k + '=' + object.metadata.annotations[k]) in variables.forced || (k in variables.had && variables.had[k] == object.metadata.annotations[k]))"
 }
 
 // notPrivileged holds of the containers in a variable.
@@ -77,7 +98,12 @@ func validations() []admissionv1.Validation {
 		pod("carry only Sublet's own keys", onlyKeys("labels", corev1.LabelTopologyZone, corev1.LabelTopologyRegion)+" && "+onlyKeys("annotations")),
 		pod("carry their tenant's mark", "has(object.metadata.labels) && '"+tenant.LabelTenant+"' in object.metadata.labels &&"+
 			" object.metadata.labels['"+tenant.LabelTenant+"'] == namespaceObject.metadata.labels['"+tenant.LabelTenant+"']"),
-		service("reach beyond the cluster by node ports alone", "object.spec.type in ['ClusterIP', 'NodePort'] && (!has(object.spec.externalIPs) || object.spec.externalIPs.size() == 0)"),
+		service("reach beyond the cluster by node ports and load balancers alone", "object.spec.type in ['ClusterIP', 'NodePort', 'LoadBalancer'] &&"+
+			" (!has(object.spec.externalIPs) || object.spec.externalIPs.size() == 0) && (!has(object.spec.loadBalancerIP) || object.spec.loadBalancerIP == '')"),
+		service("have load balancers of a class of their tenant's plan", "object.spec.type != 'LoadBalancer' || (has(object.spec.loadBalancerClass) ?"+
+			" object.spec.loadBalancerClass in variables.balancerClasses : variables.balancerClasses.size() == 0) ||"+
+			" (request.operation != 'CREATE' && oldObject.spec.type == 'LoadBalancer')"), // a class never changes
+		service("carry only annotations of Sublet and of their tenant's plan", "!variables.byTenant || ("+onlyForced()+")"),
 		service("choose no pods by label", "!has(object.spec.selector) || object.spec.selector.size() == 0"),
 	}
 }

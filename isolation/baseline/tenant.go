@@ -1,6 +1,7 @@
 package baseline
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,9 +16,23 @@ import (
 // The caller owns them.
 func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 	ns := Namespace(t)
-	ns.Annotations = map[string]string{tenant.AnnotationStorageClasses: strings.Join(p.StorageClasses, ",")}
+	ns.Annotations = map[string]string{
+		tenant.AnnotationStorageClasses:      strings.Join(p.StorageClasses, ","),
+		tenant.AnnotationLoadBalancerClasses: strings.Join(p.LoadBalancers.Classes, ","),
+		tenant.AnnotationForced:              forced(p),
+	}
 	objects := []Object{ns, ServiceAccount(t), Quota(t, p)}
 	return append(objects, tenantRights(t, cell)...)
+}
+
+// forced lists the annotations that a plan puts on host objects.
+func forced(p v1alpha1.PlanSpec) string {
+	var lines []string
+	for k, v := range p.LoadBalancers.Annotations {
+		lines = append(lines, k+"="+v)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 // Namespace returns the one host namespace of a tenant. Its labels are the

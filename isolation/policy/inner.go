@@ -83,7 +83,7 @@ type NodePort struct {
 
 // NodePortsOf returns the node ports of a host Service.
 func NodePortsOf(s *corev1.Service) []NodePort {
-	if s.Spec.Type != corev1.ServiceTypeNodePort {
+	if s.Spec.Type != corev1.ServiceTypeNodePort && s.Spec.Type != corev1.ServiceTypeLoadBalancer {
 		return nil
 	}
 	var ports []NodePort
@@ -93,6 +93,35 @@ func NodePortsOf(s *corev1.Service) []NodePort {
 		}
 	}
 	return ports
+}
+
+// Balanced is an address and port of a load balancer that leads to a tenant's Service.
+// The node's proxy takes packets to it, and the fence lets in what comes so from
+// outside.
+type Balanced struct {
+	Addr netip.Addr
+	NodePort
+}
+
+// BalancedOf returns the addresses and ports that the host's load balancer has given a
+// host Service. Its status is the provider's to write, never the tenant's.
+func BalancedOf(s *corev1.Service) []Balanced {
+	if s.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return nil
+	}
+	var all []Balanced
+	for _, in := range s.Status.LoadBalancer.Ingress {
+		addr, err := netip.ParseAddr(in.IP)
+		if err != nil || in.IPMode != nil && *in.IPMode == corev1.LoadBalancerIPModeProxy {
+			continue // a name, or a balancer that sends to node ports
+		}
+		for _, p := range s.Spec.Ports {
+			if p.Port > 0 && p.Port <= 65535 {
+				all = append(all, Balanced{addr, NodePort{ProtocolOf(&p.Protocol), uint16(p.Port)}})
+			}
+		}
+	}
+	return all
 }
 
 // ProtocolOf returns a protocol, TCP for none.

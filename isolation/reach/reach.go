@@ -52,10 +52,11 @@ const (
 	// The tenant's own policies do not allow it, at the sender or at the receiver.
 	PolicyEgress  Rule = "policy-egress"
 	PolicyIngress Rule = "policy-ingress"
-	Default       Rule = "default"   // nothing allowed it
-	NodePort      Rule = "node-port" // from elsewhere by a node port of the tenant's
-	Stranger      Rule = "stranger"  // from elsewhere to a tenant's pod
-	System        Rule = "system"    // a pod of the provider to anything but tenants
+	Default       Rule = "default"       // nothing allowed it
+	NodePort      Rule = "node-port"     // from elsewhere by a node port of the tenant's
+	LoadBalancer  Rule = "load-balancer" // from elsewhere by a load balancer of the tenant's
+	Stranger      Rule = "stranger"      // from elsewhere to a tenant's pod
+	System        Rule = "system"        // a pod of the provider to anything but tenants
 )
 
 // Decision is a verdict with the rule that decided.
@@ -84,6 +85,8 @@ type World struct {
 	Services map[netip.AddrPort][]netip.AddrPort
 	// NodePorts are the tenants', with where the proxy leads.
 	NodePorts []NodePorts
+	// Balanced are the tenants' addresses of load balancers, with where the proxy leads.
+	Balanced []Balanced
 	// Policies are those in the tenants' host namespaces.
 	Policies map[tenant.ID][]*networkingv1.NetworkPolicy
 }
@@ -93,6 +96,14 @@ type NodePorts struct {
 	Tenant tenant.ID
 	Proto  Proto
 	Port   uint16
+	To     []netip.AddrPort
+}
+
+// Balanced is an address and port of a load balancer that leads to a tenant's pods.
+type Balanced struct {
+	Tenant tenant.ID
+	Proto  Proto
+	At     netip.AddrPort
 	To     []netip.AddrPort
 }
 
@@ -140,6 +151,9 @@ func (w World) translate(f Flow) []netip.AddrPort {
 	if n, ok := w.nodePort(f); ok {
 		return n.To
 	}
+	if b, ok := w.balanced(f); ok {
+		return b.To
+	}
 	if f.Proto == TCP || f.Proto == UDP {
 		for _, fence := range w.Fences {
 			own := w.pod(f.Sender).Tenant == fence.Tenant
@@ -166,6 +180,8 @@ func (w World) direct(f Flow, to netip.AddrPort) Decision {
 		return Decision{true, System}
 	case sender.Tenant == "" && !sender.Addr.IsValid() && w.byNodePort(f, receiver.Tenant):
 		return Decision{true, NodePort}
+	case sender.Tenant == "" && !sender.Addr.IsValid() && w.byBalancer(f, receiver.Tenant):
+		return Decision{true, LoadBalancer}
 	case sender.Tenant == "":
 		return Decision{false, Stranger}
 	case fence == nil:
@@ -192,6 +208,21 @@ func (w World) nodePort(f Flow) (NodePorts, bool) {
 func (w World) byNodePort(f Flow, to tenant.ID) bool {
 	n, ok := w.nodePort(f)
 	return ok && n.Tenant == to
+}
+
+// balanced returns the load balancer's address that a flow goes to.
+func (w World) balanced(f Flow) (Balanced, bool) {
+	for _, b := range w.Balanced {
+		if b.Proto == f.Proto && b.At == f.To {
+			return b, true
+		}
+	}
+	return Balanced{}, false
+}
+
+func (w World) byBalancer(f Flow, to tenant.ID) bool {
+	b, ok := w.balanced(f)
+	return ok && b.Tenant == to
 }
 
 // egress is the sender's side: the tenant's fence.

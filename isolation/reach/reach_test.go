@@ -92,6 +92,31 @@ func TestMay(t *testing.T) {
 	}
 }
 
+// A load balancer's address leads in from elsewhere, to the pods of the tenant whose
+// Service has it; pods of others do not get through it.
+func TestLoadBalancers(t *testing.T) {
+	w := world()
+	w.Balanced = []reach.Balanced{{Tenant: "a", Proto: reach.TCP, At: at("203.0.113.80:80"), To: []netip.AddrPort{at("10.244.0.2:8080")}},
+		{Tenant: "b", Proto: reach.TCP, At: at("203.0.113.80:81"), To: []netip.AddrPort{at("10.244.0.2:8080")}}}
+	for _, c := range []struct {
+		from, to string
+		proto    reach.Proto
+		want     reach.Decision
+	}{
+		{"8.8.8.8", "203.0.113.80:80", reach.TCP, reach.Decision{Allow: true, Rule: reach.LoadBalancer}},
+		{"10.244.0.3", "203.0.113.80:80", reach.TCP, reach.Decision{Allow: true, Rule: reach.OwnPod}},
+		{"8.8.8.8", "203.0.113.80:81", reach.TCP, reach.Decision{Rule: reach.Stranger}},
+		{"8.8.8.8", "10.244.0.2:8080", reach.TCP, reach.Decision{Rule: reach.Stranger}},
+		{"10.244.0.4", "203.0.113.80:80", reach.TCP, reach.Decision{Rule: reach.ForeignPod}},
+		{"10.244.0.5", "203.0.113.80:80", reach.TCP, reach.Decision{Rule: reach.Stranger}},
+	} {
+		from := netip.MustParseAddr(c.from)
+		if got := w.May(reach.Flow{Sender: from, Source: from, To: at(c.to), Proto: c.proto}); got != c.want {
+			t.Errorf("%s -> %s: got %v, want %v", c.from, c.to, got, c.want)
+		}
+	}
+}
+
 // Without the plan's internet, only what is the tenant's own is left.
 func TestNoInternet(t *testing.T) {
 	w := world()

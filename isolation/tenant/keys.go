@@ -19,6 +19,17 @@ const (
 	// admission policy holds the namespace's claims to it.
 	AnnotationStorageClasses = Domain + "/storage-classes"
 
+	// AnnotationLoadBalancerClasses, on a tenant's host namespace, holds the classes of
+	// load balancers that its Services may have, with commas between them, and
+	// AnnotationForced the annotations that the tenant's plan puts on its host objects,
+	// KEY=VALUE, one a line. The host's admission policy holds the namespace's Services
+	// to both.
+	AnnotationLoadBalancerClasses = Domain + "/load-balancer-classes"
+	AnnotationForced              = Domain + "/forced-annotations"
+	// AnnotationForcedKeys, on a host object, holds the keys of the annotations that
+	// stand on it because the plan says so, with commas between them.
+	AnnotationForcedKeys = Domain + "/forced-keys"
+
 	// AnnotationGeneration, on a host pod, is the generation of the tenant's pod
 	// that it follows.
 	AnnotationGeneration = Domain + "/tenant-generation"
@@ -39,6 +50,7 @@ var keys = []string{
 	AnnotationNamespace, AnnotationName, AnnotationUID,
 	AnnotationGeneration, AnnotationLabels, AnnotationAnnotations,
 	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement,
+	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys,
 }
 
 // Keys returns the keys of labels and annotations that Sublet itself writes on host

@@ -61,7 +61,7 @@ const (
 )
 
 // decisions holds the decision on every field that a pod's spec may have, by the
-// name of its type in k8s.io/api/core/v1, and a NetworkPolicy's, in networking/v1. Types below a forced, dropped or refused
+// name of its type in k8s.io/api/core/v1, and a Service's and a NetworkPolicy's. Types below a forced, dropped or refused
 // field need none. What the sandbox and Pod Security decide in addition (see
 // isolation/policy) is not repeated here.
 var decisions = map[string]fields{
@@ -212,6 +212,11 @@ var decisions = map[string]fields{
 	"NetworkPolicyPort":        with(all(translated, "Protocol"), all(copied, "Port", "EndPort")),
 	"NetworkPolicyPeer":        all(translated, "PodSelector", "NamespaceSelector", "IPBlock"),
 	"IPBlock":                  all(copied, "CIDR", "Except"),
+
+	"ServiceSpec":           serviceDecisions["ServiceSpec"],
+	"ServicePort":           serviceDecisions["ServicePort"],
+	"SessionAffinityConfig": serviceDecisions["SessionAffinityConfig"],
+	"ClientIPConfig":        serviceDecisions["ClientIPConfig"],
 
 	"PersistentVolumeClaimVolumeSource": claimDecisions["PersistentVolumeClaimVolumeSource"],
 	"EphemeralVolumeSource":             claimDecisions["EphemeralVolumeSource"],

@@ -17,6 +17,7 @@ func TestEveryFieldIsDecided(t *testing.T) {
 	checkType(t, reflect.TypeFor[corev1.PodSpec](), seen)
 	checkType(t, reflect.TypeFor[corev1.EphemeralContainer](), seen)
 	checkType(t, reflect.TypeFor[networkingv1.NetworkPolicySpec](), seen)
+	checkType(t, reflect.TypeFor[corev1.ServiceSpec](), seen)
 	for name := range decisions {
 		if !seen[name] {
 			t.Errorf("decisions on %s, which no decided field leads to", name)
@@ -132,8 +133,8 @@ func fill(v reflect.Value) {
 	}
 }
 
-// statusFields are the decisions on what a tenant sees of its pods' state: true
-// for what PodStatus and containers give, false for what they keep back.
+// statusFields are the decisions on what a tenant sees of the state of its pods and
+// Services: true for what PodStatus, containers and ServiceStatus give, false for what they keep back.
 var statusFields = map[string]map[string]bool{
 	"PodStatus": {
 		"ObservedGeneration": true, "Phase": true, "Conditions": true, "Message": true, "Reason": true, "HostIP": true,
@@ -143,6 +144,10 @@ var statusFields = map[string]map[string]bool{
 		"NominatedNodeName": false, "ResourceClaimStatuses": false, "ExtendedResourceClaimStatus": false,
 		"NodeAllocatableResourceClaimStatuses": false, "VolumeHealth": false,
 	},
+	"ServiceStatus":       {"LoadBalancer": true, "Conditions": false},
+	"LoadBalancerStatus":  {"Ingress": true},
+	"LoadBalancerIngress": {"IP": true, "Hostname": true, "IPMode": true, "Ports": true},
+	"PortStatus":          {"Port": true, "Protocol": true, "Error": true},
 	"ContainerStatus": {
 		"Name": true, "State": true, "LastTerminationState": true, "Ready": true, "RestartCount": true, "Image": true,
 		"ImageID": true, "ContainerID": true, "Started": true, "AllocatedResources": true, "Resources": true,
@@ -153,6 +158,8 @@ var statusFields = map[string]map[string]bool{
 func TestEveryStatusFieldIsDecided(t *testing.T) {
 	for name, at := range map[string]reflect.Type{
 		"PodStatus": reflect.TypeFor[corev1.PodStatus](), "ContainerStatus": reflect.TypeFor[corev1.ContainerStatus](),
+		"ServiceStatus": reflect.TypeFor[corev1.ServiceStatus](), "LoadBalancerStatus": reflect.TypeFor[corev1.LoadBalancerStatus](),
+		"LoadBalancerIngress": reflect.TypeFor[corev1.LoadBalancerIngress](), "PortStatus": reflect.TypeFor[corev1.PortStatus](),
 	} {
 		for i := range at.NumField() {
 			if _, ok := statusFields[name][at.Field(i).Name]; !ok {

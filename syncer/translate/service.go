@@ -21,9 +21,9 @@ var apiService = tenant.Name{Namespace: metav1.NamespaceDefault, Name: "kubernet
 // ExternalName becomes a headless one without ports that carries the alias for the
 // DNS. Node ports are asked for as they are: see [Inside] and [AnyNodePorts] for what
 // to do when the host does not give them. A Service of type LoadBalancer is one of
-// type NodePort there, for no load balancer is offered. External addresses do not reach
-// the host. The result is nil for the tenant's own API, and for an address that is not
-// the tenant's (see [ForeignAddress]).
+// type NodePort there, until [LoadBalancers.Balance] makes it more. External addresses
+// do not reach the host. The result is nil for the tenant's own API, and for an address
+// that is not the tenant's (see [ForeignAddress]).
 func (t Translation) Service(tenantService *corev1.Service) *corev1.Service {
 	if NameOf(tenantService) == apiService || t.ForeignAddress(tenantService) {
 		return nil
@@ -70,10 +70,12 @@ func (t Translation) ForeignAddress(tenantService *corev1.Service) bool {
 
 // HasNodePorts says whether a Service has ports on the nodes.
 func HasNodePorts(s *corev1.Service) bool {
-	if s.Spec.Type != corev1.ServiceTypeNodePort && s.Spec.Type != corev1.ServiceTypeLoadBalancer {
-		return false
-	}
-	return slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.NodePort != 0 })
+	return isOpen(s.Spec.Type) && slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.NodePort != 0 })
+}
+
+// isOpen says whether a Service of that type is reached from outside.
+func isOpen(t corev1.ServiceType) bool {
+	return t == corev1.ServiceTypeNodePort || t == corev1.ServiceTypeLoadBalancer
 }
 
 // Inside returns a host Service without what makes it reachable from outside.
@@ -97,7 +99,7 @@ func AnyNodePorts(hostService *corev1.Service) *corev1.Service {
 // NodePorts returns a tenant's Service with the node ports that its host Service has,
 // and whether that changed any. Without any there they stay as they are.
 func NodePorts(hostService, tenantService *corev1.Service) (*corev1.Service, bool) {
-	if hostService.Spec.Type != corev1.ServiceTypeNodePort || !HasNodePorts(tenantService) {
+	if !isOpen(hostService.Spec.Type) || !HasNodePorts(tenantService) {
 		return tenantService, false
 	}
 	merged, changed := tenantService.DeepCopy(), false
@@ -141,11 +143,7 @@ func MergeService(have, want *corev1.Service) (*corev1.Service, engine.Differenc
 	}
 	changed := mergeMeta(&merged.ObjectMeta, want.ObjectMeta)
 	h, w := &merged.Spec, &want.Spec
-	changed = set(&h.Type, w.Type) || changed
-	changed = set(&h.Ports, givenPorts(h.Ports, w)) || changed
-	if w.Type == corev1.ServiceTypeNodePort && w.ExternalTrafficPolicy != "" || w.Type == corev1.ServiceTypeClusterIP {
-		changed = set(&h.ExternalTrafficPolicy, w.ExternalTrafficPolicy) || changed
-	}
+	changed = mergeReach(h, w) || changed
 	changed = set(&h.SessionAffinity, w.SessionAffinity) || changed
 	changed = set(&h.SessionAffinityConfig, w.SessionAffinityConfig) || changed
 	changed = set(&h.PublishNotReadyAddresses, w.PublishNotReadyAddresses) || changed
@@ -161,11 +159,36 @@ func MergeService(have, want *corev1.Service) (*corev1.Service, engine.Differenc
 func givenPorts(have []corev1.ServicePort, want *corev1.ServiceSpec) []corev1.ServicePort {
 	ports := slices.Clone(want.Ports)
 	for i := range ports {
-		if want.Type == corev1.ServiceTypeNodePort && ports[i].NodePort == 0 {
+		if takesNodePorts(want) && ports[i].NodePort == 0 {
 			ports[i].NodePort = nodePortOf(have, ports[i])
 		}
 	}
 	return ports
+}
+
+// takesNodePorts says whether the host gives a Service node ports that it does not name.
+func takesNodePorts(s *corev1.ServiceSpec) bool {
+	none := s.AllocateLoadBalancerNodePorts != nil && !*s.AllocateLoadBalancerNodePorts
+	return s.Type == corev1.ServiceTypeNodePort || s.Type == corev1.ServiceTypeLoadBalancer && !none
+}
+
+// mergeReach makes by what a host Service is reached that of want. The class of a load
+// balancer never changes, and the port of its health checks is the host's to choose.
+func mergeReach(h, w *corev1.ServiceSpec) bool {
+	stays := h.Type == corev1.ServiceTypeLoadBalancer && w.Type == corev1.ServiceTypeLoadBalancer
+	changed := set(&h.Type, w.Type)
+	changed = set(&h.Ports, givenPorts(h.Ports, w)) || changed
+	if isOpen(w.Type) && w.ExternalTrafficPolicy != "" || !isOpen(w.Type) {
+		changed = set(&h.ExternalTrafficPolicy, w.ExternalTrafficPolicy) || changed
+	}
+	if !stays {
+		changed = set(&h.LoadBalancerClass, w.LoadBalancerClass) || changed
+	}
+	if w.Type != corev1.ServiceTypeLoadBalancer || h.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+		changed = set(&h.HealthCheckNodePort, 0) || changed
+	}
+	changed = set(&h.AllocateLoadBalancerNodePorts, w.AllocateLoadBalancerNodePorts) || changed
+	return set(&h.LoadBalancerSourceRanges, w.LoadBalancerSourceRanges) || changed
 }
 
 // dropReach takes away whatever would make a host Service reachable from beyond
@@ -173,7 +196,6 @@ func givenPorts(have []corev1.ServicePort, want *corev1.ServiceSpec) []corev1.Se
 func dropReach(spec *corev1.ServiceSpec) bool {
 	changed := set(&spec.Selector, nil)
 	changed = set(&spec.ExternalIPs, nil) || changed
-	changed = set(&spec.LoadBalancerSourceRanges, nil) || changed
 	changed = set(&spec.LoadBalancerIP, "") || changed
 	return set(&spec.ExternalName, "") || changed
 }

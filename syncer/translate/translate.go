@@ -72,10 +72,23 @@ func (t Translation) hostMeta(tenantObject metav1.Object, suffix string) metav1.
 // (a host's network plug-in annotates pods), and says whether that changed
 // anything. have must be a copy.
 func mergeMeta(have *metav1.ObjectMeta, want metav1.ObjectMeta) bool {
-	l, a := mergeKeys(have.Labels, want.Labels), mergeKeys(have.Annotations, want.Annotations)
+	l, a := mergeKeys(have.Labels, want.Labels), mergeKeys(unforced(have.Annotations), want.Annotations)
 	changed := !maps.Equal(l, have.Labels) || !maps.Equal(a, have.Annotations)
 	have.Labels, have.Annotations = l, a
 	return changed
+}
+
+// unforced returns annotations without those that stand there because a plan said so.
+func unforced(annotations map[string]string) map[string]string {
+	forced, ok := annotations[tenant.AnnotationForcedKeys]
+	if !ok {
+		return annotations
+	}
+	left := maps.Clone(annotations)
+	for _, key := range strings.Split(forced, ",") {
+		delete(left, key)
+	}
+	return left
 }
 
 func mergeKeys(have, want map[string]string) map[string]string {

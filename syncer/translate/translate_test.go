@@ -106,7 +106,7 @@ func translation(sandbox tenant.Sandbox, objects ...runtime.Object) translate.Tr
 // TestTranslations holds every archive in testdata against what the translations
 // give: tenant.yaml goes down to host.yaml or refused.txt; with host-status.yaml as
 // the host object's status (or hostevent.yaml as an event about it) it comes back up
-// as up.yaml. The comment's first word is the sandbox.
+// as up.yaml. plan.yaml is what the plan offers. The comment's first word is the sandbox.
 func TestTranslations(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -176,14 +176,14 @@ func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[st
 	case *corev1.Pod:
 		runPod(t, tr, o, given, got)
 	case *corev1.Service:
-		got["host.yaml"] = encode(t, tr.Service(o))
+		runService(t, tr, o, given, got)
 	case *discoveryv1.EndpointSlice:
 		got["host.yaml"] = encode(t, tr.EndpointSlice(o))
 	case *networkingv1.NetworkPolicy:
 		hostPolicy, refused := tr.NetworkPolicy(o)
 		got["host.yaml"] = encode(t, hostPolicy)
 		if len(refused) > 0 {
-			got["refused.txt"] = []byte(strings.ReplaceAll(policy.Err(refused).Error(), "; ", "\n") + "\n")
+			got["refused.txt"] = refusedText(refused)
 		}
 	case *corev1.ConfigMap:
 		got["host.yaml"] = encode(t, tr.ConfigMap(o))
@@ -198,10 +198,37 @@ func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[st
 	return got
 }
 
+// runService translates a Service; with plan.yaml to one with a load balancer.
+func runService(t *testing.T, tr translate.Translation, tenantService *corev1.Service, given, got map[string][]byte) {
+	hostService := tr.Service(tenantService)
+	if plan := given["plan.yaml"]; plan != nil {
+		var offer translate.LoadBalancers
+		if err := yaml.UnmarshalStrict(plan, &offer); err != nil {
+			t.Fatal(err)
+		}
+		balanced, refused := offer.Balance(hostService, tenantService, nil)
+		if len(refused) > 0 {
+			got["refused.txt"] = refusedText(refused)
+			return
+		}
+		hostService = balanced
+	}
+	got["host.yaml"] = encode(t, hostService)
+	if status := given["host-status.yaml"]; status != nil {
+		hostService.Status = decode(t, status)[0].(*corev1.Service).Status
+		up, _ := translate.ServiceStatus(hostService, tenantService)
+		got["up.yaml"] = encode(t, &corev1.Service{Status: up.Status})
+	}
+}
+
+func refusedText(refused []policy.Refusal) []byte {
+	return []byte(strings.ReplaceAll(policy.Err(refused).Error(), "; ", "\n") + "\n")
+}
+
 func runPod(t *testing.T, tr translate.Translation, tenantPod *corev1.Pod, given, got map[string][]byte) {
 	hostPod, refused := tr.Pod(tenantPod)
 	if len(refused) > 0 {
-		got["refused.txt"] = []byte(strings.ReplaceAll(policy.Err(refused).Error(), "; ", "\n") + "\n")
+		got["refused.txt"] = refusedText(refused)
 		return
 	}
 	got["host.yaml"] = encode(t, hostPod)

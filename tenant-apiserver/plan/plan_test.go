@@ -48,6 +48,11 @@ func TestFor(t *testing.T) {
 		"per resource":    {func(s *v1alpha1.PlanSpec) { s.Objects.PerResource = 101 }, func(w *plan.Terms) { w.Limits.PerResource = 101 }},
 		"size":            {func(s *v1alpha1.PlanSpec) { s.Objects.Size = quantity("64Ki") }, func(w *plan.Terms) { w.Limits.Size = 64 << 10 }},
 		"one resource":    {func(s *v1alpha1.PlanSpec) { s.Objects.Resources = map[string]int64{"secrets": 0} }, func(w *plan.Terms) { w.Limits.Resources["secrets"] = 0 }},
+		"load balancers": {func(s *v1alpha1.PlanSpec) {
+			s.LoadBalancers = v1alpha1.LoadBalancerTerms{Count: 2, Classes: []string{"c"}, Annotations: map[string]string{"k": "v"}}
+		}, func(w *plan.Terms) {
+			w.LoadBalancers = plan.LoadBalancers{Offered: true, Classes: []string{"c"}, Annotations: map[string]string{"k": "v"}}
+		}},
 		"definitions": {func(s *v1alpha1.PlanSpec) { s.Objects.CustomResourceDefinitions = ptr[int64](0) },
 			func(w *plan.Terms) { w.Limits.Resources["customresourcedefinitions.apiextensions.k8s.io"] = 0 }},
 		"audit": {func(s *v1alpha1.PlanSpec) { s.Audit = "Request" }, func(w *plan.Terms) { w.Audit = plan.AuditRequest }},

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -26,8 +27,21 @@ type Terms struct {
 	PublicWebhooks bool `json:"publicWebhooks,omitempty"`
 	// StorageClasses are the host's that the tenant sees, its default first.
 	StorageClasses []string `json:"storageClasses,omitempty"`
-	Limits         Limits   `json:"limits"`
-	Audit          Level    `json:"audit,omitempty"`
+	// LoadBalancers are those of the host that the tenant's Services may have.
+	LoadBalancers LoadBalancers `json:"loadBalancers,omitzero"`
+	Limits        Limits        `json:"limits"`
+	Audit         Level         `json:"audit,omitempty"`
+}
+
+// LoadBalancers say which load balancers a tenant's Services may have. How many, the
+// host's quota says.
+type LoadBalancers struct {
+	// Offered says that there are any.
+	Offered bool `json:"offered,omitempty"`
+	// Classes are what Services may name, the first for those that name none.
+	Classes []string `json:"classes,omitempty"`
+	// Annotations are put on their host Services.
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // Limits bound the use of a tenant's API. A limit of 0 does not bound.
@@ -84,6 +98,7 @@ func For(p *v1alpha1.Plan) Terms {
 		Internet:       s.Egress.Internet == nil || *s.Egress.Internet,
 		PublicWebhooks: s.Egress.Webhooks,
 		StorageClasses: classes(s.StorageClasses),
+		LoadBalancers:  LoadBalancers{Offered: s.LoadBalancers.Count > 0, Classes: slices.Clone(s.LoadBalancers.Classes), Annotations: maps.Clone(s.LoadBalancers.Annotations)},
 		Limits: Limits{
 			Concurrent:  int(or(s.Requests.Concurrent, 200)),
 			Streams:     int(or(s.Requests.Streams, 2000)),

@@ -18,19 +18,26 @@ func nodePortService(ns, name string, typ corev1.ServiceType, port int32) *corev
 // offer sets how many node ports the tenant's plan has.
 func offer(t *testing.T, n string) {
 	t.Helper()
+	allow(t, corev1.ResourceServicesNodePorts, n)
+}
+
+// allow sets how much of something the tenant's plan has, and waits until the host
+// goes by it.
+func allow(t *testing.T, what corev1.ResourceName, n string) {
+	t.Helper()
 	quotas := w.host.CoreV1().ResourceQuotas(acme.HostNamespace)
-	wait(t, "a quota of node ports", func() (bool, any) {
+	wait(t, "a quota", func() (bool, any) {
 		q, err := quotas.Get(t.Context(), "sublet", metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
-		q.Spec.Hard[corev1.ResourceServicesNodePorts] = resource.MustParse(n)
+		q.Spec.Hard[what] = resource.MustParse(n)
 		_, err = quotas.Update(t.Context(), q, metav1.UpdateOptions{})
 		return err == nil, err
 	})
 	wait(t, "the quota is known", func() (bool, any) {
 		q, err := quotas.Get(t.Context(), "sublet", metav1.GetOptions{})
-		hard := q.Status.Hard[corev1.ResourceServicesNodePorts]
+		hard := q.Status.Hard[what]
 		return err == nil && hard.Cmp(resource.MustParse(n)) == 0, q
 	})
 }

@@ -11,6 +11,8 @@ import (
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corev1conversion "k8s.io/kubernetes/pkg/apis/core/v1"
+
+	"sublet.dev/tenant-apiserver/plan"
 )
 
 // admissionName is the plugin's name in metrics and errors.
@@ -22,15 +24,17 @@ const admissionName = "SubletTenant"
 type tenantAdmission struct {
 	*admission.Handler
 	validatePod func(*corev1.Pod) error
+	terms       func() *plan.Terms // nil: no plan
 }
 
 var _ admission.ValidationInterface = (*tenantAdmission)(nil)
 
-func registerTenantAdmission(o *genericoptions.AdmissionOptions, validatePod func(*corev1.Pod) error) {
+func registerTenantAdmission(o *genericoptions.AdmissionOptions, validatePod func(*corev1.Pod) error, terms func() *plan.Terms) {
 	o.Plugins.Register(admissionName, func(io.Reader) (admission.Interface, error) {
 		return &tenantAdmission{
 			Handler:     admission.NewHandler(admission.Create, admission.Update),
 			validatePod: validatePod,
+			terms:       terms,
 		}, nil
 	})
 	o.RecommendedPluginOrder = append([]string{admissionName}, o.RecommendedPluginOrder...)
@@ -38,7 +42,7 @@ func registerTenantAdmission(o *genericoptions.AdmissionOptions, validatePod fun
 
 // Validate implements admission.ValidationInterface.
 func (t *tenantAdmission) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	warn(ctx, a)
+	t.warn(ctx, a)
 	switch a.GetResource().GroupResource() {
 	case core.Resource("bindings"):
 		return t.validateBinding(ctx, a)

@@ -182,7 +182,7 @@ func (p *parts) addAdmission(config *controlplane.Config, resolver webhook.Servi
 	if p.opts.Host != nil {
 		options.GenericAdmission.EnablePlugins = append(options.GenericAdmission.EnablePlugins, "NodeRestriction")
 	} else {
-		registerTenantAdmission(options.GenericAdmission, p.opts.ValidatePod)
+		registerTenantAdmission(options.GenericAdmission, p.opts.ValidatePod, p.opts.Terms)
 		p.registerLimits(options.GenericAdmission)
 	}
 	err = options.ApplyTo(p.generic, p.informers, p.client, dynamicClient, utilfeature.DefaultFeatureGate,

@@ -18,7 +18,7 @@ const (
 )
 
 // warn tells a client what will not be carried out.
-func warn(ctx context.Context, a admission.Attributes) {
+func (t *tenantAdmission) warn(ctx context.Context, a admission.Attributes) {
 	if a.GetSubresource() != "" {
 		return
 	}
@@ -26,7 +26,7 @@ func warn(ctx context.Context, a admission.Attributes) {
 	case *networking.Ingress:
 		warning.AddWarning(ctx, "", warnIngress)
 	case *core.Service:
-		if o.Spec.Type == core.ServiceTypeLoadBalancer {
+		if o.Spec.Type == core.ServiceTypeLoadBalancer && (t.terms == nil || !t.terms().LoadBalancers.Offered) {
 			warning.AddWarning(ctx, "", warnLoadBalancer)
 		}
 		//lint:ignore SA1019 tenants may write it, and are told that it does nothing

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/apis/networking"
+
+	"sublet.dev/tenant-apiserver/plan"
 )
 
 // heard are the warnings that a client gets.
@@ -37,6 +39,20 @@ func TestWarnsOfWhatIsNotCarriedOut(t *testing.T) {
 		a := admission.NewAttributesRecord(c.object, nil, schema.GroupVersionKind{}, "ns", "n", schema.GroupVersionResource{Resource: "x"}, c.subresource, admission.Create, nil, false, nil)
 		if err := (&tenantAdmission{}).Validate(ctx, a, nil); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s: warned of %q, %v", name, got, err)
+		}
+	}
+}
+
+// A plan that offers it is not warned of.
+func TestWarnsByPlan(t *testing.T) {
+	for offered, want := range map[bool]int{true: 0, false: 1} {
+		var got heard
+		ctx := warning.WithWarningRecorder(context.Background(), &got)
+		service := &core.Service{Spec: core.ServiceSpec{Type: core.ServiceTypeLoadBalancer}}
+		a := admission.NewAttributesRecord(service, nil, schema.GroupVersionKind{}, "ns", "n", schema.GroupVersionResource{Resource: "x"}, "", admission.Create, nil, false, nil)
+		plugin := &tenantAdmission{terms: func() *plan.Terms { return &plan.Terms{LoadBalancers: plan.LoadBalancers{Offered: offered}} }}
+		if err := plugin.Validate(ctx, a, nil); err != nil || len(got) != want {
+			t.Errorf("offered=%v: warned of %q, %v", offered, got, err)
 		}
 	}
 }
