@@ -81,6 +81,10 @@ syncer-upstream: upstream ## the syncer's tests on a host of upstream's own proc
 stories: build deps peers images ## what tenants do with helm, an operator and kubectl (root; some minutes)
 	SUBLET_STORIES=1 go test -v -count=1 -timeout 30m ./test/stories
 
+.PHONY: scale
+scale: build deps images ## 1000 tenants made, asleep, woken in random order and deleted (root; SIZE=20 for a try; half an hour)
+	SUBLET_SCALE_TENANTS=$(or $(SIZE),1000) go test -v -count=1 -timeout 3h ./test/scale
+
 .PHONY: bench
 bench: build deps images ## the figures of docs/benchmarks.md
 	go test -run '^$$' -bench . -benchtime 3x -timeout 45m ./test/bench/...

@@ -9,10 +9,10 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -92,7 +92,8 @@ type Cell struct {
 	ctx      context.Context // ends every tenant
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // the tenants' goroutines
-	starting chan struct{}  // holds a value for each control plane that is being started
+	starting *starts        // who starts a control plane
+	ran      atomic.Bool    // a control plane has been started
 	shrunk   chan struct{}  // gets a value when a tenant has begun to sleep
 
 	mu       sync.Mutex
@@ -112,8 +113,7 @@ func New(c Config) (*Cell, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Cell{
-		// Starting is mostly computing: more at a time makes none faster.
-		starting: make(chan struct{}, 2*runtime.GOMAXPROCS(0)), shrunk: make(chan struct{}, 1),
+		starting: newStarts(2 * runtime.GOMAXPROCS(0)), shrunk: make(chan struct{}, 1),
 		config: c, instance: rand.Text(), ctx: ctx, cancel: cancel,
 		hosted: map[tenant.ID]*hosted{}, revision: 1, changed: make(chan struct{}),
 	}, nil
@@ -133,56 +133,35 @@ func (c *Cell) Run(ctx context.Context) error {
 	return nil
 }
 
-// tidy gives the memory of tenants that sleep back to the system, until ctx ends.
-func (c *Cell) tidy(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.shrunk:
-		}
-		// Several often fall asleep one after the other, and collecting garbage
-		// costs the others something.
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.config.Clock.After(tidyAfter):
-			debug.FreeOSMemory()
-		}
-	}
-}
+// warmAfter is how long a cell waits for tenants before it warms up: one that was
+// started again gets those it had within that, and they warm it up.
+const warmAfter = 300 * time.Millisecond
 
-// tidyAfter is how soon after a tenant fell asleep its memory is given back.
-const tidyAfter = 5 * time.Second
-
-// freed notes that a tenant's memory is not used any more.
-func (c *Cell) freed() {
-	select {
-	case c.shrunk <- struct{}{}:
-	default:
-	}
-}
-
-// enter waits for its turn to start a control plane.
-func (c *Cell) enter(ctx context.Context) (leave func(), err error) {
-	select {
-	case c.starting <- struct{}{}:
-		return func() { <-c.starting }, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for other tenants' starts: %w", context.Cause(ctx))
-	}
-}
-
-// warm makes what the first tenant would otherwise wait for.
+// warm makes what the first tenant would otherwise wait for, unless there has been
+// one.
 func (c *Cell) warm() {
+	select {
+	case <-c.ctx.Done():
+		return
+	case <-time.After(warmAfter):
+	}
+	leave, err := c.starting.enter(c.ctx, func() bool { return false })
+	if err != nil {
+		return // it is stopping
+	}
+	defer leave()
+	if c.ran.Load() {
+		c.freed()
+		return
+	}
 	begun := time.Now()
-	err := server.Warm(c.ctx, c.config.GoldenDir, c.config.Logger)
+	err = server.Warm(c.ctx, c.config.GoldenDir, c.config.Logger)
 	if err != nil && c.ctx.Err() == nil {
 		c.config.Logger.Warn("the first tenant will start slowly", "error", err)
 		return
 	}
 	// Rendering OpenAPI documents takes several times the memory of what stays.
-	debug.FreeOSMemory()
+	c.freed()
 	c.config.Logger.Debug("warm", "after", time.Since(begun))
 }
 
@@ -227,7 +206,12 @@ func (c *Cell) place(t Tenant) (h, old *hosted, err error) {
 		}
 		return h, nil, nil
 	}
-	h = c.newHosted(t)
+	return c.add(t), nil, nil
+}
+
+// add makes the tenant's place. The caller must hold mu.
+func (c *Cell) add(t Tenant) *hosted {
+	h := c.newHosted(t)
 	c.hosted[t.ID] = h
 	c.touch()
 	c.wg.Add(1)
@@ -236,7 +220,29 @@ func (c *Cell) place(t Tenant) (h, old *hosted, err error) {
 		defer close(h.done)
 		h.run()
 	}()
-	return h, nil, nil
+	return h
+}
+
+// Resume makes the cell host tenants that another process of it hosted before, and
+// does not wait until they run. Who is hosted already is left alone: what a manager
+// has put since is newer. The first are started first.
+func (c *Cell) Resume(tenants []Tenant) error {
+	for _, t := range tenants {
+		if err := t.validate(); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrStopping
+	}
+	for _, t := range tenants {
+		if c.hosted[t.ID] == nil {
+			c.add(t)
+		}
+	}
+	return nil
 }
 
 // Delete stops hosting the tenant and waits for that. A tenant that is not hosted
@@ -261,6 +267,7 @@ func (c *Cell) forget(id tenant.ID, h *hosted) {
 	if c.hosted[id] == h {
 		delete(c.hosted, id)
 		c.touch()
+		c.freed()
 	}
 }
 

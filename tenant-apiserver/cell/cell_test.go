@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 
@@ -271,5 +272,34 @@ func TestPutRefuses(t *testing.T) {
 		if _, err := client.Put(t.Context(), x); err == nil || !strings.Contains(err.Error(), "422") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestResume: a process gets the tenants of another one back, all at once; who was put
+// meanwhile stays as he is, and one that is not well refuses the list.
+func TestResume(t *testing.T) {
+	t.Parallel()
+	_, client, dir := start(t, quiet)
+	a, b := sleeper("uid-a", "a"), sleeper("uid-b", "b")
+	b.ServiceCIDR = netip.MustParsePrefix("10.96.8.0/22")
+	put(t, client, b)
+	older, bad := b, b
+	older.ServerName, bad.ID, bad.ServerName = "older.test", "uid-bad", ""
+	if err := client.Resume(t.Context(), []cell.Tenant{a, bad}); err == nil || !strings.Contains(err.Error(), "422") {
+		t.Errorf("a tenant without a server name: %v", err)
+	}
+	if s, err := client.Snapshot(t.Context(), 0); err != nil || len(s.Tenants) != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if err := client.Resume(t.Context(), []cell.Tenant{older, a}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tn := range []cell.Tenant{a, b} {
+		await(t, client, tn.ID, ready)
+		k, leave := visitor(t, dir, tn)
+		if _, err := k.CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
+			t.Errorf("%s: %v", tn.Name, err) // its certificate says who answers
+		}
+		leave()
 	}
 }

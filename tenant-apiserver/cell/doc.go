@@ -43,8 +43,15 @@
 // done between two lives of the control plane. One goroutine of the cell looks
 // through all open stores for damage, again and again and slowly.
 //
-// A cell warms up as it starts, so that its first tenant need not wait for what
-// all tenants share. A tenant that comes before waits only for what it needs.
+// A cell without tenants warms up as it starts, so that its first tenant need not wait
+// for what all tenants share. A tenant that comes before waits only for what it needs.
+//
+// A process that takes the place of one that died is given all tenants of that at
+// once ([Cell.Resume]). They listen at once; a few control planes are started at a
+// time, first those to whom somebody has connected.
+//
+// When tenants have fallen asleep, or are gone, their memory is given back to the
+// system: a moment later, and for a bounded part of the time.
 //
 // Goroutines: each tenant has one that owns it (start, watch, stop, try again)
 // and waits for those below it: one accepts connections; while the control plane

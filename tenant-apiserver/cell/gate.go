@@ -122,6 +122,12 @@ func (g *gate) knocked() (<-chan struct{}, bool) {
 	return g.changed, len(g.waiting) > 0
 }
 
+// wanted says whether a connection waits.
+func (g *gate) wanted() bool {
+	_, waits := g.knocked()
+	return waits
+}
+
 // session returns a listener of the gate's connections. Closing it ends that
 // session, and leaves the gate open for the next.
 func (g *gate) session() net.Listener { return &session{gate: g, ended: make(chan struct{})} }

@@ -36,6 +36,9 @@ const (
 	// firstRetry and lastRetry: how soon something that failed is tried again.
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 30 * time.Second
+	// longestHold: who waits for a tenant that is to be tried again later than that is
+	// turned away.
+	longestHold = time.Second
 )
 
 // hosted is one tenant of a cell.
@@ -130,9 +133,11 @@ func (h *hosted) run() {
 			retry = firstRetry
 			continue
 		}
-		h.shut()
 		if time.Since(began) > lastRetry {
 			retry = firstRetry
+		}
+		if retry > longestHold {
+			h.shut()
 		}
 		reason := reasonOf(err)
 		h.set(Failed, reason, err.Error())
@@ -223,6 +228,10 @@ func reasonOf(err error) string {
 func (h *hosted) once() (r *record, err error) {
 	var kubelet lateHandler
 	h.awake()
+	// Before anything else, so that it is seen that somebody waits.
+	if err := h.openGate(); err != nil {
+		return nil, err
+	}
 	api, err := h.start(&kubelet)
 	if err != nil {
 		return nil, err
@@ -235,12 +244,10 @@ func (h *hosted) once() (r *record, err error) {
 			err = fmt.Errorf("%w: %w", cmp.Or(err, errEnded), stopErr)
 		}
 	}()
+	h.cell.ran.Store(true)
 	h.begin(api)
 	defer h.api.Store(nil)
 	if err := markStarted(h.cell.config.Dir(h.tenant.ID)); err != nil {
-		return nil, err
-	}
-	if err := h.openGate(); err != nil {
 		return nil, err
 	}
 	h.gate.resume()
@@ -309,7 +316,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 	}
 	ctx, cancel := context.WithTimeout(h.ctx, startTimeout)
 	defer cancel()
-	leave, err := h.cell.enter(ctx)
+	leave, err := h.cell.starting.enter(ctx, h.gate.wanted)
 	if err != nil {
 		return nil, err
 	}

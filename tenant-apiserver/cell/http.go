@@ -28,6 +28,7 @@ const longPoll = 30 * time.Second
 //	POST   /tenants/{id}/key    KeyStatus           [Cell.RotateKey]
 //	POST   /tenants/{id}/revoked  204 or 404        [Cell.Revoke]
 //	GET    /tenants?after=N     Snapshot            [Cell.Snapshot]
+//	POST   /tenants             [Tenant] -> 204     [Cell.Resume]
 //	POST   /tenants/{id}/wake?why=TEXT       Status                 [Cell.Wake]
 //	POST   /tenants/{id}/sleep?patience=TIME 204, or 409 and why not [Cell.Sleep]
 //	GET    /metrics             Prometheus' text  [Cell.Metrics]
@@ -40,6 +41,7 @@ func (c *Cell) Handler() http.Handler {
 	mux.HandleFunc("GET /tenants/{id}/key", c.serveKey)
 	mux.HandleFunc("POST /tenants/{id}/key", c.serveRotateKey)
 	mux.HandleFunc("GET /tenants", c.serveSnapshot)
+	mux.HandleFunc("POST /tenants", c.serveResume)
 	mux.HandleFunc("POST /tenants/{id}/revoked", c.serveRevoke)
 	c.addStoreRoutes(mux)
 	mux.HandleFunc("POST /tenants/{id}/wake", c.serveWake)
@@ -67,6 +69,26 @@ func (c *Cell) servePut(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 	default:
 		reply(w, s)
+	}
+}
+
+// maxResume bounds a list of tenants: what grows in one is its revoked credentials.
+const maxResume = 64 << 20
+
+func (c *Cell) serveResume(w http.ResponseWriter, r *http.Request) {
+	var tenants []Tenant
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxResume)).Decode(&tenants); err != nil {
+		http.Error(w, "decode the tenants: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	err := c.Resume(tenants)
+	switch {
+	case errors.Is(err, ErrStopping):
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+	default:
+		w.WriteHeader(http.StatusNoContent)
 	}
 }
 
@@ -155,6 +177,15 @@ func (c *Client) Put(ctx context.Context, t Tenant) (Status, error) {
 	var s Status
 	err = c.do(ctx, http.MethodPut, "/tenants/"+string(t.ID), body, &s)
 	return s, err
+}
+
+// Resume asks for tenants to be hosted again: see [Cell.Resume].
+func (c *Client) Resume(ctx context.Context, tenants []Tenant) error {
+	body, err := json.Marshal(tenants)
+	if err != nil {
+		return fmt.Errorf("encode the tenants: %w", err)
+	}
+	return c.do(ctx, http.MethodPost, "/tenants", body, nil)
 }
 
 // Delete asks for the tenant not to be hosted: see [Cell.Delete].

@@ -49,7 +49,7 @@ func (f *FrontDoor) dial(t *tenantDoor, socket string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(f.ctx, f.config.DialTimeout)
 	defer cancel()
 	var dialer net.Dialer
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 40*time.Millisecond) {
 		conn, err := dialer.DialContext(ctx, "unix", socket)
 		if err == nil {
 			return conn, nil

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/cell"
@@ -83,15 +85,16 @@ func (m *Manager) allocate(ctx context.Context, vc *v1alpha1.VirtualCluster, own
 	}
 	m.placing.Lock()
 	defer m.placing.Unlock()
-	var all v1alpha1.VirtualClusterList
-	if err := m.api.List(ctx, &all); err != nil {
-		return fmt.Errorf("list the tenants: %w", err)
-	}
-	n, err := m.config.Plan.free(all.Items)
+	all, err := m.everybody(ctx)
 	if err != nil {
 		return err
 	}
-	o, err := m.occupants(ctx, vc)
+	delete(all, vc.UID) // of an attempt that may have failed
+	n, err := m.config.Plan.free(all)
+	if err != nil {
+		return err
+	}
+	o, err := m.occupants(ctx, all)
 	if err != nil {
 		return err
 	}
@@ -101,6 +104,7 @@ func (m *Manager) allocate(ctx context.Context, vc *v1alpha1.VirtualCluster, own
 	s.APIPort = int32(m.config.Plan.APIPorts + n)
 	s.Cell = o.place(ownCell, m.config.PerCell)
 	s.Phase = v1alpha1.PhaseCreating
+	m.seats.take(vc) // also when it is not known whether it was written
 	return m.refresh(ctx, vc)
 }
 
@@ -121,10 +125,10 @@ func (m *Manager) refresh(ctx context.Context, vc *v1alpha1.VirtualCluster) erro
 }
 
 // free returns the lowest number that no tenant has.
-func (p Plan) free(tenants []v1alpha1.VirtualCluster) (int, error) {
-	taken := map[string]bool{}
-	for i := range tenants {
-		taken[tenants[i].Status.ServiceCIDR] = true
+func (p Plan) free(tenants map[types.UID]seat) (int, error) {
+	taken := make(map[string]bool, len(tenants))
+	for _, s := range tenants {
+		taken[s.slice] = true
 	}
 	for n := 1; n <= p.Tenants(); n++ {
 		if !taken[p.Slice(n).String()] {

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"sublet.dev/api/v1alpha1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func TestPlan(t *testing.T) {
@@ -34,18 +34,19 @@ func TestPlan(t *testing.T) {
 
 func TestFree(t *testing.T) {
 	p := DefaultPlan(netip.MustParsePrefix("10.96.0.0/20"), netip.MustParseAddr("192.0.2.1"))
-	var all []v1alpha1.VirtualCluster
+	all := map[types.UID]seat{}
 	for want := 1; want <= 3; want++ {
 		n, err := p.free(all)
 		if err != nil || n != want {
 			t.Fatalf("free = %d, %v; want %d", n, err, want)
 		}
-		all = append(all, v1alpha1.VirtualCluster{Status: v1alpha1.VirtualClusterStatus{ServiceCIDR: p.Slice(n).String()}})
+		all[types.UID(p.Slice(n).String())] = seat{slice: p.Slice(n).String()}
 	}
 	if _, err := p.free(all); !errors.Is(err, errFull) {
 		t.Fatalf("free = %v, want errFull", err)
 	}
-	if n, err := p.free(all[1:]); err != nil || n != 1 {
+	delete(all, types.UID(p.Slice(1).String()))
+	if n, err := p.free(all); err != nil || n != 1 {
 		t.Errorf("a number that was given back: %d, %v", n, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/cell"
 )
 
@@ -27,7 +28,7 @@ func enqueueName(_ context.Context, e event.TypedGenericEvent[string], q workque
 
 // openCell is a cell that runs, and the end of the watch over it.
 type openCell struct {
-	cell Cell
+	cell *roster
 	life context.Context // of the watch
 	end  context.CancelFunc
 }
@@ -43,14 +44,14 @@ func (m *Manager) cell(ctx context.Context, name string) (Cell, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start cell %s: %w", name, err)
 	}
-	open := &openCell{cell: c}
+	open := &openCell{cell: newRoster(c)}
 	open.life, open.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := m.inner.Add(&cellWatch{manager: m, name: name, openCell: open}); err != nil {
 		open.end()
 		return nil, fmt.Errorf("watch cell %s: %w", name, err)
 	}
 	m.cells[name] = open
-	return c, nil
+	return open.cell, nil
 }
 
 // retire stops the tenant's cell when nobody else is in it. The first cell stays:
@@ -60,7 +61,7 @@ func (m *Manager) retire(ctx context.Context, vc *v1alpha1.VirtualCluster) error
 	if name == "" || name == firstCell {
 		return nil
 	}
-	o, err := m.occupants(ctx, vc)
+	o, err := m.others(ctx, vc)
 	if err != nil || o.count[name] > 0 {
 		return err
 	}
@@ -76,11 +77,24 @@ func (m *Manager) retire(ctx context.Context, vc *v1alpha1.VirtualCluster) error
 	return nil
 }
 
+const (
+	// cellPause is how soon a cell that does not answer is asked again. Asking costs
+	// next to nothing while nobody listens.
+	cellPause = 20 * time.Millisecond
+	// outage is how long a cell may not answer before its tenants' conditions say so:
+	// one that is restarted takes less, and is not to share its processors with that.
+	outage = 5 * time.Second
+)
+
 // cellWatch tells the manager of changes in a cell.
 type cellWatch struct {
 	*openCell
 	manager *Manager
 	name    string
+
+	known map[tenant.ID]cell.Status
+	down  time.Time // since when the cell does not answer; zero: it does
+	told  bool      // the tenants' conditions say that it is down, or are about to
 }
 
 // Start watches until ctx ends or the cell is retired.
@@ -89,54 +103,82 @@ func (w *cellWatch) Start(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(w.life, cancel)()
 	var last cell.Snapshot
-	known, up := map[string]cell.Status{}, true
 	for ctx.Err() == nil {
 		now, err := w.cell.Snapshot(ctx, last.Revision)
 		if err != nil {
-			if up && ctx.Err() == nil {
-				w.manager.config.Logger.Warn("the cell does not answer", "cell", w.name, "error", err)
-				w.all(ctx) // their conditions say so
-			}
-			up, last = false, cell.Snapshot{}
-			pause(ctx, 50*time.Millisecond)
+			last.Revision = 0
+			w.away(ctx, err)
+			pause(ctx, cellPause)
 			continue
 		}
-		up = true
+		w.down, w.told = time.Time{}, false
 		if now.Instance != last.Instance {
-			known = map[string]cell.Status{}
-			w.all(ctx)
+			w.begin(ctx)
 		}
-		w.manager.waker.set(w.name, now.Tenants)
-		known = w.changes(ctx, known, now)
+		w.changes(ctx, now)
 		last = now
 	}
 	return nil
 }
 
-// changes queues the tenants whose status changed and returns what is known now.
-func (w *cellWatch) changes(ctx context.Context, known map[string]cell.Status, now cell.Snapshot) map[string]cell.Status {
-	next := make(map[string]cell.Status, len(now.Tenants))
+// away notes that the cell does not answer.
+func (w *cellWatch) away(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if w.down.IsZero() {
+		w.down = time.Now()
+		w.manager.config.Logger.Warn("the cell does not answer", "cell", w.name, "error", err)
+	}
+	if !w.told && time.Since(w.down) >= outage {
+		w.told = true
+		w.all(ctx, nil)
+	}
+}
+
+// begin has a process that is new, or new to this one, host the cell's tenants.
+func (w *cellWatch) begin(ctx context.Context) {
+	given, err := w.cell.again(ctx, w.known)
+	if err != nil && ctx.Err() == nil {
+		w.manager.config.Logger.Warn("a restarted cell gets its tenants one by one", "cell", w.name, "error", err)
+	}
+	w.all(ctx, given)
+}
+
+// changes queues the tenants whose status is another than the one that is known, and
+// tells the waker. That one starts is no news: it soon runs or has failed.
+func (w *cellWatch) changes(ctx context.Context, now cell.Snapshot) {
+	next := make(map[tenant.ID]cell.Status, len(now.Tenants))
 	for _, s := range now.Tenants {
-		next[s.Name] = s
-		if known[s.Name] != s {
+		next[s.ID] = s
+		if w.known[s.ID] == s {
+			continue
+		}
+		w.manager.waker.set(w.name, s)
+		if s.Phase != cell.Starting {
 			w.queue(ctx, s.Name)
 		}
 	}
-	return next
+	for id, s := range w.known {
+		if _, ok := next[id]; !ok {
+			w.manager.waker.unset(w.name, s)
+			w.queue(ctx, s.Name)
+		}
+	}
+	w.known = next
 }
 
-// all queues every tenant of the cell.
-func (w *cellWatch) all(ctx context.Context) {
-	var list v1alpha1.VirtualClusterList
-	if err := w.manager.api.List(ctx, &list); err != nil {
-		// The host API is in this process: it is ending, or the next change of
-		// the cell brings another chance.
+// all queues every tenant of the cell but those named.
+func (w *cellWatch) all(ctx context.Context, but map[string]bool) {
+	tenants, err := w.manager.tenants(ctx)
+	if err != nil {
+		// The cache is in this process: it is ending.
 		w.manager.config.Logger.Error("list the tenants of a cell", "cell", w.name, "error", err)
 		return
 	}
-	for i := range list.Items {
-		if list.Items[i].Status.Cell == w.name {
-			w.queue(ctx, list.Items[i].Name)
+	for i := range tenants {
+		if vc := &tenants[i]; vc.Status.Cell == w.name && !but[vc.Name] {
+			w.queue(ctx, vc.Name)
 		}
 	}
 }

@@ -22,12 +22,16 @@
 //	finalizer the VirtualCluster itself
 //
 // A step that cannot be done yet stops the list; the condition says what is waited
-// for. The manager watches its cells: when one is restarted, all its tenants are
-// reconciled, which hosts them again.
+// for. The manager watches its cells: a restarted one is given all the tenants that it
+// had, as they were put last, and those that the manager has not put are reconciled.
+//
+// A VirtualCluster is reconciled when somebody asks something of it (its generation),
+// when its cell says something new, when its plan changes, and when its host namespace
+// is gone.
 //
 // What was allocated, the cell included, is in the status of the VirtualClusters and
-// nowhere else. One process allocates at a time, from a list that it reads at that
-// moment. A tenant gets the first cell that has room, and stays there; a cell that
+// nowhere else. One process allocates at a time, from its cache of all of them and from
+// what it has itself allocated that the cache does not show yet. A tenant gets the first cell that has room, and stays there; a cell that
 // loses its last tenant is stopped, all but the first.
 //
 // The manager never writes inside a tenant and never touches a host namespace

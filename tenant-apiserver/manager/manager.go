@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -22,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"sublet.dev/api/v1alpha1"
@@ -58,6 +62,12 @@ type Cell interface {
 	Revoke(ctx context.Context, id tenant.ID, serials []string) error
 	Snapshot(ctx context.Context, after uint64) (cell.Snapshot, error)
 	Sleeper
+	Resumer
+}
+
+// Resumer is what a process gets back that has died.
+type Resumer interface {
+	Resume(ctx context.Context, tenants []cell.Tenant) error
 }
 
 // Sleeper is what wakes tenants that sleep.
@@ -104,6 +114,7 @@ type Manager struct {
 	events events.EventRecorder
 
 	placing sync.Mutex // one tenant is given its place, or a cell taken away, at a time
+	seats   seats      // guarded by placing
 	changed chan event.TypedGenericEvent[string]
 
 	waker *waker
@@ -155,6 +166,7 @@ func New(c Config) (*Manager, error) {
 	m := &Manager{
 		config: c, inner: inner, api: direct, events: inner.GetEventRecorder("sublet-manager"),
 		changed: make(chan event.TypedGenericEvent[string], 64), cells: map[string]*openCell{},
+		seats: seats{map[types.UID]seat{}, map[types.UID]bool{}},
 	}
 	if m.waker, err = newWaker(m, c.Host); err != nil {
 		return nil, err
@@ -166,8 +178,9 @@ func New(c Config) (*Manager, error) {
 func (m *Manager) build() error {
 	err := ctrl.NewControllerManagedBy(m.inner).
 		Named("virtualcluster").
-		For(&v1alpha1.VirtualCluster{}).
+		For(&v1alpha1.VirtualCluster{}, builder.WithPredicates(asked)).
 		Watches(&v1alpha1.Plan{}, handler.EnqueueRequestsFromMapFunc(m.ofPlan)).
+		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(m.ofNamespace), builder.WithPredicates(gone)).
 		WatchesRawSource(source.TypedChannel(m.changed, handler.TypedFuncs[string, ctrl.Request]{GenericFunc: enqueueName})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: limiter()}).
 		Complete(m)
@@ -178,6 +191,25 @@ func (m *Manager) build() error {
 		return fmt.Errorf("watch host objects: %w", err)
 	}
 	return m.buildCredentials()
+}
+
+// asked lets pass what somebody asks of a tenant, its deletion included. What only
+// its status says, the manager wrote itself.
+var asked = predicate.GenerationChangedPredicate{}
+
+// ofNamespace returns the tenant whose host namespace has just gone: its removal
+// waits for that.
+func (m *Manager) ofNamespace(ctx context.Context, ns client.Object) []ctrl.Request {
+	tenants, err := m.tenants(ctx)
+	if err != nil {
+		return nil // it is ending, and a removal looks again by itself
+	}
+	for i := range tenants {
+		if tenants[i].Status.Namespace == ns.GetName() {
+			return []ctrl.Request{{NamespacedName: types.NamespacedName{Name: tenants[i].Name}}}
+		}
+	}
+	return nil
 }
 
 // Restore starts the first cell and those that have tenants, and routes the tenants

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
 )
@@ -25,28 +28,34 @@ type occupants struct {
 	alone map[string]bool // cells with a tenant whose plan gives it a cell of its own
 }
 
-// occupants looks at all tenants but one. The caller must hold placing.
-func (m *Manager) occupants(ctx context.Context, but *v1alpha1.VirtualCluster) (occupants, error) {
+// occupants says where tenants are.
+func (m *Manager) occupants(ctx context.Context, tenants map[types.UID]seat) (occupants, error) {
 	o := occupants{map[string]int{}, map[string]bool{}}
-	var tenants v1alpha1.VirtualClusterList
-	if err := m.api.List(ctx, &tenants); err != nil {
-		return o, fmt.Errorf("list the tenants: %w", err)
-	}
 	var plans v1alpha1.PlanList
-	if err := m.api.List(ctx, &plans); err != nil {
+	if err := m.inner.GetCache().List(ctx, &plans, client.UnsafeDisableDeepCopy); err != nil {
 		return o, fmt.Errorf("list the plans: %w", err)
 	}
 	own := map[string]bool{}
 	for _, p := range plans.Items {
 		own[p.Name] = p.Spec.OwnCell
 	}
-	for i := range tenants.Items {
-		if vc := &tenants.Items[i]; vc.UID != but.UID && vc.Status.Cell != "" {
-			o.count[vc.Status.Cell]++
-			o.alone[vc.Status.Cell] = o.alone[vc.Status.Cell] || own[vc.Spec.Plan]
+	for _, s := range tenants {
+		if s.cell != "" {
+			o.count[s.cell]++
+			o.alone[s.cell] = o.alone[s.cell] || own[s.plan]
 		}
 	}
 	return o, nil
+}
+
+// others says where all tenants but one are. The caller must hold placing.
+func (m *Manager) others(ctx context.Context, but *v1alpha1.VirtualCluster) (occupants, error) {
+	all, err := m.everybody(ctx)
+	if err != nil {
+		return occupants{}, err
+	}
+	delete(all, but.UID)
+	return m.occupants(ctx, all)
 }
 
 // place returns the cell for a tenant that has none: the first that has room. One
@@ -67,7 +76,7 @@ func (o occupants) place(alone bool, perCell int) string {
 func (m *Manager) separate(ctx context.Context, vc *v1alpha1.VirtualCluster) error {
 	m.placing.Lock()
 	defer m.placing.Unlock()
-	o, err := m.occupants(ctx, vc)
+	o, err := m.others(ctx, vc)
 	if err != nil {
 		return err
 	}
@@ -78,6 +87,7 @@ func (m *Manager) separate(ctx context.Context, vc *v1alpha1.VirtualCluster) err
 		return fmt.Errorf("stop the tenant to give it a cell of its own: %w", err)
 	}
 	vc.Status.Cell = o.place(true, m.config.PerCell)
+	m.seats.take(vc)
 	if err := m.api.Status().Update(ctx, vc); err != nil {
 		return fmt.Errorf("write the tenant's cell: %w", err)
 	}

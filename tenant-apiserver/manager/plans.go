@@ -69,16 +69,15 @@ func (m *Manager) applied(vc *v1alpha1.VirtualCluster, p *v1alpha1.Plan) {
 
 // ofPlan returns the tenants of a plan that changed.
 func (m *Manager) ofPlan(ctx context.Context, p client.Object) []ctrl.Request {
-	var list v1alpha1.VirtualClusterList
-	if err := m.api.List(ctx, &list); err != nil {
-		// The host API is in this process: it is ending, or the next change brings
-		// another chance.
+	tenants, err := m.tenants(ctx)
+	if err != nil {
+		// The cache is in this process: it is ending.
 		m.config.Logger.Error("list the tenants of a plan", "plan", p.GetName(), "error", err)
 		return nil
 	}
 	var requests []ctrl.Request
-	for i := range list.Items {
-		if vc := &list.Items[i]; vc.Spec.Plan == p.GetName() {
+	for i := range tenants {
+		if vc := &tenants[i]; vc.Spec.Plan == p.GetName() {
 			requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Name: vc.Name}})
 		}
 	}

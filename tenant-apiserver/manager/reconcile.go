@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"sublet.dev/api/v1alpha1"
@@ -47,6 +48,9 @@ func (m *Manager) Reconcile(ctx context.Context, r ctrl.Request) (ctrl.Result, e
 	vc := &v1alpha1.VirtualCluster{}
 	err := m.api.Get(ctx, r.NamespacedName, vc)
 	if apierrors.IsNotFound(err) {
+		m.placing.Lock()
+		defer m.placing.Unlock()
+		m.seats.vanished(r.Name)
 		return ctrl.Result{}, nil
 	}
 	if err != nil {
@@ -62,7 +66,11 @@ func (m *Manager) Reconcile(ctx context.Context, r ctrl.Request) (ctrl.Result, e
 	if apierrors.IsConflict(err) {
 		return ctrl.Result{RequeueAfter: again}, nil // another write came between: read again
 	}
-	if reportErr := m.report(ctx, before, vc, state, err); reportErr != nil {
+	reportErr := m.report(ctx, before, vc, state, err)
+	if apierrors.IsConflict(reportErr) {
+		return ctrl.Result{RequeueAfter: again}, nil
+	}
+	if reportErr != nil {
 		return ctrl.Result{}, errors.Join(err, reportErr)
 	}
 	return ctrl.Result{RequeueAfter: state.again}, err
@@ -199,10 +207,7 @@ func (m *Manager) report(ctx context.Context, before, vc *v1alpha1.VirtualCluste
 		return nil
 	}
 	err := m.api.Status().Update(ctx, vc)
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // gone, or written in between: that write is an event that brings us back
-	}
-	if err != nil {
+	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("write the tenant's status: %w", err)
 	}
 	return nil

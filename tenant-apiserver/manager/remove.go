@@ -23,9 +23,17 @@ const (
 	// maxGrace bounds, in seconds, how long the pods of a tenant that is being
 	// deleted may take to end, whatever grace they ask for.
 	maxGrace int64 = 30
-	// removeAgain is how soon a removal looks whether what it waits for has ended.
-	removeAgain = 200 * time.Millisecond
+	// soonest and latest bound how soon a removal looks whether what it waits for has
+	// ended; in between it is a part of the time that it has waited already. That the
+	// host namespace is gone it is told.
+	soonest, latest = 200 * time.Millisecond, 10 * time.Second
+	waitedPart      = 8
 )
+
+// removeAgain returns how soon to look at a removal again.
+func removeAgain(vc *v1alpha1.VirtualCluster) time.Duration {
+	return min(max(time.Since(vc.DeletionTimestamp.Time)/waitedPart, soonest), latest)
+}
 
 // remove does the steps of a tenant that is to go, as far as they can be done now.
 func (m *Manager) remove(ctx context.Context, vc *v1alpha1.VirtualCluster) (outcome, error) {
@@ -42,11 +50,11 @@ func (m *Manager) remove(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 	}
 	t := tenant.Tenant{ID: id, Name: vc.Name, HostNamespace: tenant.HostNamespace(vc.Name, id), Sandbox: tenant.Sandbox(vc.Spec.Sandbox)}
 	if waiting, err := m.removePods(ctx, t); err != nil || waiting != "" {
-		o.message, o.again = waiting, removeAgain
+		o.message, o.again = waiting, removeAgain(vc)
 		return o, err
 	}
 	if waiting, err := m.removeObjects(ctx, t, vc.Status.Cell); err != nil || waiting != "" {
-		o.message, o.again = waiting, removeAgain
+		o.message, o.again = waiting, removeAgain(vc)
 		return o, err
 	}
 	if err := m.removeEtcd(ctx, vc); err != nil {
@@ -77,6 +85,7 @@ func (m *Manager) leave(ctx context.Context, vc *v1alpha1.VirtualCluster) error 
 	if err := m.api.Update(ctx, vc); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("remove the finalizer: %w", err)
 	}
+	m.seats.leave(vc.UID)
 	return nil
 }
 

@@ -108,22 +108,23 @@ func (w *waker) get(namespace string) (sleeper, bool) {
 	return s, ok
 }
 
-// set notes who sleeps in a cell now.
-func (w *waker) set(name string, tenants []cell.Status) {
+// set notes that a tenant's status in a cell is another now.
+func (w *waker) set(name string, t cell.Status) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for namespace, s := range w.asleep {
-		if s.cell == name {
-			delete(w.asleep, namespace)
-		}
+	namespace := tenant.HostNamespace(t.Name, t.ID)
+	if t.Phase == cell.Asleep {
+		w.asleep[namespace] = sleeper{t.ID, name, t.Seen}
+		w.queue.Add(namespace)
+	} else if w.asleep[namespace].cell == name {
+		delete(w.asleep, namespace)
 	}
-	for _, t := range tenants {
-		if t.Phase == cell.Asleep {
-			namespace := tenant.HostNamespace(t.Name, t.ID)
-			w.asleep[namespace] = sleeper{t.ID, name, t.Seen}
-			w.queue.Add(namespace)
-		}
-	}
+}
+
+// unset notes that a cell does not host the tenant any more.
+func (w *waker) unset(name string, t cell.Status) {
+	t.Phase = cell.Stopped
+	w.set(name, t)
 }
 
 // Start works until ctx ends.

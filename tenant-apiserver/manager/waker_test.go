@@ -43,7 +43,8 @@ func TestWaker(t *testing.T) {
 	h := startHost(t)
 	a, b := h.create("a"), h.create("b")
 	t.Run("a tenant that sleeps is woken by its host objects", func(t *testing.T) { h.wokenByHost(t, a, b) })
-	h.leavesNothing(t, a, b)
+	t.Run("a cell that died has its tenants back", func(t *testing.T) { h.cellDeath(t, a, b) })
+	h.leavesNothing(t, a)
 }
 
 // wokenByHost wants tenants that sleep to be woken by changes of the host objects

@@ -18,7 +18,7 @@ import (
 // How a process that ends is started again: at once the first time, then slower
 // and slower; one that lived for settled is seen as well again.
 const (
-	firstDelay = 100 * time.Millisecond
+	firstDelay = 10 * time.Millisecond
 	lastDelay  = 10 * time.Second
 	settled    = 15 * time.Second
 )

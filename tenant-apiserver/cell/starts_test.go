@@ -1,0 +1,67 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"testing"
+)
+
+// TestStartsInOrder: whoever is wanted comes first, the others in their order, and
+// nobody keeps a turn that he does not use.
+func TestStartsInOrder(t *testing.T) {
+	t.Parallel()
+	s := newStarts(1)
+	leave, err := s.enter(t.Context(), func() bool { return false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wanted atomic.Int32
+	came := make(chan int32)
+	for i := range int32(3) {
+		go func() {
+			leave, err := s.enter(t.Context(), func() bool { return wanted.Load() == i })
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			came <- i
+			leave()
+		}()
+		s.await(int(i) + 1)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gave := make(chan error)
+	go func() {
+		_, err := s.enter(ctx, func() bool { return false })
+		gave <- err
+	}()
+	s.await(4)
+	why := errors.New("the tenant was stopped")
+	cancel(why)
+	if err := <-gave; !errors.Is(err, why) {
+		t.Errorf("a start that was called off: %v", err)
+	}
+	wanted.Store(2)
+	leave()
+	for _, want := range []int32{2, 0, 1} {
+		if i := <-came; i != want {
+			t.Errorf("%d came, want %d", i, want)
+		}
+	}
+	leave, err = s.enter(t.Context(), func() bool { return false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave()
+}
+
+// await waits until so many wait.
+func (s *starts) await(n int) {
+	for waiting := -1; waiting < n; runtime.Gosched() {
+		s.mu.Lock()
+		waiting = len(s.queue)
+		s.mu.Unlock()
+	}
+}

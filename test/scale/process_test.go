@@ -1,0 +1,119 @@
+package scale_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"sublet.dev/test/machine"
+)
+
+// usage is what a process has.
+type usage struct {
+	goroutines, files int
+	heap, anonymous   float64 // MiB: what is reachable, and what the kernel gave
+}
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d goroutines, %d files, %.1f MiB reachable, %.1f MiB anonymous", u.goroutines, u.files, u.heap, u.anonymous)
+}
+
+// use returns what a process has. Only those with a socket say what their Go runtime
+// has: the server and the cells.
+func use(t *testing.T, process string) usage {
+	t.Helper()
+	var u usage
+	if profiles := (profiler{t, process}); process != "agent" && process != "up" {
+		first, _, _ := strings.Cut(profiles.get("goroutine?debug=1"), "\n")
+		u.goroutines = int(number(t, strings.TrimPrefix(first, "goroutine profile: total ")))
+		_, rest, _ := strings.Cut(profiles.get("heap?debug=1&gc=1"), "# HeapAlloc = ")
+		alloc, _, _ := strings.Cut(rest, "\n")
+		u.heap = number(t, alloc) / (1 << 20)
+	}
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid(t, process)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.files, u.anonymous = len(files), anonymous(t, pid(t, process))
+	return u
+}
+
+func pid(t *testing.T, process string) int {
+	t.Helper()
+	if process == "up" {
+		return machine.UpPID()
+	}
+	return machine.PidOf(t, process+".pid")
+}
+
+func number(t *testing.T, s string) float64 {
+	t.Helper()
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// profiler asks a process for Go's profiles.
+type profiler struct {
+	t       *testing.T
+	process string
+}
+
+func (p profiler) get(profile string) string {
+	p.t.Helper()
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(machine.DataDir(), "run", p.process+".sock"))
+	}}
+	r, err := (&http.Client{Transport: transport}).Get("http://process/debug/pprof/" + profile)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	said, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		p.t.Fatalf("profile %s of %s: %s %v", profile, p.process, r.Status, err)
+	}
+	return string(said)
+}
+
+// anonymous returns a process's anonymous memory in MiB (proc(5), smaps_rollup).
+func anonymous(t *testing.T, pid int) float64 {
+	t.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if value, ok := strings.CutPrefix(s.Text(), "Anonymous:"); ok {
+			return number(t, strings.Fields(value)[0]) / 1024
+		}
+	}
+	t.Fatalf("process %d has no line Anonymous", pid)
+	return 0
+}
+
+// cells returns the names of the cells that run.
+func cells(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(machine.DataDir(), "run", "cell-*.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(f), ".pid"))
+	}
+	return names
+}
