@@ -26,6 +26,8 @@ const (
 	byAddress   = "address"   // host pods, tenant EndpointSlices by IP address
 	byNodeName  = "nodeName"  // host pods by the tenant's name of the node
 	byPod       = "pod"       // host events by name of the host pod
+	// byScheduling has the host pods at which the scheduler has not looked yet.
+	byScheduling = "scheduling"
 )
 
 // side is one informer for each synced kind of one side.
@@ -101,8 +103,9 @@ func (c *caches) index() error {
 			bySecret:    index(func(p *corev1.Pod) []string { _, names := translate.References(p); return inNamespace(p, names) }),
 		},
 		c.host.pods: {
-			byAddress:  index(podAddresses),
-			byNodeName: index(func(p *corev1.Pod) []string { return []string{c.self.ID.NodeName(p.Spec.NodeName)} }),
+			byAddress:    index(podAddresses),
+			byScheduling: index(scheduling),
+			byNodeName:   index(func(p *corev1.Pod) []string { return []string{c.self.ID.NodeName(p.Spec.NodeName)} }),
 		},
 		c.tenant.endpointSlices: {byAddress: index(func(s *discoveryv1.EndpointSlice) []string { return translate.SliceAddresses(s) })},
 		c.events:                {byPod: index(func(e *corev1.Event) []string { return []string{e.InvolvedObject.Name} })},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -16,16 +17,23 @@ import (
 	"sublet.dev/syncer/translate"
 )
 
-// podEventKey names a host event about a pod.
-type podEventKey struct{ pod, event types.UID }
-
 // podEvents tells the tenant the host's events about its pods. Events end by
 // themselves on both sides, so nothing is deleted, and the tenant's are not
 // watched: one that the tenant deletes stays deleted.
 type podEvents struct {
 	*Syncer
-	mu      sync.Mutex
-	written map[podEventKey]string // guarded by mu: the resource version that the tenant was told
+	mu sync.Mutex
+	// told are the resource versions of host events that the tenant was told, by their
+	// UID. Guarded by mu.
+	told map[types.UID]string
+	most int // how many told may hold until those that are gone are looked for; guarded by mu
+	// before are the tenant's events about pods that were there when the syncer began, so
+	// that they need not be told again; nil until they were read. Guarded by mu.
+	before map[tenant.Name]*corev1.Event
+}
+
+func (s *Syncer) podEvents() *podEvents {
+	return &podEvents{Syncer: s, told: map[types.UID]string{}, most: spareTold}
 }
 
 // Kind implements engine.Pass.
@@ -44,22 +52,57 @@ func (p *podEvents) Reconcile(ctx context.Context, name tenant.Name) (time.Durat
 	}
 	var errs []error
 	for _, hostEvent := range indexed[*corev1.Event](p.caches.events, byPod, hostPod.Name) {
+		if p.knows(hostEvent) {
+			continue
+		}
 		if tenantEvent := p.t.Event(hostEvent, tenantPod, hostPod); tenantEvent != nil {
-			errs = append(errs, p.tell(ctx, hostPod, hostEvent, tenantEvent))
+			errs = append(errs, p.tell(ctx, hostEvent, tenantEvent))
 		}
 	}
-	p.trim()
 	return 0, errors.Join(errs...)
 }
 
-// tell creates or updates one event, once for each version of the host's.
-func (p *podEvents) tell(ctx context.Context, hostPod *corev1.Pod, hostEvent, tenantEvent *corev1.Event) error {
-	key := podEventKey{hostPod.UID, hostEvent.UID}
-	if p.told(key, hostEvent.ResourceVersion) {
+// eventPage is how many of the tenant's events are read at a time.
+const eventPage = 500
+
+// remember reads the tenant's events about pods, once: a syncer that begins finds most
+// of what it would tell told already.
+func (p *podEvents) remember(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.before != nil {
 		return nil
 	}
-	events := p.tenantAPI.CoreV1().Events(tenantEvent.Namespace)
-	_, err := events.Create(ctx, tenantEvent, metav1.CreateOptions{})
+	before := map[tenant.Name]*corev1.Event{}
+	for page := (metav1.ListOptions{Limit: eventPage, FieldSelector: "involvedObject.kind=Pod"}); ; {
+		list, err := p.tenantAPI.CoreV1().Events("").List(ctx, page)
+		if err != nil {
+			return fmt.Errorf("read the tenant's events: %w", err)
+		}
+		for i := range list.Items {
+			e := &list.Items[i]
+			before[translate.NameOf(e)] = &corev1.Event{
+				InvolvedObject: corev1.ObjectReference{UID: e.InvolvedObject.UID},
+				Count:          e.Count, Message: e.Message, LastTimestamp: e.LastTimestamp, Series: e.Series,
+			}
+		}
+		if page.Continue = list.Continue; page.Continue == "" {
+			p.before = before
+			return nil
+		}
+	}
+}
+
+// tell creates or updates one event.
+func (p *podEvents) tell(ctx context.Context, hostEvent, tenantEvent *corev1.Event) error {
+	if err := p.remember(ctx); err != nil {
+		return err
+	}
+	if p.wasThere(tenantEvent) {
+		p.note(hostEvent)
+		return nil
+	}
+	_, err := p.tenantAPI.CoreV1().Events(tenantEvent.Namespace).Create(ctx, tenantEvent, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		err = p.retell(ctx, tenantEvent)
 	}
@@ -69,16 +112,49 @@ func (p *podEvents) tell(ctx context.Context, hostPod *corev1.Pod, hostEvent, te
 	if err != nil {
 		return fmt.Errorf("event %s/%s: %w", tenantEvent.Namespace, tenantEvent.Name, err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.written[key] = hostEvent.ResourceVersion
+	p.note(hostEvent)
 	return nil
 }
 
-func (p *podEvents) told(key podEventKey, version string) bool {
+// wasThere says whether the tenant had an event like this when the syncer began. It
+// forgets what it answered.
+func (p *podEvents) wasThere(want *corev1.Event) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.written[key] == version
+	have, ok := p.before[translate.NameOf(want)]
+	delete(p.before, translate.NameOf(want))
+	if !ok || have.InvolvedObject.UID != want.InvolvedObject.UID {
+		return false
+	}
+	_, changed := translate.MergeEvent(have, want)
+	return !changed
+}
+
+func (p *podEvents) knows(hostEvent *corev1.Event) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.told[hostEvent.UID] == hostEvent.ResourceVersion
+}
+
+// spareTold is how many events at least are remembered before any is forgotten.
+const spareTold = 1000
+
+// note remembers what was told, and forgets events that are gone from the host.
+func (p *podEvents) note(hostEvent *corev1.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told[hostEvent.UID] = hostEvent.ResourceVersion
+	if len(p.told) <= p.most {
+		return
+	}
+	there := map[types.UID]bool{}
+	for _, o := range p.caches.events.GetStore().List() {
+		if e, ok := o.(*corev1.Event); ok {
+			there[e.UID] = true
+		}
+	}
+	maps.DeleteFunc(p.told, func(uid types.UID, _ string) bool { return !there[uid] })
+	p.most = 2*len(p.told) + spareTold
 }
 
 // retell updates an event that is there, unless it is about another object.
@@ -94,16 +170,4 @@ func (p *podEvents) retell(ctx context.Context, want *corev1.Event) error {
 	}
 	_, err = events.Update(ctx, merged, metav1.UpdateOptions{})
 	return err
-}
-
-// maxWritten bounds the memory of what the tenant was told; beyond it everything
-// is told again, which changes nothing.
-const maxWritten = 10_000
-
-func (p *podEvents) trim() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.written) > maxWritten {
-		clear(p.written)
-	}
 }

@@ -41,7 +41,9 @@ func NewHost(c HostConfig) (*Host, error) {
 	if c.Read == nil {
 		return nil, fmt.Errorf("syncer: HostConfig.Read is missing")
 	}
-	read, err := client(c.Read)
+	plain := rest.CopyConfig(c.Read)
+	plain.DisableCompression = true // the way is short, and what is compressed is all that there is
+	read, err := client(plain)
 	if err != nil {
 		return nil, fmt.Errorf("syncer: reading client of the host: %w", err)
 	}

@@ -41,7 +41,7 @@ func (s *Syncer) kinds() []engine.Pass {
 		s.storageClasses(),
 		policies,
 		&podUp{Syncer: s, host: s.hostPods()},
-		&podEvents{Syncer: s, written: map[podEventKey]string{}},
+		s.podEvents(),
 		configMaps,
 		secrets,
 		s.services(),

@@ -55,6 +55,9 @@ func (p *podDown) Kind() string { return kindPod }
 // became of the pod itself.
 func (p *podDown) Reconcile(ctx context.Context, name tenant.Name) (time.Duration, error) {
 	again, err := p.pod.Reconcile(ctx, name)
+	if p.crowd.came(name) {
+		p.engine.Add(p.called()...) // there may be room still
+	}
 	if err != nil {
 		p.holdFor(name, err)
 	}
@@ -85,6 +88,10 @@ func (p *podDown) want(ctx context.Context, tenantPod, hostPod *corev1.Pod) (eng
 	case hostPod == nil && (tenantPod.Spec.NodeName != "" || translate.Ended(tenantPod)):
 		return leave, nil // it had one: see podUp
 	case len(tenantPod.Spec.SchedulingGates) > 0:
+		return leave, nil
+	}
+	if hostPod == nil && p.crowded(translate.NameOf(tenantPod)) {
+		leave.Again = crowdLooks
 		return leave, nil
 	}
 	want, refusals := p.t.Pod(tenantPod)

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
@@ -24,11 +26,14 @@ import (
 type policyDown struct {
 	*Syncer
 	mirror engine.Pass
+
+	mu   sync.Mutex
+	last map[string]listed // guarded by mu: by namespace
 }
 
 func (s *Syncer) networkPolicies() *policyDown {
 	ns := s.config.Tenant.HostNamespace
-	p := &policyDown{Syncer: s}
+	p := &policyDown{Syncer: s, last: map[string]listed{}}
 	p.mirror = &engine.Mirror[*networkingv1.NetworkPolicy, *networkingv1.NetworkPolicy]{
 		Name:   kindNetworkPolicy,
 		Source: fromTenant[*networkingv1.NetworkPolicy](s.caches.tenant.networkPolicies),
@@ -69,14 +74,14 @@ func (p *policyDown) want(_ context.Context, tenantPolicy, hostPolicy *networkin
 // under them. It asks the tenant's API, for its cache of policies may be behind that
 // of pods.
 func (p *policyDown) isolate(ctx context.Context, tenantPod *corev1.Pod) error {
-	list, err := p.tenantAPI.NetworkingV1().NetworkPolicies(tenantPod.Namespace).List(ctx, metav1.ListOptions{})
+	policies, err := p.asOf(ctx, tenantPod)
 	if err != nil {
-		return fmt.Errorf("list the policies that may select pod %s: %w", translate.NameOf(tenantPod), err)
+		return err
 	}
 	var errs []error
 	var behind error
-	for i := range list.Items {
-		tenantPolicy := &list.Items[i]
+	for i := range policies {
+		tenantPolicy := &policies[i]
 		name := translate.NameOf(tenantPolicy)
 		if !translate.IsolatesPod(tenantPolicy, tenantPod) {
 			continue
@@ -89,8 +94,48 @@ func (p *policyDown) isolate(ctx context.Context, tenantPod *corev1.Pod) error {
 		_, err := p.Reconcile(ctx, name)
 		errs = append(errs, err)
 	}
+	if behind != nil {
+		p.forget(tenantPod.Namespace) // the policy may be gone by now
+	}
 	return errors.Join(unlessUnseen(errs), behind)
 }
+
+// listed is what a namespace's policies were at a resource version.
+type listed struct {
+	version string
+	items   []networkingv1.NetworkPolicy
+}
+
+// asOf returns the policies of a pod's namespace as they were when it was last written,
+// or later: the last answer, if the pod is no younger.
+func (p *policyDown) asOf(ctx context.Context, tenantPod *corev1.Pod) ([]networkingv1.NetworkPolicy, error) {
+	p.mu.Lock()
+	last := p.last[tenantPod.Namespace]
+	p.mu.Unlock()
+	if c, err := resourceversion.CompareResourceVersion(last.version, tenantPod.ResourceVersion); err == nil && c >= 0 {
+		return last.items, nil
+	}
+	list, err := p.tenantAPI.NetworkingV1().NetworkPolicies(tenantPod.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list the policies that may select pod %s: %w", translate.NameOf(tenantPod), err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.last) >= maxListed {
+		clear(p.last)
+	}
+	p.last[tenantPod.Namespace] = listed{list.ResourceVersion, list.Items}
+	return list.Items, nil
+}
+
+func (p *policyDown) forget(namespace string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.last, namespace)
+}
+
+// maxListed is of how many namespaces the last answer is kept.
+const maxListed = 16
 
 func reasons(refusals []policy.Refusal) string {
 	lines := make([]string, len(refusals))

@@ -80,6 +80,7 @@ type Syncer struct {
 	t           translate.Translation
 	engine      *engine.Engine
 	held        *held
+	crowd       *crowd
 	seen        marks
 	classes     atomic.Pointer[[]string] // see SetStorageClasses
 
@@ -126,12 +127,12 @@ func New(c Config) (*Syncer, error) {
 		return nil, fmt.Errorf("syncer: caches: %w", err)
 	}
 	s.t = translate.Translation{Tenant: c.Tenant, Lookup: s.caches, Data: s.caches}
-	s.held = newHeld()
+	s.held, s.crowd = newHeld(), newCrowd()
 	s.patrol = patrol.New(patrol.Config{
 		Keys: s.everything, Inspect: func(k engine.Key) { s.engine.Inspect(k) },
 		Every: c.PatrolEvery, Clock: c.Clock, Logger: s.logger,
 	})
-	s.engine = engine.New(engine.Config{Passes: s.kinds(), Clock: c.Clock, Logger: s.logger, OnInspected: s.patrol.Inspected, OnError: func(_ engine.Key, err error) {
+	s.engine = engine.New(engine.Config{Passes: s.kinds(), Prompt: []string{kindPodStatus}, Patient: []string{kindPodEvents}, Clock: c.Clock, Logger: s.logger, OnInspected: s.patrol.Inspected, OnError: func(_ engine.Key, err error) {
 		if errors.Is(err, engine.ErrForeign) {
 			s.patrol.Soon()
 		}

@@ -2,13 +2,16 @@ package syncer
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
@@ -20,7 +23,7 @@ import (
 func (s *Syncer) watch() error {
 	c := s.caches
 	return errors.Join(
-		s.engine.Watch(c.tenant.pods, nil, keysOf(s.ofTenantPod)),
+		s.engine.WatchChanges(c.tenant.pods, nil, keysOf(s.ofTenantPod), changesOf(s.changedTenantPod)),
 		s.engine.Watch(c.tenant.configMaps, nil, keysOf(ofTenant[*corev1.ConfigMap](kindConfigMap))),
 		s.engine.Watch(c.tenant.secrets, nil, keysOf(ofTenant[*corev1.Secret](kindSecret))),
 		s.engine.Watch(c.tenant.services, nil, keysOf(ofTenant[*corev1.Service](kindService, kindServiceStatus))),
@@ -28,7 +31,7 @@ func (s *Syncer) watch() error {
 		s.engine.Watch(c.tenantNodes, nil, keysOf(s.ofTenantNode)),
 		s.engine.Watch(c.tenant.networkPolicies, nil, keysOf(ofTenant[*networkingv1.NetworkPolicy](kindNetworkPolicy))),
 		s.engine.Watch(c.namespaces, nil, keysOf(s.ofTenantNamespace)),
-		s.engine.Watch(c.host.pods, &s.seen.pods, keysOf(s.ofHostPod)),
+		s.engine.WatchChanges(c.host.pods, &s.seen.pods, keysOf(s.ofHostPod), changesOf(s.changedHostPod)),
 		s.engine.Watch(c.host.configMaps, &s.seen.configMaps, keysOf(ofHost[*corev1.ConfigMap](s, kindConfigMap))),
 		s.engine.Watch(c.host.secrets, &s.seen.secrets, keysOf(ofHost[*corev1.Secret](s, kindSecret))),
 		s.engine.Watch(c.host.services, &s.seen.services, keysOf(ofHost[*corev1.Service](s, kindService, kindServiceStatus))),
@@ -45,6 +48,18 @@ func keysOf[T any](keys func(T) []engine.Key) func(any) []engine.Key {
 			return keys(object)
 		}
 		return nil
+	}
+}
+
+// changesOf gives two versions of an object of a kind to keys.
+func changesOf[T any](keys func(before, now T) []engine.Key) func(before, now any) []engine.Key {
+	return func(before, now any) []engine.Key {
+		b, okBefore := before.(T)
+		n, okNow := now.(T)
+		if !okBefore || !okNow {
+			return nil
+		}
+		return keys(b, n)
 	}
 }
 
@@ -99,13 +114,42 @@ func (s *Syncer) ofTenantPod(tenantPod *corev1.Pod) []engine.Key {
 	return all
 }
 
-// ofHostPod: a pod, the slices that name one of its addresses, and its node.
+// changedTenantPod: what is brought to the host does not depend on a pod's status.
+func (s *Syncer) changedTenantPod(before, now *corev1.Pod) []engine.Key {
+	if onlyStatus(before, now) {
+		return keys(translate.NameOf(now), kindPodStatus)
+	}
+	return append(s.ofTenantPod(before), s.ofTenantPod(now)...)
+}
+
+// changedHostPod: what a host pod must be does not depend on its status.
+func (s *Syncer) changedHostPod(before, now *corev1.Pod) []engine.Key {
+	all := append(s.ofHostPod(before), s.ofHostPod(now)...)
+	name, ok := s.owner(now)
+	if !ok || !onlyStatus(before, now) {
+		return all
+	}
+	return slices.DeleteFunc(all, func(k engine.Key) bool { return k == engine.Key{Kind: kindPod, Name: name} })
+}
+
+// onlyStatus says whether two versions of a pod differ in nothing that the Pod pass
+// looks at.
+func onlyStatus(before, now *corev1.Pod) bool {
+	return before.UID == now.UID && translate.Ended(before) == translate.Ended(now) &&
+		before.DeletionTimestamp.Equal(now.DeletionTimestamp) && ptr.Equal(before.DeletionGracePeriodSeconds, now.DeletionGracePeriodSeconds) &&
+		maps.Equal(before.Labels, now.Labels) && maps.Equal(before.Annotations, now.Annotations) &&
+		equality.Semantic.DeepEqual(&before.Spec, &now.Spec)
+}
+
+// ofHostPod: a pod, the slices that name one of its addresses, its node, and the pods
+// that waited for the scheduler to be done with it.
 func (s *Syncer) ofHostPod(hostPod *corev1.Pod) []engine.Key {
+	all := s.called()
 	name, ok := s.owner(hostPod)
 	if !ok {
-		return nil
+		return all
 	}
-	all := keys(name, kindPod, kindPodStatus, kindPodEvents)
+	all = append(all, keys(name, kindPod, kindPodStatus, kindPodEvents)...)
 	for _, ip := range hostPod.Status.PodIPs {
 		for _, tenantSlice := range indexed[*discoveryv1.EndpointSlice](s.caches.tenant.endpointSlices, byAddress, ip.IP) {
 			all = append(all, keys(translate.NameOf(tenantSlice), kindEndpointSlice)...)

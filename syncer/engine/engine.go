@@ -61,6 +61,9 @@ type Config struct {
 	// OnInspected is told of each key that Inspect queued, once it was passed, and how
 	// many writes that took: none, if all was as it must be. It may be nil.
 	OnInspected func(k Key, writes int64)
+	// Prompt kinds have most turns; patient ones are worked on when there is nothing
+	// else to do, and now and then.
+	Prompt, Patient []string
 }
 
 // Engine runs passes. Make it with New.
@@ -88,14 +91,21 @@ func New(c Config) *Engine {
 	}
 	e.queue = workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[Key](firstRetry, lastRetry),
-		workqueue.TypedRateLimitingQueueConfig[Key]{Clock: c.Clock, DelayingQueue: newQueue(c.Clock)})
+		workqueue.TypedRateLimitingQueueConfig[Key]{Clock: c.Clock, DelayingQueue: newQueue(c)})
 	return e
 }
 
 // newQueue returns a queue in which kinds take turns.
-func newQueue(c clock.WithTicker) workqueue.TypedDelayingInterface[Key] {
+func newQueue(c Config) workqueue.TypedDelayingInterface[Key] {
+	sorts := map[string]sort{}
+	for _, kind := range c.Prompt {
+		sorts[kind] = prompt
+	}
+	for _, kind := range c.Patient {
+		sorts[kind] = patient
+	}
 	return workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[Key]{
-		Clock: c, Queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[Key]{Clock: c, Queue: newLines()}),
+		Clock: c.Clock, Queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[Key]{Clock: c.Clock, Queue: newLines(sorts)}),
 	})
 }
 
@@ -118,7 +128,13 @@ func (e *Engine) Inspect(k Key) {
 // update the keys of the old object too. mark, which may be nil, notes what was
 // queued. Watch must be called before Run.
 func (e *Engine) Watch(informer cache.SharedInformer, mark *Mark, keys func(object any) []Key) error {
-	registration, err := informer.AddEventHandler(e.handler(mark, keys))
+	return e.WatchChanges(informer, mark, keys, func(before, now any) []Key { return append(keys(before), keys(now)...) })
+}
+
+// WatchChanges is Watch for objects of which it matters what changed: for an update
+// it queues what changed says.
+func (e *Engine) WatchChanges(informer cache.SharedInformer, mark *Mark, keys func(object any) []Key, changed func(before, now any) []Key) error {
+	registration, err := informer.AddEventHandler(e.handler(mark, keys, changed))
 	if err != nil {
 		return fmt.Errorf("watch: %w", err)
 	}
@@ -128,7 +144,7 @@ func (e *Engine) Watch(informer cache.SharedInformer, mark *Mark, keys func(obje
 
 // Follow is Watch for an informer that outlasts the engine: leave ends it.
 func (e *Engine) Follow(informer cache.SharedInformer, keys func(object any) []Key) (leave func(), err error) {
-	registration, err := informer.AddEventHandler(e.handler(nil, keys))
+	registration, err := informer.AddEventHandler(e.handler(nil, keys, func(before, now any) []Key { return append(keys(before), keys(now)...) }))
 	if err != nil {
 		return nil, fmt.Errorf("follow: %w", err)
 	}
@@ -148,15 +164,14 @@ func (e *Engine) sources() []cache.InformerSynced {
 	return slices.Clone(e.synced)
 }
 
-func (e *Engine) handler(mark *Mark, keys func(object any) []Key) cache.ResourceEventHandler {
+func (e *Engine) handler(mark *Mark, keys func(object any) []Key, changed func(before, now any) []Key) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(o any) {
 			e.Add(keys(o)...)
 			mark.note(o, 1)
 		},
 		UpdateFunc: func(before, now any) {
-			e.Add(keys(before)...)
-			e.Add(keys(now)...)
+			e.Add(changed(before, now)...)
 			mark.note(now, 0)
 		},
 		DeleteFunc: func(o any) {

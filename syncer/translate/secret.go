@@ -1,6 +1,9 @@
 package translate
 
 import (
+	"bytes"
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"sublet.dev/syncer/engine"
@@ -30,6 +33,8 @@ func MergeSecret(have, want *corev1.Secret) (*corev1.Secret, engine.Difference) 
 		return merged, engine.Immutable
 	}
 	changed := mergeMeta(&merged.ObjectMeta, want.ObjectMeta)
-	changed = set(&merged.Data, want.Data) || changed
+	if !maps.EqualFunc(merged.Data, want.Data, bytes.Equal) {
+		merged.Data, changed = want.Data, true
+	}
 	return merged, difference(changed)
 }

@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"sublet.dev/isolation/tenant"
 )
 
 func TestTokensAreReplacedInTime(t *testing.T) {
@@ -69,6 +72,15 @@ func TestEventsComeUp(t *testing.T) {
 		e, err := w.tenant.CoreV1().Events(ns).Get(t.Context(), "web.17c9a3b1d2e4f506", metav1.GetOptions{})
 		return err == nil && e.Message == "pod web failed on "+acme.ID.NodeName(hostNode) && e.InvolvedObject.UID == own.UID, e
 	})
+	w.restart() // it must know again what was told, and that this is more
+	patch := []byte(`{"count":2}`)
+	if _, err := w.host.CoreV1().Events(acme.HostNamespace).Patch(t.Context(), hostPod.Name+".17c9a3b1d2e4f506", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the event's repetition", func() (bool, any) {
+		e, err := w.tenant.CoreV1().Events(ns).Get(t.Context(), "web.17c9a3b1d2e4f506", metav1.GetOptions{})
+		return err == nil && e.Count == 2, e
+	})
 	wait(t, "the scheduler's event", func() (bool, any) {
 		events, err := w.tenant.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{})
 		return err == nil && slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "Scheduled" }), events
@@ -115,4 +127,40 @@ func TestGatedPodWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitHostPod(t, ns, "gated", own.UID)
+}
+
+// TestManyPodsGetTheirTurns: a tenant's pods wait for one another at the host's
+// scheduler, but not for those that it can find no place for, nor for refused ones.
+func TestManyPodsGetTheirTurns(t *testing.T) {
+	ns := namespace(t)
+	for i := range 12 {
+		nowhere, refused := simplePod(ns, fmt.Sprintf("nowhere-%d", i)), simplePod(ns, fmt.Sprintf("refused-%d", i))
+		nowhere.Spec.NodeSelector = map[string]string{"there": "none"}
+		refused.Spec.HostNetwork = true
+		create(t, nowhere)
+		create(t, refused)
+	}
+	var pods []*corev1.Pod
+	for i := range 30 {
+		pods = append(pods, create(t, simplePod(ns, fmt.Sprintf("pod-%d", i))))
+	}
+	for _, own := range pods {
+		waitHostPod(t, ns, own.Name, own.UID)
+	}
+	none := int64(0)
+	if err := w.tenant.CoreV1().Pods(ns).DeleteCollection(t.Context(), metav1.DeleteOptions{GracePeriodSeconds: &none}, metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "end of the host pods", func() (bool, any) {
+		list, err := w.host.CoreV1().Pods(acme.HostNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: tenant.LabelNamespace + "=" + tenant.NamespaceValue(ns)})
+		if err != nil {
+			return false, err
+		}
+		for i := range list.Items {
+			if list.Items[i].DeletionTimestamp != nil {
+				remove(t, &list.Items[i])
+			}
+		}
+		return len(list.Items) == 0, len(list.Items)
+	})
 }

@@ -40,21 +40,25 @@ func as(part, before string, do func()) {
 
 // meter measures processor time from its beginning on.
 type meter struct {
-	host  time.Duration
-	own   time.Duration
-	file  string // where the profile goes, too; "" nowhere
-	taken bytes.Buffer
-	pids  []int
+	name      string // of the phase
+	host, own time.Duration
+	taken     bytes.Buffer
+	world     *world
 }
 
 // startMeter begins to measure the host's processes, and to profile this one.
-func (w *world) startMeter(file string) (*meter, error) {
-	m := &meter{file: file, pids: w.hosting.PIDs}
+func (w *world) startMeter(name string) (*meter, error) {
+	m := &meter{name: name, world: w}
+	if w.cpu != "" {
+		if _, err := fmt.Fprintf(w.tellHost, "%s.%s.host\n", w.cpu, name); err != nil {
+			return nil, err
+		}
+	}
 	if err := pprof.StartCPUProfile(&m.taken); err != nil {
 		return nil, err
 	}
 	var err error
-	if m.host, err = used(m.pids...); err == nil {
+	if m.host, err = used(w.hosting.PIDs...); err == nil {
 		m.own, err = used(os.Getpid())
 	}
 	if err != nil {
@@ -63,10 +67,19 @@ func (w *world) startMeter(file string) (*meter, error) {
 	return m, err
 }
 
-// stop ends the measurement, and reports milliseconds for each pod below name.
-func (m *meter) stop(r *report, name string, pods int) error {
+// stop ends the measurement, and reports milliseconds for each pod.
+func (m *meter) stop(r *report, pods int) error {
 	pprof.StopCPUProfile()
-	host, err := used(m.pids...)
+	name := m.name
+	if m.world.cpu != "" {
+		if _, err := fmt.Fprintln(m.world.tellHost); err != nil {
+			return err
+		}
+		if err := os.WriteFile(m.world.cpu+"."+name, m.taken.Bytes(), 0o600); err != nil {
+			return err
+		}
+	}
+	host, err := used(m.world.hosting.PIDs...)
 	if err != nil {
 		return err
 	}
@@ -77,11 +90,6 @@ func (m *meter) stop(r *report, name string, pods int) error {
 	each := func(d time.Duration) float64 { return ms(d) / float64(pods) }
 	r.value("cpu/"+name+"/host", each(host-m.host), "ms/pod")
 	r.value("cpu/"+name+"/beside", each(own-m.own), "ms/pod")
-	if m.file != "" {
-		if err := os.WriteFile(m.file+"."+name, m.taken.Bytes(), 0o600); err != nil {
-			return err
-		}
-	}
 	parts, all, err := byPart(m.taken.Bytes())
 	if err != nil {
 		return err

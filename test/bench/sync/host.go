@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -75,8 +76,33 @@ func hostMain(ctx context.Context, o options) (err error) {
 	if err := json.NewEncoder(os.Stdout).Encode(says); err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
+	return profileAsTold(os.Stdin)
+}
+
+// profileAsTold profiles this process: each line names the file of a profile that
+// begins, an empty one ends it.
+func profileAsTold(in io.Reader) error {
+	var file *os.File
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		if file != nil {
+			pprof.StopCPUProfile()
+			if err := file.Close(); err != nil {
+				return err
+			}
+			file = nil
+		}
+		if lines.Text() == "" {
+			continue
+		}
+		var err error
+		if file, err = os.Create(lines.Text()); err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return errors.Join(err, file.Close())
+		}
+	}
+	return nil
 }
 
 // startOurs starts our control plane of a host, with upstream's scheduler in it, which
@@ -146,6 +172,7 @@ func (w *world) startHost(ctx context.Context) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
+	w.tellHost = in
 	w.stopHost = func() error { return errors.Join(in.Close(), c.Wait()) }
 	said := make(chan error, 1)
 	go func() { said <- json.NewDecoder(bufio.NewReader(out)).Decode(&w.hosting) }()

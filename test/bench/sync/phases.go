@@ -149,12 +149,12 @@ func (w *world) direct(ctx context.Context, r *report) error {
 		}
 		places = append(places, place{w.host, name})
 	}
-	m, err := w.startMeter(w.cpu)
+	m, err := w.startMeter("direct")
 	if err != nil {
 		return err
 	}
 	wall, times, err := flood(ctx, "flood-", w.pods, places, simple)
-	if err = errors.Join(err, m.stop(r, "direct", w.tenants*w.pods)); err != nil {
+	if err = errors.Join(err, m.stop(r, w.tenants*w.pods)); err != nil {
 		return err
 	}
 	r.value("direct/wall", wall.Seconds(), "s")
@@ -176,12 +176,12 @@ func (w *world) synced(ctx context.Context, r *report) error {
 		places = append(places, place{c.api, namespace})
 	}
 	w.requests.take()
-	m, err := w.startMeter(w.cpu)
+	m, err := w.startMeter("synced")
 	if err != nil {
 		return err
 	}
 	wall, times, err := flood(ctx, "flood-", w.pods, places, simple)
-	if err = errors.Join(err, m.stop(r, "synced", w.tenants*w.pods)); err != nil {
+	if err = errors.Join(err, m.stop(r, w.tenants*w.pods)); err != nil {
 		return err
 	}
 	printRequests(w.requests.take(), w.tenants*w.pods)
@@ -197,16 +197,16 @@ func (w *world) synced(ctx context.Context, r *report) error {
 func (w *world) restart(ctx context.Context, r *report) error {
 	w.stopSyncers()
 	w.requests.take()
-	m, err := w.startMeter(w.cpu)
+	m, err := w.startMeter("restart")
 	if err != nil {
 		return err
 	}
 	begin := time.Now()
 	if err := w.eachCluster(func(_ int, c *cluster) error { return w.runSyncer(ctx, c) }); err != nil {
-		return errors.Join(err, m.stop(r, "restart", w.tenants*w.pods))
+		return errors.Join(err, m.stop(r, w.tenants*w.pods))
 	}
 	_, err = w.atRest(ctx)
-	if err = errors.Join(err, m.stop(r, "restart", w.tenants*w.pods)); err != nil {
+	if err = errors.Join(err, m.stop(r, w.tenants*w.pods)); err != nil {
 		return err
 	}
 	printRequests(w.requests.take(), w.tenants*w.pods)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -35,6 +36,7 @@ type world struct {
 	requests requests
 	hosting  hosting
 	stopHost func() error
+	tellHost io.Writer            // see profileAsTold
 	host     kubernetes.Interface // the provider's
 	admin    *rest.Config         // of host
 	config   *rest.Config         // the cell's
