@@ -226,7 +226,7 @@ type LoadBalancerTerms struct {
 	// Annotations are put on every host Service with a load balancer: most load
 	// balancers are configured by them. No annotation of a tenant's gets there.
 	//
-	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:MaxProperties=16
 	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$') && !k.matches('(^|[.])sublet[.]dev/') && size(self[k]) <= 1024 && !self[k].contains('\\n'))",message="annotations have keys as annotations do, none of sublet.dev, and values of one line and at most 1024 characters"
 	// +optional
 	Annotations map[string]string `json:"annotations,omitempty"`
