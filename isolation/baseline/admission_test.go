@@ -110,6 +110,7 @@ func syncedPod(tn tenant.Tenant) *corev1.Pod {
 		Volumes: []corev1.Volume{
 			{Name: "e", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 			{Name: "p", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{}}}}}},
+			{Name: "i", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "app:1"}}},
 		},
 	}
 	if tn.Sandbox == tenant.RuncUserNS {

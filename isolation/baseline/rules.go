@@ -86,7 +86,7 @@ func validations() []admissionv1.Validation {
 		pod("have a user namespace of their own unless their sandbox is gVisor", "object.spec.runtimeClassName == '"+tenant.GVisor.RuntimeClass()+"' ||"+
 			" (has(object.spec.hostUsers) && !object.spec.hostUsers)"),
 		pod("do not share the host's network, processes or IPC", absentOrFalse(spec+"hostNetwork")+" && "+absentOrFalse(spec+"hostPID")+" && "+absentOrFalse(spec+"hostIPC")),
-		pod("have no volume of the host", "variables.volumes.all(v, has(v.configMap) || has(v.secret) || has(v.projected) || has(v.downwardAPI) || has(v.emptyDir) || has(v.persistentVolumeClaim))"),
+		pod("have no volume of the host", "variables.volumes.all(v, has(v.configMap) || has(v.secret) || has(v.projected) || has(v.downwardAPI) || has(v.emptyDir) || has(v.image) || has(v.persistentVolumeClaim))"),
 		pod("have no credential of the host", "has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken &&"+
 			" variables.volumes.all(v, !has(v.projected) || !has(v.projected.sources) || v.projected.sources.all(s,"+
 			" !has(s.serviceAccountToken) && !has(s.clusterTrustBundle) && !has(s.podCertificate)))"),
