@@ -34,8 +34,9 @@ const (
 
 	secretBytes = aes.MinSeedSizeExtendedNonceGCM
 	// maxUses is how many values a cipher handles before it is replaced. Upstream's
-	// keeps the derived key of each, about a kilobyte, for ten minutes.
-	maxUses = 256
+	// keeps the derived key of each, about a kilobyte, for ten minutes and, while nothing
+	// is written, for good.
+	maxUses = 64
 )
 
 // Ring is the keys of one store. It is a value.Transformer. Its methods are safe for

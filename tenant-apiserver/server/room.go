@@ -9,9 +9,14 @@ import (
 
 const (
 	// startRoom is how much garbage may gather while control planes start. One makes
-	// some 50 MB of it, and a collection in the middle looks through the memory of
-	// all others, which takes longer than the rest of the start.
-	startRoom = 256 << 20
+	// some 40 MB of it, and a collection in the middle looks through the memory of
+	// all others, which takes longer than the rest of the start. More room than that
+	// costs memory for good: what stays of a start lies among its garbage, so that
+	// pages which the garbage was in are not given back.
+	startRoom = 128 << 20
+	// leastRoom is the least room, in percent of the memory in use: with less, many
+	// control planes would be looked through at every start.
+	leastRoom = 25
 	// roomFor is how long the room is kept after a start: several often follow.
 	roomFor = 2 * time.Second
 )
@@ -30,19 +35,23 @@ func makeRoom() (leave func()) {
 	room.Lock()
 	defer room.Unlock()
 	room.users++
-	if room.end != nil {
-		room.end.Stop()
+	last := room.end
+	if last != nil {
+		last.Stop()
 		room.end = nil
-	} else if room.users == 1 {
-		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-		metrics.Read(live)
-		percent := int(100 * startRoom / max(live[0].Value.Uint64(), 1<<20))
-		room.normal = debug.SetGCPercent(percent)
-		if room.normal < 0 || room.normal > percent {
-			debug.SetGCPercent(room.normal)
-		}
+	}
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	was := debug.SetGCPercent(roomPercent(live[0].Value.Uint64()))
+	if last == nil && room.users == 1 {
+		room.normal = was
 	}
 	return leaveRoom
+}
+
+// roomPercent is GOGC for a heap of so many bytes in use.
+func roomPercent(live uint64) int {
+	return max(int(100*startRoom/max(live, 1<<20)), leastRoom)
 }
 
 func leaveRoom() {

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apiserver/pkg/admission"
 	webhookinit "k8s.io/apiserver/pkg/admission/plugin/webhook/initializer"
 	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -185,9 +187,12 @@ func (p *parts) addAdmission(config *controlplane.Config, resolver webhook.Servi
 		registerTenantAdmission(options.GenericAdmission, p.opts.ValidatePod, p.opts.Terms)
 		p.registerLimits(options.GenericAdmission)
 	}
-	err = options.ApplyTo(p.generic, p.informers, p.client, dynamicClient, utilfeature.DefaultFeatureGate,
+	sharing := &conditionSharing{}
+	// First, for the others wrap plugins.
+	options.GenericAdmission.Decorators = append(admission.Decorators{sharing}, options.GenericAdmission.Decorators...)
+	err = options.ApplyTo(p.generic, p.informers, admissionClient{p.client, &p.documents}, dynamicClient, utilfeature.DefaultFeatureGate,
 		p.generic.EffectiveVersion, append(initializers, kubeInitializers...)...)
-	if err != nil {
+	if err = errors.Join(err, sharing.check()); err != nil {
 		return fmt.Errorf("admission: %w", err)
 	}
 	return nil
@@ -197,9 +202,8 @@ func (p *parts) extensionsConfig(config *controlplane.Config, resolver webhook.S
 	generic := *p.generic
 	generic.PostStartHooks = map[string]genericapiserver.PostStartHookConfigEntry{}
 	generic.RESTOptionsGetter = nil
-	// This server renders the documents of custom resources.
-	generic.SkipOpenAPIInstallation = false
-	generic.OpenAPIConfig, generic.OpenAPIV3Config = extensionsOpenAPI()
+	p.extensionTypes = sharedExtensions().config()
+	generic.OpenAPIConfig, generic.OpenAPIV3Config = sharedExtensions().v2, p.extensionTypes
 
 	etcd := *p.run.Etcd
 	etcd.StorageConfig.Codec = apiextensionsapiserver.Codecs.LegacyCodec(apiextensionsv1beta1.SchemeGroupVersion, apiextensionsv1.SchemeGroupVersion)

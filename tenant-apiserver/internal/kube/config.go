@@ -20,6 +20,7 @@ import (
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/client-go/kubernetes"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+	openapicommon "k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/controlplane"
@@ -53,7 +54,10 @@ type parts struct {
 	disabled  map[string]bool
 	services  *serviceRange
 	seeds     seeds
-	scrape    func(context.Context) // of the host's kubelets; nil: there are none
+	documents documentPaths
+	// extensionTypes are what the API extensions server is constructed with.
+	extensionTypes *openapicommon.OpenAPIV3Config
+	scrape         func(context.Context) // of the host's kubelets; nil: there are none
 }
 
 // runOptions are kube-apiserver's options with what differs here.

@@ -12,6 +12,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 )
 
@@ -55,6 +56,11 @@ func New(ctx context.Context, o Options) (_ *Instance, err error) {
 			i.Discard()
 		}
 	}()
+	if o.Host == nil {
+		if err := measureNoQueues(); err != nil {
+			return nil, err
+		}
+	}
 	if i.parts, err = newParts(life, o); err != nil {
 		return nil, err
 	}
@@ -87,7 +93,7 @@ func (i *Instance) buildControllers() (err error) {
 
 // prepare makes the handler.
 func (i *Instance) prepare() error {
-	kube, front := i.servers.kube, i.servers.front.GenericAPIServer
+	kube, front, extensions := i.servers.kube, i.servers.front.GenericAPIServer, i.servers.extensions.GenericAPIServer
 	// Not the aggregator's own, which would merge OpenAPI documents of every type
 	// for every instance. For every path the mux writes down the stack, which takes
 	// half as long where that is short.
@@ -95,16 +101,30 @@ func (i *Instance) prepare() error {
 	go func() { prepared <- front.PrepareRun() }()
 	i.prepared = <-prepared
 	shared := sharedOpenAPI()
-	if err := shared.render(kube.Handler.GoRestfulContainer, front.Handler.GoRestfulContainer); err != nil {
+	if err := shared.render(kube.Handler.GoRestfulContainer, front.Handler.GoRestfulContainer, extensions.Handler.GoRestfulContainer); err != nil {
 		return err
 	}
+	if err := sharedExtensions().serve(extensions); err != nil {
+		return err
+	}
+	i.parts.extensionTypes.Definitions = nil // what is built of them is built
+	var documents http.Handler = extensions.Handler.NonGoRestfulMux
+	i.parts.documents.extensions.Store(&documents)
 	i.documents = &openAPIV2{remotes: i.servers.front.remotes.documents, life: i.life}
-	shared.install(kube.Handler.NonGoRestfulMux, i.servers.extensions.GenericAPIServer.Handler.NonGoRestfulMux, i.documents)
+	shared.install(kube.Handler.NonGoRestfulMux, extensions.Handler.NonGoRestfulMux, i.documents)
 	for path, own := range i.opts.Paths {
 		kube.Handler.NonGoRestfulMux.Handle(path, own.Handler)
 	}
-	for _, server := range []*genericapiserver.GenericAPIServer{kube, front, i.servers.extensions.GenericAPIServer} {
+	for _, server := range []*genericapiserver.GenericAPIServer{kube, front, extensions} {
 		if err := shareServer(server); err != nil {
+			return err
+		}
+	}
+	for _, informer := range []cache.SharedIndexInformer{
+		i.servers.extensions.Informers.Apiextensions().V1().CustomResourceDefinitions().Informer(),
+		i.servers.front.APIRegistrationInformers.Apiregistration().V1().APIServices().Informer(),
+	} {
+		if err := shrinkRings(informer); err != nil {
 			return err
 		}
 	}
@@ -196,10 +216,25 @@ func (i *Instance) fill(ctx, life context.Context) *sync.WaitGroup {
 	for _, f := range factories {
 		f.WaitForCacheSync(wait.Done())
 	}
+	keeping.Go(func() { i.forgetStacks(life) })
 	if !i.parts.disabled[hookServiceCIDR] {
 		keeping.Go(func() { i.parts.services.run(life) })
 	}
 	return keeping
+}
+
+// registered is when the aggregator has long registered the paths of built-in APIs.
+const registered = 10 * time.Second
+
+// forgetStacks drops the stacks that the aggregator's mux has kept since prepare.
+func (i *Instance) forgetStacks(life context.Context) {
+	select {
+	case <-time.After(registered):
+		if err := dropStacks(i.servers.front.GenericAPIServer.Handler.NonGoRestfulMux); err != nil {
+			klog.FromContext(life).Error(err, "Memory is kept for nothing", "controlPlane", i.opts.Name)
+		}
+	case <-life.Done():
+	}
 }
 
 // start runs controllers and scheduler once Control was called. The function it

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	restful "github.com/emicklei/go-restful/v3"
-	extensionsopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/mux"
@@ -32,6 +31,8 @@ type openAPI struct {
 
 	handler http.Handler
 	groups  map[string]handler3.OpenAPIV3DiscoveryGroupVersion
+	// discovery says where the documents of version 3 are, as long as there are no others.
+	discovery []byte
 }
 
 var constructMu sync.Mutex
@@ -41,13 +42,6 @@ var sharedOpenAPI = sync.OnceValue(func() *openAPI {
 	o.v2, o.v3 = openAPIConfigs(generatedopenapi.GetOpenAPIDefinitions)
 	return o
 })
-
-// extensionsOpenAPI makes the configuration of an API extensions server. It
-// renders documents whenever custom resources change, and reads definitions
-// then; so it must not have those of others, which construction writes to.
-func extensionsOpenAPI() (*common.Config, *common.OpenAPIV3Config) {
-	return openAPIConfigs(extensionsopenapi.GetOpenAPIDefinitions)
-}
 
 func openAPIConfigs(get common.GetOpenAPIDefinitions) (*common.Config, *common.OpenAPIV3Config) {
 	definitions := openapiutil.GetOpenAPIDefinitionsWithoutDisabledFeatures(get)
@@ -81,6 +75,9 @@ func (o *openAPI) render(servers ...*restful.Container) error {
 	if err := get(m, openAPIV2Path, &buffer{}); err != nil {
 		return fmt.Errorf("render OpenAPI: %w", err)
 	}
+	if o.discovery, err = json.Marshal(handler3.OpenAPIV3Discovery{Paths: groups}); err != nil {
+		return fmt.Errorf("render OpenAPI: %w", err)
+	}
 	o.groups, o.handler = groups, m
 	return nil
 }
@@ -110,10 +107,14 @@ func (o *openAPI) install(m *mux.PathRecorderMux, extensions http.Handler, v2 *o
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
+		w.Header().Set("Content-Type", "application/json")
+		if len(groups) == 0 {
+			_, _ = w.Write(o.discovery) // an error here is the client's connection's
+			return
+		}
 		for path, group := range o.groups {
 			groups[path] = group
 		}
-		w.Header().Set("Content-Type", "application/json")
 		// An error here is the client's connection's.
 		_ = json.NewEncoder(w).Encode(handler3.OpenAPIV3Discovery{Paths: groups})
 	}))

@@ -93,15 +93,19 @@ func shareServer(server *genericapiserver.GenericAPIServer) error {
 }
 
 // dropStacks shortens what a mux says if a path is registered twice: it keeps the
-// text of a stack for each path.
+// text of a stack for each path. The mux may serve.
 func dropStacks(m *mux.PathRecorderMux) error {
-	field := reflect.ValueOf(m).Elem().FieldByName("pathStacks")
-	if !field.IsValid() || field.Type() != reflect.TypeFor[map[string]string]() {
+	v := reflect.ValueOf(m).Elem()
+	lock, field := v.FieldByName("lock"), v.FieldByName("pathStacks")
+	if !lock.IsValid() || lock.Type() != reflect.TypeFor[sync.Mutex]() || !field.IsValid() || field.Type() != reflect.TypeFor[map[string]string]() {
 		return fmt.Errorf("paths are not recorded as they were in Kubernetes %s: review internal/kube", Version)
 	}
+	mu := (*sync.Mutex)(unsafe.Pointer(lock.UnsafeAddr()))
+	mu.Lock()
+	defer mu.Unlock()
 	stacks := *(*map[string]string)(unsafe.Pointer(field.UnsafeAddr()))
 	for path := range stacks {
-		stacks[path] = "the server's construction"
+		stacks[path] = "an earlier registration"
 	}
 	return nil
 }
