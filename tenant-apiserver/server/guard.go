@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +41,8 @@ type guard struct {
 // processors. A turn ends at the latest after these times.
 const (
 	requestTurn   = 20 * time.Millisecond
-	handshakeTurn = 2 * time.Millisecond // what one takes to compute, and some more
+	listTurn      = 500 * time.Millisecond // of what computes all the while
+	handshakeTurn = 2 * time.Millisecond   // what one takes to compute, and some more
 )
 
 // processors are shared out among the tenants of the process.
@@ -118,7 +120,11 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 		}
 		t := g.terms()
 		count, most, what := &g.short, t.Limits.Concurrent, "requests"
-		if g.lasts(r) {
+		info, err := requests.NewRequestInfo(r)
+		if err != nil {
+			info = &apirequest.RequestInfo{} // upstream refuses it
+		}
+		if lasts(r, info) {
 			count, most, what = &g.long, t.Limits.Streams, "watches and streams"
 		}
 		defer count.Add(-1)
@@ -129,7 +135,7 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 			return
 		}
 		if g.turns != nil {
-			end, err := g.turns.Begin(r.Context(), g.turn)
+			end, err := g.turns.Begin(r.Context(), g.turnOf(info))
 			if err != nil {
 				return // the client is gone
 			}
@@ -149,10 +155,31 @@ func (g *guard) handshake(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return nil, nil // the one that there is
 }
 
+// turnOf is how long the turn of a request is at most. A list of built-in objects waits
+// for nobody and computes as long as it takes. If its turn ended while it does, the next
+// would begin beside it: a tenant that lists much would have all processors.
+func (g *guard) turnOf(info *apirequest.RequestInfo) time.Duration {
+	if g.turn == requestTurn && info.IsResourceRequest && info.Verb == "list" && info.Subresource == "" && builtIn(info.APIGroup) {
+		return listTurn
+	}
+	return g.turn
+}
+
+// builtIn says whether a group of APIs is upstream's. Other lists may wait: for a
+// tenant's own API servers and for what converts custom resources.
+func builtIn(group string) bool {
+	return !strings.Contains(group, ".") || strings.HasSuffix(group, ".k8s.io")
+}
+
 // lasts says whether the request goes on until one of the sides ends it.
-func (g *guard) lasts(r *http.Request) bool {
+func lasts(r *http.Request, info *apirequest.RequestInfo) bool {
+	return info.Verb == "watch" || r.URL.Path == AuditURL || info.IsResourceRequest && slices.Contains(lasting, info.Subresource)
+}
+
+// requestLasts is lasts for who knows nothing of the request yet.
+func requestLasts(r *http.Request) bool {
 	info, err := requests.NewRequestInfo(r)
-	return err == nil && (info.Verb == "watch" || r.URL.Path == AuditURL || info.IsResourceRequest && slices.Contains(lasting, info.Subresource))
+	return err == nil && lasts(r, info)
 }
 
 // refuse answers as the API server does.

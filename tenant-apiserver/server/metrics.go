@@ -45,7 +45,7 @@ func (c Config) metricsPaths() map[string]kube.Path {
 func (s *Server) handler() http.Handler {
 	h := s.guard.wrap(s.instance.Handler())
 	if s.config.meter != nil {
-		h = s.config.meter.Wrap(h, s.guard.lasts)
+		h = s.config.meter.Wrap(h, requestLasts)
 	}
 	return h
 }

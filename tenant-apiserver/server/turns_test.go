@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +113,32 @@ func TestTenantsTakeTurns(t *testing.T) {
 	for range names {
 		if err := <-made; err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// Lists of built-in objects keep their turns as long as they compute; what may wait for
+// the tenant's own servers does not.
+func TestTurnsOfLists(t *testing.T) {
+	g := newGuard(nil, nil, 0)
+	for target, want := range map[string]time.Duration{
+		"/api/v1/configmaps":                           listTurn,
+		"/apis/apps/v1/namespaces/x/deployments":       listTurn,
+		"/apis/rbac.authorization.k8s.io/v1/roles":     listTurn,
+		"/apis/example.org/v1/things":                  requestTurn,
+		"/api/v1/namespaces/x/configmaps/y":            requestTurn,
+		"/api/v1/configmaps?watch=true":                requestTurn,
+		"/api/v1/namespaces/x/pods/y/log":              requestTurn,
+		"/healthz":                                     requestTurn,
+		"/api/v1/namespaces/x/services/y/proxy/a/list": requestTurn,
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
+		info, err := requests.NewRequestInfo(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := g.turnOf(info); got != want {
+			t.Errorf("%s has a turn of %s, want %s", target, got, want)
 		}
 	}
 }
