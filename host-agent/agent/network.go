@@ -99,7 +99,7 @@ func (n *network) resolve(ctx context.Context) error {
 // unforgeable.
 func (n *network) clientAt(a netip.Addr) (dns.Client, bool) {
 	f, ok := n.fence.FenceAt(a)
-	return dns.Client{Namespace: f.Namespace, ServiceCIDR: f.Services}, ok
+	return dns.Client{Namespace: f.Namespace, ServiceCIDR: f.Services, Internet: f.Internet}, ok
 }
 
 // nodeResolvers returns the node's own resolvers; none when it has no such file.

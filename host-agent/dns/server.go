@@ -35,6 +35,9 @@ const (
 type Client struct {
 	Namespace   string       // the tenant's host namespace
 	ServiceCIDR netip.Prefix // the tenant's slice
+	// Internet: the node's resolvers are asked for names outside the cluster. Without
+	// it they are refused, for a name is a message to whoever answers for it.
+	Internet bool
 }
 
 // Config is what a Server needs. All fields but Upstreams are required.
@@ -167,7 +170,7 @@ func (s *Server) reply(ctx context.Context, from netip.Addr, query *dns.Msg) *dn
 	case dns.IsSubDomain("in-addr.arpa.", strings.ToLower(q.Name)), dns.IsSubDomain("ip6.arpa.", strings.ToLower(q.Name)):
 		return s.reverse(ctx, who, query)
 	}
-	return s.forward(ctx, query)
+	return s.forward(ctx, who, query)
 }
 
 func failure(query *dns.Msg, rcode int) *dns.Msg { return new(dns.Msg).SetRcode(query, rcode) }
@@ -192,7 +195,7 @@ func (s *Server) cluster(ctx context.Context, who Client, query *dns.Msg) *dns.M
 			continue
 		}
 		outside := new(dns.Msg).SetQuestion(next.Name, next.Qtype)
-		a.records = append(a.records, s.forward(ctx, outside).Answer...)
+		a.records = append(a.records, s.forward(ctx, who, outside).Answer...)
 		break
 	}
 	return authoritative(query, a)
@@ -221,7 +224,7 @@ func authoritative(query *dns.Msg, a answer) *dns.Msg {
 func (s *Server) reverse(ctx context.Context, who Client, query *dns.Msg) *dns.Msg {
 	ip, ok := reverseAddr(query.Question[0].Name)
 	if ok && ip.IsGlobalUnicast() && !ip.IsPrivate() {
-		return s.forward(ctx, query)
+		return s.forward(ctx, who, query)
 	}
 	v, err := s.view(who)
 	if err != nil {
@@ -265,7 +268,10 @@ func (s *Server) view(who Client) (view, error) {
 }
 
 // forward asks the node's resolvers, over TCP when the answer does not fit UDP.
-func (s *Server) forward(ctx context.Context, query *dns.Msg) *dns.Msg {
+func (s *Server) forward(ctx context.Context, who Client, query *dns.Msg) *dns.Msg {
+	if !who.Internet {
+		return failure(query, dns.RcodeRefused)
+	}
 	select {
 	case s.forwards <- struct{}{}:
 		defer func() { <-s.forwards }()

@@ -29,6 +29,7 @@ var objects = []any{
 	alias(service("blue", "default", "docs", corev1.ClusterIPNone), "docs.example.org"),
 	alias(service("blue", "default", "near", corev1.ClusterIPNone), "web.default.svc.cluster.local"),
 	service("green", "default", "web", "10.97.8.20", port("http", 80)),
+	alias(service("green", "default", "out", corev1.ClusterIPNone), "c2VjcmV0.example.org"),
 	service("green", "secret", "vault", "10.97.8.21", port("", 443)),
 }
 
@@ -90,7 +91,7 @@ func start(t *testing.T, who string, upstreams ...string) string {
 	srv, err := dns.Listen(ctx, dns.Config{
 		Listen: netip.MustParseAddrPort("127.0.0.1:0"),
 		ClientAt: func(netip.Addr) (dns.Client, bool) {
-			return dns.Client{Namespace: "host-" + who, ServiceCIDR: cidrs[who]}, who != ""
+			return dns.Client{Namespace: "host-" + who, ServiceCIDR: cidrs[who], Internet: who != "green"}, who != ""
 		},
 		Services: corelisters.NewServiceLister(services), Slices: discoverylisters.NewEndpointSliceLister(slices),
 		Upstreams: upstreams, Logger: slog.New(slog.DiscardHandler),
@@ -198,6 +199,20 @@ func TestForward(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
+	// A tenant whose plan has no internet sends no word there in a name.
+	closed := start(t, "green", upstream.PacketConn.LocalAddr().String())
+	for name, want := range map[string]string{
+		"c2VjcmV0.example.org.": "REFUSED", "7.113.0.203.in-addr.arpa.": "REFUSED", "web.default.svc.cluster.local.": "10.97.8.20",
+		"out.default.svc.cluster.local.": "c2VjcmV0.example.org.",
+	} {
+		qtype := mdns.TypeA
+		if strings.HasSuffix(name, "arpa.") {
+			qtype = mdns.TypePTR
+		}
+		if got := ask(t, closed, "udp", name, qtype); got != want {
+			t.Errorf("without the internet: %s: got %q, want %q", name, got, want)
+		}
+	}
 	if err := upstream.Shutdown(); err != nil {
 		t.Fatal(err)
 	}
@@ -206,5 +221,43 @@ func TestForward(t *testing.T) {
 	}
 	if got := ask(t, start(t, "blue"), "udp", "www.example.org.", mdns.TypeA); got != "SERVFAIL" {
 		t.Errorf("without a resolver: got %q, want SERVFAIL", got)
+	}
+}
+
+// TestOtherQuestions: nothing but the internet's names is answered, over whatever class
+// and code somebody asks.
+func TestOtherQuestions(t *testing.T) {
+	server := start(t, "blue")
+	question := func(change func(*mdns.Msg)) string {
+		t.Helper()
+		q := new(mdns.Msg).SetQuestion("web.default.svc.cluster.local.", mdns.TypeA)
+		change(q)
+		reply, _, err := (&mdns.Client{Net: "tcp"}).ExchangeContext(t.Context(), q, server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(reply.Answer) > 0 {
+			return "an answer"
+		}
+		return mdns.RcodeToString[reply.Rcode]
+	}
+	for want, changes := range map[string][]func(*mdns.Msg){
+		"an answer": {func(*mdns.Msg) {}},
+		"REFUSED": {
+			func(q *mdns.Msg) {
+				q.Question[0] = mdns.Question{Name: "version.bind.", Qtype: mdns.TypeTXT, Qclass: mdns.ClassCHAOS}
+			},
+			func(q *mdns.Msg) { q.Question[0].Qclass = mdns.ClassANY },
+			func(q *mdns.Msg) { q.SetAxfr("cluster.local.") },
+			func(q *mdns.Msg) { q.SetIxfr("cluster.local.", 1, "a.", "b.") },
+		},
+		"NOTIMP":  {func(q *mdns.Msg) { q.Opcode = mdns.OpcodeUpdate }, func(q *mdns.Msg) { q.Opcode = mdns.OpcodeNotify }},
+		"FORMERR": {func(q *mdns.Msg) { q.Question = append(q.Question, q.Question[0]) }},
+	} {
+		for i, change := range changes {
+			if got := question(change); got != want {
+				t.Errorf("%s %d: %s", want, i, got)
+			}
+		}
 	}
 }

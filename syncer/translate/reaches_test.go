@@ -89,7 +89,18 @@ func down() []side {
 	for _, kind := range []corev1.ServiceType{corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeExternalName} {
 		sides = append(sides, side{"Service/" + string(kind), serviceOf(kind), func(o runtime.Object) []any { return []any{one.Service(o.(*corev1.Service))} }})
 	}
-	return sides
+	return append(sides, side{"Service/balanced", serviceOf(corev1.ServiceTypeLoadBalancer), func(o runtime.Object) []any {
+		s := o.(*corev1.Service)
+		plain := one.Service(s)
+		if plain == nil || s.Spec.Type != corev1.ServiceTypeLoadBalancer {
+			return nil
+		}
+		balanced, refused := translate.LoadBalancers{Offered: true, Classes: []string{"outer", "inner"}}.Balance(plain, s, nil)
+		if len(refused) > 0 {
+			return nil
+		}
+		return []any{balanced}
+	}})
 }
 
 // up are the kinds that a tenant is told of.
@@ -123,6 +134,10 @@ func up() []side {
 		}},
 		{"Service", serviceOf(corev1.ServiceTypeNodePort), func(o runtime.Object) []any {
 			merged, _ := translate.NodePorts(o.(*corev1.Service), serviceOf(corev1.ServiceTypeNodePort))
+			return []any{merged}
+		}},
+		{"Service/balanced", serviceOf(corev1.ServiceTypeLoadBalancer), func(o runtime.Object) []any {
+			merged, _ := translate.ServiceStatus(o.(*corev1.Service), serviceOf(corev1.ServiceTypeLoadBalancer))
 			return []any{merged}
 		}},
 	}

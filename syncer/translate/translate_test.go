@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -169,8 +171,10 @@ func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[st
 	t.Helper()
 	got := map[string][]byte{}
 	source := given["tenant.yaml"]
-	if source == nil {
-		source = given["hostnode.yaml"]
+	for _, host := range []string{"hostnode.yaml", "hostclass.yaml"} {
+		if source == nil {
+			source = given[host]
+		}
 	}
 	switch o := decode(t, source)[0].(type) {
 	case *corev1.Pod:
@@ -189,6 +193,10 @@ func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[st
 		got["host.yaml"] = encode(t, tr.ConfigMap(o))
 	case *corev1.Secret:
 		got["host.yaml"] = encode(t, tr.Secret(o))
+	case *corev1.PersistentVolumeClaim:
+		runClaim(t, tr, o, given, got)
+	case *storagev1.StorageClass:
+		got["up.yaml"] = encode(t, tr.Class(o, true))
 	case *corev1.Node:
 		view, _ := translate.NodeStatus(o, tr.Node(o))
 		got["up.yaml"] = encode(t, view)
@@ -223,6 +231,21 @@ func runService(t *testing.T, tr translate.Translation, tenantService *corev1.Se
 
 func refusedText(refused []policy.Refusal) []byte {
 	return []byte(strings.ReplaceAll(policy.Err(refused).Error(), "; ", "\n") + "\n")
+}
+
+func runClaim(t *testing.T, tr translate.Translation, tenantClaim *corev1.PersistentVolumeClaim, given, got map[string][]byte) {
+	hostClaim, refused := tr.Claim(tenantClaim, offered)
+	if len(refused) > 0 {
+		got["refused.txt"] = refusedText(refused)
+		return
+	}
+	got["host.yaml"] = encode(t, hostClaim)
+	seen := decode(t, given["host-status.yaml"])[0].(*corev1.PersistentVolumeClaim)
+	hostClaim.Status, hostClaim.Spec.VolumeName = seen.Status, seen.Spec.VolumeName
+	bound, _ := translate.BindClaim(hostClaim, tenantClaim)
+	up, _ := translate.ClaimStatus(hostClaim, bound)
+	view := tr.Volume(hostClaim)
+	got["up.yaml"] = slices.Concat(encode(t, &corev1.PersistentVolumeClaim{Spec: corev1.PersistentVolumeClaimSpec{VolumeName: up.Spec.VolumeName}, Status: up.Status}), []byte("---\n"), encode(t, view))
 }
 
 func runPod(t *testing.T, tr translate.Translation, tenantPod *corev1.Pod, given, got map[string][]byte) {
