@@ -6,6 +6,8 @@
 //	down  Pod, ConfigMap, Secret, Service, EndpointSlice, NetworkPolicy
 //	up    PodStatus (binding, status, end), PodEvents, Node, NodeStatus
 //
+// and with those of the plan's rules for custom resources, which come and go.
+//
 // The engine package does the work, the translate package says what an object is
 // on the other side; this package holds the clients, the caches, the fan-out from
 // an observed object to the keys that depend on it, and the few steps that need an

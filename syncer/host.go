@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 
+	extensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -15,7 +18,7 @@ import (
 
 // HostConfig is what a Host needs.
 type HostConfig struct {
-	// Read reads nodes, and the host namespaces of the tenants whose syncers share
+	// Read reads nodes, storage classes, custom resource definitions, and the host namespaces of the tenants whose syncers share
 	// the Host (pods, services, endpointslices, configmaps, secrets,
 	// networkpolicies, events: get, list, watch). Required.
 	Read *rest.Config
@@ -23,8 +26,8 @@ type HostConfig struct {
 	Writes int
 }
 
-// Host is what the syncers of one process share of the host: a client, the nodes,
-// and the budget of writes. What lies in a tenant's host namespace is watched for
+// Host is what the syncers of one process share of the host: clients, the nodes, the
+// classes, the names of definitions, and the budget of writes. What lies in a tenant's host namespace is watched for
 // each tenant by itself, and only while it is awake: no right of the API covers some
 // namespaces at once, and a cell must not be able to read those of other cells.
 type Host struct {
@@ -34,6 +37,11 @@ type Host struct {
 	nodes    cache.SharedIndexInformer
 	classes  cache.SharedIndexInformer // of storage
 	budget   *engine.Budget
+
+	extensions  extensions.Interface
+	objects     dynamic.Interface
+	marks       metadatainformer.SharedInformerFactory
+	definitions cache.SharedIndexInformer // metadata of custom resource definitions
 }
 
 // NewHost returns a Host that watches nothing yet. The configuration is copied.
@@ -51,6 +59,15 @@ func NewHost(c HostConfig) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("syncer: metadata client of the host: %w", err)
 	}
+	definers, err := extensions.NewForConfig(unlimited(c.Read))
+	if err != nil {
+		return nil, fmt.Errorf("syncer: client of the host's definitions: %w", err)
+	}
+	objects, err := dynamic.NewForConfig(unlimited(c.Read))
+	if err != nil {
+		return nil, fmt.Errorf("syncer: client of the host's custom resources: %w", err)
+	}
+	names := metadatainformer.NewSharedInformerFactoryWithOptions(marks, 0, metadatainformer.WithTransform(withoutManagedFields))
 	shared := informers.NewSharedInformerFactoryWithOptions(read, 0, informers.WithTransform(withoutManagedFields))
 	return &Host{
 		client:   read,
@@ -59,6 +76,11 @@ func NewHost(c HostConfig) (*Host, error) {
 		nodes:    shared.Core().V1().Nodes().Informer(),
 		classes:  shared.Storage().V1().StorageClasses().Informer(),
 		budget:   engine.NewBudget(c.Writes),
+
+		extensions:  definers,
+		objects:     objects,
+		marks:       names,
+		definitions: names.ForResource(definitions).Informer(),
 	}, nil
 }
 
@@ -66,7 +88,9 @@ func NewHost(c HostConfig) (*Host, error) {
 // to be called once, and to outlast the syncers that share the Host.
 func (h *Host) Run(ctx context.Context) error {
 	h.shared.StartWithContext(ctx)
+	h.marks.Start(ctx.Done())
 	<-ctx.Done()
 	h.shared.Shutdown()
+	h.marks.Shutdown()
 	return nil
 }

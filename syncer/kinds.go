@@ -85,16 +85,22 @@ func be[S, T engine.Object](translate func(S) T) func(context.Context, S, T) (en
 	}
 }
 
-// used makes of a translation one for objects that are on the host only while a
-// pod refers to them.
-func used[T engine.Object](pods cache.SharedIndexInformer, index string, translate func(T) T) func(T) T {
-	return func(tenantObject T) T {
+// used makes the Want of objects that are on the host only while a pod, or a custom
+// resource of a rule, refers to them.
+func used[T engine.Object](s *Syncer, index string, translate func(T) T) func(context.Context, T, T) (engine.Want[T], error) {
+	return func(_ context.Context, tenantObject, _ T) (engine.Want[T], error) {
 		key := tenantObject.GetNamespace() + "/" + tenantObject.GetName()
-		if len(indexed[*corev1.Pod](pods, index, key)) == 0 {
-			var none T
-			return none
+		if len(indexed[*corev1.Pod](s.caches.tenant.pods, index, key)) > 0 {
+			return engine.Be(translate(tenantObject)), nil
 		}
-		return translate(tenantObject)
+		switch used, sure := s.customs.uses(index, key); {
+		case used:
+			return engine.Be(translate(tenantObject)), nil
+		case sure:
+			return engine.Gone[T](nil), nil
+		default:
+			return engine.Leave[T](), nil
+		}
 	}
 }
 
@@ -103,7 +109,7 @@ func (s *Syncer) configMaps() *engine.Mirror[*corev1.ConfigMap, *corev1.ConfigMa
 		Name:   kindConfigMap,
 		Source: fromTenant[*corev1.ConfigMap](s.caches.tenant.configMaps),
 		Target: s.hostConfigMaps(""),
-		Want:   be(used(s.caches.tenant.pods, byConfigMap, s.t.ConfigMap)),
+		Want:   used(s, byConfigMap, s.t.ConfigMap),
 		Merge:  translate.MergeConfigMap,
 	}
 }
@@ -113,7 +119,7 @@ func (s *Syncer) secrets() *engine.Mirror[*corev1.Secret, *corev1.Secret] {
 		Name:   kindSecret,
 		Source: fromTenant[*corev1.Secret](s.caches.tenant.secrets),
 		Target: s.hostSecrets(""),
-		Want:   be(used(s.caches.tenant.pods, bySecret, s.t.Secret)),
+		Want:   used(s, bySecret, s.t.Secret),
 		Merge:  translate.MergeSecret,
 	}
 }

@@ -43,5 +43,5 @@ func (m *marks) seen() Seen {
 func (s *Syncer) Rest() (due time.Time, seen Seen, quiet bool) {
 	seen = s.seen.seen() // first: what comes after it must not be in it
 	due, quiet = s.engine.Rest()
-	return due, seen, quiet
+	return due, seen, quiet && s.customs.quiet()
 }

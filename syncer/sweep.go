@@ -54,6 +54,13 @@ func (s *Syncer) everything(ctx context.Context) ([]engine.Key, error) {
 		}
 		errs = append(errs, s.sweep(ctx, kind, found))
 	}
+	s.customs.each(func(c *custom) {
+		found.add(c.everything()...)
+		if c.rule.ToHost() {
+			errs = append(errs, s.sweep(ctx, swept{resource: c.rule.Resource(), kinds: c.kinds()}, found))
+		}
+	})
+	found.add(s.customs.keys()...)
 	for _, name := range s.caches.hostNodes.GetStore().ListKeys() {
 		found.add(keys(s.view(name), kindNode, kindNodeStatus)...)
 	}

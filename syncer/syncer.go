@@ -83,6 +83,7 @@ type Syncer struct {
 	crowd       *crowd
 	seen        marks
 	classes     atomic.Pointer[[]string] // see SetStorageClasses
+	customs     *customs
 
 	loadBalancers atomic.Pointer[translate.LoadBalancers] // see SetLoadBalancers
 	replanned     moment                                  // when the plan was said last
@@ -137,6 +138,10 @@ func New(c Config) (*Syncer, error) {
 			s.patrol.Soon()
 		}
 	}})
+	if s.customs, err = s.newCustoms(own, write); err != nil {
+		return nil, err
+	}
+	s.engine.Put(s.customs)
 	return s, errors.Join(s.watch(), s.watchStorage())
 }
 
@@ -176,10 +181,17 @@ func (s *Syncer) Run(ctx context.Context) error {
 		return fmt.Errorf("storage classes of the host: %w", err)
 	}
 	defer leaveClasses()
+	leaveDefinitions, err := s.engine.Follow(s.config.Host.definitions, keysOf(s.customs.ofDefinition))
+	if err != nil {
+		return fmt.Errorf("definitions of the host: %w", err)
+	}
+	defer leaveDefinitions()
 	stopEvents := s.held.record(ctx, s.tenantAPI)
 	defer stopEvents()
 	stopCaches := s.caches.start(ctx)
 	defer stopCaches()
+	stopCustoms := run(ctx, s.customs.run)
+	defer stopCustoms()
 	stopPatrol := run(ctx, s.patrol.Run)
 	defer stopPatrol()
 	return s.engine.Run(ctx)

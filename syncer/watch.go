@@ -25,7 +25,7 @@ func (s *Syncer) watch() error {
 	return errors.Join(
 		s.engine.WatchChanges(c.tenant.pods, nil, keysOf(s.ofTenantPod), changesOf(s.changedTenantPod)),
 		s.engine.Watch(c.tenant.configMaps, nil, keysOf(ofTenant[*corev1.ConfigMap](kindConfigMap))),
-		s.engine.Watch(c.tenant.secrets, nil, keysOf(ofTenant[*corev1.Secret](kindSecret))),
+		s.engine.Watch(c.tenant.secrets, nil, keysOf(s.ofTenantSecret)),
 		s.engine.Watch(c.tenant.services, nil, keysOf(ofTenant[*corev1.Service](kindService, kindServiceStatus))),
 		s.engine.Watch(c.tenant.endpointSlices, nil, keysOf(ofTenant[*discoveryv1.EndpointSlice](kindEndpointSlice))),
 		s.engine.Watch(c.tenantNodes, nil, keysOf(s.ofTenantNode)),
@@ -76,12 +76,15 @@ func keys(name tenant.Name, kinds ...string) []engine.Key {
 }
 
 // ofHost gives the key of the tenant's object that a host object was made for.
-// Objects that are derived from a pod belong to the pod.
+// Objects that are derived from a pod, or made for a custom resource, belong to that.
 func ofHost[T metav1.Object](s *Syncer, kinds ...string) func(T) []engine.Key {
 	return func(hostObject T) []engine.Key {
 		name, ok := s.owner(hostObject)
 		if !ok {
 			return nil
+		}
+		if object, result := s.ofResult(name); result {
+			return object
 		}
 		for _, suffix := range []string{translate.SuffixTokens, translate.SuffixNode} {
 			if pod, derived := strings.CutSuffix(name.Name, suffix); derived {

@@ -104,6 +104,17 @@ type PlanSpec struct {
 	// +kubebuilder:default={}
 	LoadBalancers LoadBalancerTerms `json:"loadBalancers,omitempty"`
 
+	// CustomResources are the kinds beyond Kubernetes' own whose objects cross between
+	// host and tenants, one rule for each kind. A rule that is taken away leaves what
+	// there is, on both sides, and nothing follows it any longer.
+	//
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=group
+	// +listMapKey=resource
+	// +optional
+	CustomResources []CustomResourceRule `json:"customResources,omitempty"`
+
 	// Audit is what is recorded of the requests to a tenant's API: None, Metadata
 	// (who asked for what, when), or Request (also what was sent, but for what may
 	// hold secrets).

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -143,7 +144,36 @@ func (a *app) showPlan(p *v1alpha1.Plan) error {
 	for _, name := range sortedKeys(p.Spec.HostResources) {
 		rows = append(rows, []string{"", hostLimit(p, name) + " " + string(name)})
 	}
+	for i, r := range t.CustomResources {
+		title := ""
+		if i == 0 {
+			title = "Custom resources:"
+		}
+		rows = append(rows, []string{title, customRule(r)})
+	}
 	return table(a.out, rows)
+}
+
+// customRule is a rule for custom resources in a line.
+func customRule(r v1alpha1.CustomResourceRule) string {
+	var fields []string
+	for _, f := range r.Fields {
+		switch {
+		case f.Value != nil:
+			fields = append(fields, f.Path+"="+string(f.Value.Raw))
+		case len(f.Values) > 0:
+			fields = append(fields, f.Path+"="+strings.Join(f.Values, "|"))
+		case f.Reference+f.Result != "":
+			fields = append(fields, f.Path+"->"+f.Reference+f.Result)
+		default:
+			fields = append(fields, f.Path)
+		}
+	}
+	line := fmt.Sprintf("%s.%s %s %s: %s", r.Resource, r.Group, r.Version, r.Direction, strings.Join(fields, ", "))
+	if r.Direction == v1alpha1.ToHost {
+		line += fmt.Sprintf("; others: %s; back: %s", strings.ToLower(cmp.Or(r.OtherFields, v1alpha1.RefuseOthers)), strings.Join(r.Status, ", "))
+	}
+	return line
 }
 
 func newPlanSet(a *app) *cobra.Command {

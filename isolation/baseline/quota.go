@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -51,6 +52,11 @@ func hard(p v1alpha1.PlanSpec) corev1.ResourceList {
 			n = "0"
 		}
 		list[name] = resource.MustParse(n)
+	}
+	for _, r := range CustomResources(p) {
+		if r.Direction == v1alpha1.ToHost && policy.IsCustomGroup(r.Group) {
+			list[corev1.ResourceName("count/"+r.Resource+"."+r.Group)] = *resource.NewQuantity(int64(most(r)), resource.DecimalSI)
+		}
 	}
 	for name, n := range p.HostResources {
 		if n.Sign() < 0 {

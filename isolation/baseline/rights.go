@@ -3,6 +3,7 @@ package baseline
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
 
+	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -11,6 +12,9 @@ const (
 	// roleWrite and roleRead name the Roles in a tenant's host namespace.
 	roleWrite = "sublet-write"
 	roleRead  = "sublet-read"
+	// roleShow names the Roles, in other namespaces of the host, with which a tenant's
+	// cell reads what the tenant is shown of them.
+	roleShow = "sublet-show-"
 	// cellRole names the ClusterRole that all cells have.
 	cellRole = "sublet:cell"
 )
@@ -56,16 +60,17 @@ func readRules() []rbacv1.PolicyRule {
 
 // tenantRights returns the Roles in the tenant's host namespace and the cell's
 // right to act as the tenant's write identity, and as nobody else.
-func tenantRights(t tenant.Tenant, cell string) []Object {
+func tenantRights(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 	writer, reader := t.ID.WriteUser(), tenant.CellUser(cell)
 	impersonate := &rbacv1.ClusterRole{
 		TypeMeta:   typeMeta(rbacV1, "ClusterRole"),
 		ObjectMeta: meta(t, "", writer),
 		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"users"}, Verbs: []string{"impersonate"}, ResourceNames: []string{writer}}},
 	}
-	return []Object{
-		role(t, roleWrite, writeRules()), roleBinding(t, roleWrite, writer),
-		role(t, roleRead, readRules()), roleBinding(t, roleRead, reader),
+	custom := CustomResources(p)
+	objects := []Object{
+		role(t, roleWrite, append(writeRules(), customRules(custom, write)...)), roleBinding(t, roleWrite, writer),
+		role(t, roleRead, append(readRules(), customRules(custom, read)...)), roleBinding(t, roleRead, reader),
 		impersonate,
 		&rbacv1.ClusterRoleBinding{
 			TypeMeta:   typeMeta(rbacV1, "ClusterRoleBinding"),
@@ -74,6 +79,7 @@ func tenantRights(t tenant.Tenant, cell string) []Object {
 			Subjects:   []rbacv1.Subject{user(reader)},
 		},
 	}
+	return append(objects, showRights(t, custom, reader)...)
 }
 
 func role(t tenant.Tenant, name string, rules []rbacv1.PolicyRule) *rbacv1.Role {
@@ -95,13 +101,14 @@ func user(name string) rbacv1.Subject {
 
 // Cell returns the host objects that give a cell what it needs beside its
 // tenants' namespaces: to read the nodes and storage classes, of which its tenants
-// get masked views.
+// get masked views, and the definitions of custom resources.
 func Cell(cell string) []Object {
 	return []Object{
 		&rbacv1.ClusterRole{
 			TypeMeta:   typeMeta(rbacV1, "ClusterRole"),
 			ObjectMeta: hostMeta(cellRole),
-			Rules:      []rbacv1.PolicyRule{rule("", read, "nodes"), rule("storage.k8s.io", read, "storageclasses")},
+			Rules: []rbacv1.PolicyRule{rule("", read, "nodes"), rule("storage.k8s.io", read, "storageclasses"),
+				rule("apiextensions.k8s.io", read, "customresourcedefinitions")},
 		},
 		&rbacv1.ClusterRoleBinding{
 			TypeMeta:   typeMeta(rbacV1, "ClusterRoleBinding"),

@@ -22,7 +22,7 @@ func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 		tenant.AnnotationForced:              forced(p),
 	}
 	objects := []Object{ns, ServiceAccount(t), Quota(t, p)}
-	return append(objects, tenantRights(t, cell)...)
+	return append(objects, tenantRights(t, cell, p)...)
 }
 
 // forced lists the annotations that a plan puts on host objects.

@@ -30,9 +30,12 @@ const (
 	// stand on it because the plan says so, with commas between them.
 	AnnotationForcedKeys = Domain + "/forced-keys"
 
-	// AnnotationGeneration, on a host pod, is the generation of the tenant's pod
-	// that it follows.
+	// AnnotationGeneration, on a host pod or custom resource, is the generation of the
+	// tenant's object that it follows.
 	AnnotationGeneration = Domain + "/tenant-generation"
+	// AnnotationWritten, on the host object of a tenant's custom resource, is a digest
+	// of what the syncer wrote last: what stands there beside it is the host's.
+	AnnotationWritten = Domain + "/written"
 	// AnnotationLabels and AnnotationAnnotations, on a host pod, hold all labels
 	// and annotations of the tenant's pod, for its downward API. A single one of
 	// them stands under [AnnotationField] and 16 hex digits of a hash.
@@ -48,7 +51,7 @@ const (
 var keys = []string{
 	LabelTenant, LabelNamespace, LabelManagedBy, LabelSandbox, LabelAudit,
 	AnnotationNamespace, AnnotationName, AnnotationUID,
-	AnnotationGeneration, AnnotationLabels, AnnotationAnnotations,
+	AnnotationGeneration, AnnotationWritten, AnnotationLabels, AnnotationAnnotations,
 	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement,
 	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys,
 }

@@ -69,11 +69,11 @@ type Config struct {
 // Engine runs passes. Make it with New.
 type Engine struct {
 	config Config
-	passes map[string]Pass
 	queue  workqueue.TypedRateLimitingInterface[Key]
 	ledger *ledger
 
 	mu     sync.Mutex
+	passes map[string]Pass        // guarded by mu: by kind
 	synced []cache.InformerSynced // guarded by mu
 }
 
@@ -93,6 +93,28 @@ func New(c Config) *Engine {
 		workqueue.NewTypedItemExponentialFailureRateLimiter[Key](firstRetry, lastRetry),
 		workqueue.TypedRateLimitingQueueConfig[Key]{Clock: c.Clock, DelayingQueue: newQueue(c)})
 	return e
+}
+
+// Put adds a pass, in the place of one of the same kind. It may be called at any time.
+func (e *Engine) Put(p Pass) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.passes[p.Kind()] = p
+}
+
+// Drop takes a pass away; keys of its kind are then nobody's. One that works ends by
+// itself.
+func (e *Engine) Drop(kind string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.passes, kind)
+}
+
+func (e *Engine) pass(kind string) (Pass, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p, ok := e.passes[kind]
+	return p, ok
 }
 
 // newQueue returns a queue in which kinds take turns.
@@ -150,6 +172,16 @@ func (e *Engine) Follow(informer cache.SharedInformer, keys func(object any) []K
 	}
 	e.waitFor(registration.HasSynced)
 	return func() { _ = informer.RemoveEventHandler(registration) }, nil // it fails for what is removed already
+}
+
+// Listen is Follow for an informer that comes and goes while the engine works: Run
+// and Rest do not wait for it. A pass must not decide before has is true.
+func (e *Engine) Listen(informer cache.SharedInformer, keys func(object any) []Key) (has cache.InformerSynced, err error) {
+	registration, err := informer.AddEventHandler(e.handler(nil, keys, func(before, now any) []Key { return append(keys(before), keys(now)...) }))
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return registration.HasSynced, nil
 }
 
 func (e *Engine) waitFor(synced cache.InformerSynced) {
@@ -212,12 +244,13 @@ func (e *Engine) next(ctx context.Context) bool {
 		return false
 	}
 	defer e.queue.Done(key)
-	pass, ok := e.passes[key.Kind]
-	if !ok {
-		e.config.Logger.Error("no pass for a key", "kind", key.Kind)
+	inspected := e.ledger.begin(key)
+	pass, ok := e.pass(key.Kind)
+	if !ok { // it was dropped
+		e.ledger.end(key, e.config.Clock.Now(), 0, nil)
+		e.queue.Forget(key)
 		return true
 	}
-	inspected := e.ledger.begin(key)
 	counting, written := countWrites(ctx)
 	again, err := guarded(counting, pass, key.Name)
 	e.ledger.end(key, e.config.Clock.Now(), again, err)

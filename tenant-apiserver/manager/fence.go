@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -33,7 +34,11 @@ func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell
 	if err := m.ownsNamespace(ctx, t.Tenant); err != nil {
 		return err
 	}
-	for _, o := range baseline.Tenant(t.Tenant, vc.Status.Cell, p) {
+	objects := baseline.Tenant(t.Tenant, vc.Status.Cell, p)
+	if err := m.pruneShown(ctx, t.Tenant, objects); err != nil { // before its record is replaced
+		return err
+	}
+	for _, o := range objects {
 		if err := Apply(ctx, m.api, o); err != nil {
 			return err
 		}
@@ -44,6 +49,39 @@ func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell
 		}
 	}
 	return nil
+}
+
+// pruneShown removes the rights in other namespaces of the host with which the tenant
+// was shown what a plan does not show any longer; those among kept stay.
+func (m *Manager) pruneShown(ctx context.Context, t tenant.Tenant, kept []baseline.Object) error {
+	stays := map[string]bool{}
+	for _, o := range kept {
+		stays[o.GetNamespace()+"/"+o.GetName()] = true
+	}
+	var all rbacv1.ClusterRole
+	err := m.api.Get(ctx, client.ObjectKey{Name: baseline.ShowAll(t)}, &all)
+	if err != nil {
+		return wrapIgnored("read the tenant's rights", client.IgnoreNotFound(err))
+	}
+	for _, namespace := range baseline.ShownIn(&all) {
+		meta := metav1.ObjectMeta{Namespace: namespace, Name: baseline.ShowIn(t)}
+		if stays[namespace+"/"+meta.Name] {
+			continue
+		}
+		for _, o := range []client.Object{&rbacv1.RoleBinding{ObjectMeta: meta}, &rbacv1.Role{ObjectMeta: meta}} {
+			if err := client.IgnoreNotFound(m.api.Delete(ctx, o)); err != nil {
+				return fmt.Errorf("remove the right %s/%s: %w", namespace, meta.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func wrapIgnored(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // ownsNamespace refuses to adopt a namespace that does not bear the tenant's mark.

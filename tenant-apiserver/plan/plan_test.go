@@ -56,6 +56,12 @@ func TestFor(t *testing.T) {
 		"definitions": {func(s *v1alpha1.PlanSpec) { s.Objects.CustomResourceDefinitions = ptr[int64](0) },
 			func(w *plan.Terms) { w.Limits.Resources["customresourcedefinitions.apiextensions.k8s.io"] = 0 }},
 		"audit": {func(s *v1alpha1.PlanSpec) { s.Audit = "Request" }, func(w *plan.Terms) { w.Audit = plan.AuditRequest }},
+		"custom resources": {func(s *v1alpha1.PlanSpec) {
+			s.CustomResources = []v1alpha1.CustomResourceRule{{Resource: "x", Group: "example.org"}}
+		},
+			func(w *plan.Terms) {
+				w.CustomResources = []v1alpha1.CustomResourceRule{{Resource: "x", Group: "example.org"}}
+			}},
 		// Not for the control plane: baseline.Quota, Lifetime and Sandbox have them.
 		"host resources": {func(s *v1alpha1.PlanSpec) { s.HostResources = corev1.ResourceList{"pods": resource.MustParse("1")} }, func(*plan.Terms) {}},
 		"node ports":     {func(s *v1alpha1.PlanSpec) { s.NodePorts = 3 }, func(*plan.Terms) {}},
@@ -76,7 +82,7 @@ func TestFor(t *testing.T) {
 // A field that is added to plans is noticed here: it needs a meaning, and a case
 // above or below.
 func TestEveryFieldHasAMeaning(t *testing.T) {
-	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "Audit"}
+	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "CustomResources", "Audit"}
 	var fields []string
 	for f := range reflect.TypeFor[v1alpha1.PlanSpec]().Fields() {
 		fields = append(fields, f.Name)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/baseline"
 )
 
 // Terms is what a tenant's plan gives its control plane. The zero value gives no
@@ -27,6 +28,8 @@ type Terms struct {
 	PublicWebhooks bool `json:"publicWebhooks,omitempty"`
 	// StorageClasses are the host's that the tenant sees, its default first.
 	StorageClasses []string `json:"storageClasses,omitempty"`
+	// CustomResources are the rules for kinds of the host that the tenant has.
+	CustomResources []v1alpha1.CustomResourceRule `json:"customResources,omitempty"`
 	// LoadBalancers are those of the host that the tenant's Services may have.
 	LoadBalancers LoadBalancers `json:"loadBalancers,omitzero"`
 	Limits        Limits        `json:"limits"`
@@ -91,14 +94,15 @@ const crds = "customresourcedefinitions.apiextensions.k8s.io"
 func For(p *v1alpha1.Plan) Terms {
 	s := p.Spec
 	return Terms{
-		Plan:           p.Name,
-		OwnCell:        s.OwnCell,
-		IdleAfter:      duration(s.IdleAfter, 30*time.Minute),
-		StoreQuota:     amount(s.StoreQuota, "256Mi"),
-		Internet:       s.Egress.Internet == nil || *s.Egress.Internet,
-		PublicWebhooks: s.Egress.Webhooks,
-		StorageClasses: classes(s.StorageClasses),
-		LoadBalancers:  LoadBalancers{Offered: s.LoadBalancers.Count > 0, Classes: slices.Clone(s.LoadBalancers.Classes), Annotations: maps.Clone(s.LoadBalancers.Annotations)},
+		Plan:            p.Name,
+		OwnCell:         s.OwnCell,
+		IdleAfter:       duration(s.IdleAfter, 30*time.Minute),
+		StoreQuota:      amount(s.StoreQuota, "256Mi"),
+		Internet:        s.Egress.Internet == nil || *s.Egress.Internet,
+		PublicWebhooks:  s.Egress.Webhooks,
+		StorageClasses:  classes(s.StorageClasses),
+		LoadBalancers:   LoadBalancers{Offered: s.LoadBalancers.Count > 0, Classes: slices.Clone(s.LoadBalancers.Classes), Annotations: maps.Clone(s.LoadBalancers.Annotations)},
+		CustomResources: baseline.CustomResources(s),
 		Limits: Limits{
 			Concurrent:  int(or(s.Requests.Concurrent, 200)),
 			Streams:     int(or(s.Requests.Streams, 2000)),

@@ -128,6 +128,9 @@ func (w *world) start(ctx context.Context, dir string) error {
 	if err := apply(ctx, host.admin, append(append(baseline.Host(), baseline.Cell(cell)...), baseline.Tenant(acme, cell, v1alpha1.PlanSpec{})...)); err != nil {
 		return err
 	}
+	if err := define(ctx, host.admin); err != nil {
+		return fmt.Errorf("definitions: %w", err)
+	}
 	port, err := w.serveKubelet(host.ca)
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)

@@ -1,0 +1,229 @@
+package syncer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/tools/cache"
+
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/rules"
+	"sublet.dev/syncer/translate"
+)
+
+// object is an object of a custom kind.
+type object = *unstructured.Unstructured
+
+// custom is a rule that works.
+type custom struct {
+	*Syncer
+	rule                       *rules.Rule
+	hasStatus                  bool // the status of the tenant's objects is written by itself
+	tenantObjects, hostObjects cache.SharedIndexInformer
+	onTenant                   dynamic.NamespaceableResourceInterface
+	seen                       func() bool // all objects of both sides were
+	cancel                     func()
+	ended                      sync.WaitGroup
+}
+
+// The passes of a rule.
+func (c *custom) kind() string        { return c.rule.Name() }
+func (c *custom) kindStatus() string  { return c.rule.Name() + "/status" }
+func (c *custom) kindSecrets() string { return c.rule.Name() + "/secrets" }
+
+func (c *custom) kinds() []string {
+	if c.rule.ToHost() {
+		return []string{c.kind(), c.kindStatus(), c.kindSecrets()}
+	}
+	return []string{c.kind()}
+}
+
+// resource makes a client of a kind one that the engine takes.
+type resource struct{ dynamic.ResourceInterface }
+
+// Get implements engine.Reader.
+func (r resource) Get(ctx context.Context, name string, o metav1.GetOptions) (object, error) {
+	return r.ResourceInterface.Get(ctx, name, o)
+}
+
+// Create implements engine.Writer.
+func (r resource) Create(ctx context.Context, u object, o metav1.CreateOptions) (object, error) {
+	return r.ResourceInterface.Create(ctx, u, o)
+}
+
+// Update implements engine.Writer.
+func (r resource) Update(ctx context.Context, u object, o metav1.UpdateOptions) (object, error) {
+	return r.ResourceInterface.Update(ctx, u, o)
+}
+
+// Delete implements engine.Writer.
+func (r resource) Delete(ctx context.Context, name string, o metav1.DeleteOptions) error {
+	return r.ResourceInterface.Delete(ctx, name, o)
+}
+
+// start lets a rule work, unless it does or Run has ended.
+func (c *customs) start(rule *rules.Rule, hasStatus bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running[rule.Name()] != nil || c.ctx == nil || c.wanted[rule.Name()] != rule {
+		return nil
+	}
+	works := &custom{Syncer: c.Syncer, rule: rule, hasStatus: hasStatus, onTenant: c.objects.Resource(rule.Resource())}
+	if err := works.watch(c); err != nil {
+		return fmt.Errorf("watch %s: %w", rule.Name(), err)
+	}
+	for _, pass := range works.passes(c) {
+		c.engine.Put(pass)
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	works.cancel = cancel
+	for _, work := range []func(){
+		func() { works.tenantObjects.RunWithContext(ctx) },
+		func() { works.hostObjects.RunWithContext(ctx) },
+		func() {
+			if cache.WaitForCacheSync(ctx.Done(), works.seen) {
+				works.engine.Add(works.everything()...)
+			}
+		},
+	} {
+		works.ended.Add(1)
+		c.group.Go(func() { defer works.ended.Done(); work() })
+	}
+	c.running[rule.Name()] = works
+	delete(c.stuck, rule.Name())
+	return nil
+}
+
+// stopOther ends the work for a definition unless it is by this rule.
+func (c *customs) stopOther(name string, rule *rules.Rule) {
+	c.mu.Lock()
+	works := c.running[name]
+	if rule == nil {
+		delete(c.stuck, name)
+	}
+	if works == nil || rule != nil && rule.Same(works.rule) {
+		if works != nil {
+			c.wanted[name] = works.rule // it goes on
+		}
+		c.mu.Unlock()
+		return
+	}
+	delete(c.running, name)
+	c.mu.Unlock()
+	for _, kind := range works.kinds() {
+		c.engine.Drop(kind)
+	}
+	works.cancel()
+	works.ended.Wait()
+}
+
+// watch makes the informers. Those of the host see what syncers made in the tenant's
+// namespace, or what the rule shows.
+func (c *custom) watch(all *customs) error {
+	indexers := cache.Indexers{
+		byConfigMap: index(func(o object) []string { return c.referred(o, "ConfigMap") }),
+		bySecret:    index(func(o object) []string { return c.referred(o, "Secret") }),
+	}
+	c.tenantObjects = dynamicinformer.NewFilteredDynamicInformer(all.objects, c.rule.Resource(), metav1.NamespaceAll, 0, indexers, nil).Informer()
+	namespace := c.rule.HostNamespace()
+	var made dynamicinformer.TweakListOptionsFunc
+	if c.rule.ToHost() {
+		namespace = c.config.Tenant.HostNamespace
+		made = func(o *metav1.ListOptions) { o.LabelSelector = tenant.LabelManagedBy + "=" + tenant.ManagedBySyncer }
+	}
+	c.hostObjects = dynamicinformer.NewFilteredDynamicInformer(c.config.Host.objects, c.rule.Resource(), namespace, 0, cache.Indexers{}, made).Informer()
+	for _, informer := range []cache.SharedIndexInformer{c.tenantObjects, c.hostObjects} {
+		if err := informer.SetTransform(withoutManagedFields); err != nil {
+			return err
+		}
+	}
+	tenantSeen, err := c.engine.Listen(c.tenantObjects, keysOf(c.ofTenantObject))
+	if err != nil {
+		return err
+	}
+	hostSeen, err := c.engine.Listen(c.hostObjects, keysOf(c.ofHostObject))
+	c.seen = func() bool { return tenantSeen() && hostSeen() }
+	return err
+}
+
+// ready says whether a pass may decide: on half a picture it would take what it has
+// not seen for gone.
+func (c *custom) ready() bool { return c.seen() }
+
+// referred are the keys of the objects of a kind that an object refers to.
+func (c *custom) referred(tenantObject object, kind string) []string {
+	if !c.rule.ToHost() {
+		return nil
+	}
+	var names []string
+	for _, u := range c.rule.Uses(c.config.Tenant, tenantObject) {
+		if u.Kind == kind && !u.Result {
+			names = append(names, u.Name)
+		}
+	}
+	return inNamespace(tenantObject, names)
+}
+
+// ofTenantObject: an object, and what is on the host because it refers to it.
+func (c *custom) ofTenantObject(tenantObject object) []engine.Key {
+	all := keys(translate.NameOf(tenantObject), c.kinds()...)
+	if !c.rule.ToHost() {
+		return all
+	}
+	for _, u := range c.rule.Uses(c.config.Tenant, tenantObject) {
+		if (u.Kind == kindSecret || u.Kind == kindConfigMap) && !u.Result {
+			all = append(all, keys(tenant.Name{Namespace: tenantObject.GetNamespace(), Name: u.Name}, u.Kind)...)
+		}
+	}
+	return all
+}
+
+// ofHostObject: the tenant's object that a host object was made for, or the view of it.
+func (c *custom) ofHostObject(hostObject object) []engine.Key {
+	if !c.rule.ToHost() {
+		return keys(c.rule.ViewName(hostObject.GetName()), c.kinds()...)
+	}
+	return ofHost[object](c.Syncer, c.kinds()...)(hostObject)
+}
+
+// everything lists the keys of all objects of both sides.
+func (c *custom) everything() []engine.Key {
+	var all []engine.Key
+	for _, item := range c.tenantObjects.GetStore().List() {
+		all = append(all, keysOf(c.ofTenantObject)(item)...)
+	}
+	for _, item := range c.hostObjects.GetStore().List() {
+		all = append(all, keysOf(c.ofHostObject)(item)...)
+	}
+	return all
+}
+
+// tenantObject returns the tenant's object from the cache. It is shared.
+func (c *custom) tenantObject(n tenant.Name) (object, bool) {
+	return fromTenant[object](c.tenantObjects)(n)
+}
+
+// onHost is the tenant's host namespace as the target of the kind.
+func (c *custom) onHost(all *customs) engine.Host[object] {
+	ns := c.config.Tenant.HostNamespace
+	return engine.Host[object]{
+		Tenant: c.config.Tenant, Cache: c.hostObjects.GetStore(),
+		Read:  resource{c.config.Host.objects.Resource(c.rule.Resource()).Namespace(ns)},
+		Write: resource{all.hostWrite.Resource(c.rule.Resource()).Namespace(ns)},
+	}
+}
+
+// passes are those of the rule.
+func (c *custom) passes(all *customs) []engine.Pass {
+	if !c.rule.ToHost() {
+		return []engine.Pass{c.views()}
+	}
+	host := c.onHost(all)
+	return []engine.Pass{c.down(host), c.up(host), &customSecrets{c, host}}
+}

@@ -1,0 +1,464 @@
+package syncer
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	extensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"sigs.k8s.io/yaml"
+
+	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/baseline"
+	"sublet.dev/isolation/tenant"
+)
+
+// certificatesDefinition is a kind of the host as cert-manager has one, with a webhook
+// that nobody may call.
+const certificatesDefinition = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: certificates.certs.example.org}
+spec:
+  group: certs.example.org
+  names: {plural: certificates, singular: certificate, kind: Certificate, listKind: CertificateList, shortNames: [crt]}
+  scope: Namespaced
+  conversion: {strategy: Webhook, webhook: {conversionReviewVersions: [v1], clientConfig: {url: "https://127.0.0.1:1/convert"}}}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}}
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            required: [secretName]
+            properties:
+              secretName: {type: string}
+              dnsNames: {type: array, items: {type: string}}
+              duration: {type: string, default: 2160h}
+              issuerRef: {type: object, properties: {name: {type: string}, kind: {type: string}}}
+              passwordRef: {type: object, properties: {name: {type: string}, key: {type: string}}}
+              hostPath: {type: string}
+          status:
+            type: object
+            properties:
+              observedGeneration: {type: integer}
+              ready: {type: boolean}
+              secret: {type: string}
+              internal: {type: string}
+`
+
+const issuersDefinition = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: issuers.certs.example.org}
+spec:
+  group: certs.example.org
+  names: {plural: issuers, singular: issuer, kind: Issuer, listKind: IssuerList}
+  scope: Cluster
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            properties: {display: {type: string}, token: {type: string}}
+`
+
+const customPlan = `
+customResources:
+- group: certs.example.org
+  version: v1
+  kind: Certificate
+  resource: certificates
+  direction: ToHost
+  max: 5
+  fields:
+  - path: spec.dnsNames
+  - path: spec.duration
+  - {path: spec.secretName, result: Secret}
+  - {path: spec.passwordRef.name, reference: Secret}
+  - path: spec.passwordRef.key
+  - {path: spec.issuerRef.name, values: [public, internal]}
+  - {path: spec.issuerRef.kind, value: Issuer}
+  status: [status.ready, status.observedGeneration, status.secret]
+  hostLabels: [{name: certs.example.org/zone, value: tenants}]
+- group: certs.example.org
+  version: v1
+  kind: Issuer
+  resource: issuers
+  direction: FromHost
+  fields: [{path: spec.display}]
+  select: {matchLabels: {offered: "yes"}}
+`
+
+var (
+	certificates = schema.GroupVersionResource{Group: "certs.example.org", Version: "v1", Resource: "certificates"}
+	issuers      = schema.GroupVersionResource{Group: "certs.example.org", Version: "v1", Resource: "issuers"}
+)
+
+// customWorld has clients of both sides.
+type customWorld struct {
+	t                 *testing.T
+	host, tenant      dynamic.Interface
+	hostCRDs, ownCRDs extensions.Interface
+}
+
+func newCustomWorld(t *testing.T) customWorld {
+	c := customWorld{t: t}
+	for _, side := range []struct {
+		config  *rest.Config
+		objects *dynamic.Interface
+		crds    *extensions.Interface
+	}{{hostConfig, &c.host, &c.hostCRDs}, {w.tenantConfig, &c.tenant, &c.ownCRDs}} {
+		objects, err := dynamic.NewForConfig(quick(side.config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		crds, err := extensions.NewForConfig(quick(side.config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		*side.objects, *side.crds = objects, crds
+	}
+	return c
+}
+
+// define gives the host kinds, early: its quota controller looks for new ones twice a
+// minute.
+func define(ctx context.Context, host *rest.Config) error {
+	api, err := extensions.NewForConfig(quick(host))
+	if err != nil {
+		return err
+	}
+	for _, text := range []string{certificatesDefinition, issuersDefinition} {
+		crd := &apiextensionsv1.CustomResourceDefinition{}
+		if err := yaml.UnmarshalStrict([]byte(text), crd); err != nil {
+			return err
+		}
+		if _, err := api.ApiextensionsV1().CustomResourceDefinitions().Create(ctx, crd, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// counted waits until the host's quota counts a resource. What it does not know when
+// it is changed it looks at again minutes later, or when it is changed again.
+func (c customWorld) counted(name corev1.ResourceName) {
+	c.t.Helper()
+	quotas, tries := w.host.CoreV1().ResourceQuotas(acme.HostNamespace), 0
+	wait(c.t, "the quota of "+string(name), func() (bool, any) {
+		q, err := quotas.Get(c.t.Context(), "sublet", metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		if _, known := q.Status.Used[name]; known {
+			return true, nil
+		}
+		if tries++; tries%50 == 0 {
+			q.Spec.Hard["count/controllerrevisions.apps"] = *resource.NewQuantity(int64(tries), resource.DecimalSI)
+			_, err = quotas.Update(c.t.Context(), q, metav1.UpdateOptions{})
+		}
+		return false, err
+	})
+}
+
+// offer gives the tenant a plan, as the manager does.
+func (c customWorld) offer(text string) {
+	c.t.Helper()
+	var spec v1alpha1.PlanSpec
+	if err := yaml.UnmarshalStrict([]byte(text), &spec); err != nil {
+		c.t.Fatal(err)
+	}
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(w.host.Discovery()))
+	for _, o := range baseline.Tenant(acme, cell, spec) {
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		u := &unstructured.Unstructured{Object: content}
+		unstructured.RemoveNestedField(u.Object, "metadata", "creationTimestamp")
+		mapping, err := mapper.RESTMapping(u.GroupVersionKind().GroupKind(), u.GroupVersionKind().Version)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if _, err := c.host.Resource(mapping.Resource).Namespace(o.GetNamespace()).Apply(c.t.Context(), o.GetName(), u, metav1.ApplyOptions{FieldManager: "test", Force: true}); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	w.syncer().SetCustomResources(baseline.CustomResources(spec))
+}
+
+func (c customWorld) make(side dynamic.ResourceInterface, text string) *unstructured.Unstructured {
+	c.t.Helper()
+	u := parse(c.t, text)
+	var made *unstructured.Unstructured
+	wait(c.t, "the kind of "+u.GetName(), func() (bool, any) {
+		var err error
+		made, err = side.Create(c.t.Context(), u, metav1.CreateOptions{})
+		return err == nil, err
+	})
+	return made
+}
+
+func parse(t *testing.T, text string) *unstructured.Unstructured {
+	t.Helper()
+	data, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &unstructured.Unstructured{}
+	if err := u.UnmarshalJSON(data); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// waitObject waits until an object is as asked.
+func (c customWorld) waitObject(side dynamic.ResourceInterface, name, what string, is func(*unstructured.Unstructured) bool) *unstructured.Unstructured {
+	c.t.Helper()
+	var u *unstructured.Unstructured
+	wait(c.t, what, func() (ok bool, last any) {
+		var err error
+		if u, err = side.Get(c.t.Context(), name, metav1.GetOptions{}); err != nil {
+			return false, err
+		}
+		return is(u), u
+	})
+	return u
+}
+
+func (c customWorld) gone(side dynamic.ResourceInterface, name, what string) {
+	c.t.Helper()
+	wait(c.t, what, func() (bool, any) {
+		u, err := side.Get(c.t.Context(), name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err), u
+	})
+}
+
+func patch(t *testing.T, side dynamic.ResourceInterface, name, text string, subresources ...string) {
+	t.Helper()
+	if _, err := side.Patch(t.Context(), name, types.MergePatchType, []byte(text), metav1.PatchOptions{}, subresources...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func at(u *unstructured.Unstructured, path ...string) any {
+	v, _, _ := unstructured.NestedFieldNoCopy(u.Object, path...)
+	return v
+}
+
+func told(t *testing.T, namespace, reason, text string) {
+	t.Helper()
+	wait(t, "event "+reason, func() (bool, any) {
+		events, err := w.tenant.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			return false, err
+		}
+		return slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == reason && strings.Contains(e.Message, text) }), events.Items
+	})
+}
+
+// A tenant's object of a kind of the host takes its way by the plan's rule: down with
+// what the rule names, up with its status and its secret, and to its end.
+func TestCustomResources(t *testing.T) {
+	c := newCustomWorld(t)
+	c.offer(customPlan)
+	c.counted("count/certificates.certs.example.org")
+	ns := namespace(t)
+	own, host := c.tenant.Resource(certificates).Namespace(ns), c.host.Resource(certificates).Namespace(acme.HostNamespace)
+
+	if _, err := w.tenant.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "password"}, StringData: map[string]string{"p": "x"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	made := c.make(own, `
+apiVersion: certs.example.org/v1
+kind: Certificate
+metadata: {name: web, labels: {app: web, certs.example.org/zone: other}, annotations: {issue-temporary: "yes"}, finalizers: [acme.example.org/own]}
+spec: {secretName: web-tls, dnsNames: [web.example.org], issuerRef: {kind: Root}, passwordRef: {name: password, key: p}}
+`)
+	view, err := c.ownCRDs.ApiextensionsV1().CustomResourceDefinitions().Get(t.Context(), "certificates.certs.example.org", metav1.GetOptions{})
+	if err != nil || view.Spec.Conversion.Strategy != apiextensionsv1.NoneConverter || view.Spec.Conversion.Webhook != nil || len(view.Spec.Names.ShortNames) != 1 {
+		t.Errorf("the tenant's definition: %v, %+v", err, view.Spec)
+	}
+	name := hostName(ns, "web")
+	onHost := c.waitObject(host, name, "the host object", func(*unstructured.Unstructured) bool { return true })
+	secretName, _ := at(onHost, "spec", "secretName").(string)
+	want := map[string]any{
+		"dnsNames": []any{"web.example.org"}, "duration": "2160h", "secretName": secretName,
+		"issuerRef": map[string]any{"name": "public", "kind": "Issuer"}, "passwordRef": map[string]any{"name": hostName(ns, "password"), "key": "p"},
+	}
+	if got, _ := json.Marshal(onHost.Object["spec"]); string(got) != string(must(json.Marshal(want))) {
+		t.Errorf("on the host:\n%s\nwant\n%s", got, must(json.Marshal(want)))
+	}
+	if l := onHost.GetLabels(); len(l) != 4 || l[tenant.LabelTenant] != string(acme.ID) || l["certs.example.org/zone"] != "tenants" || len(onHost.GetFinalizers()) != 0 {
+		t.Errorf("labels %v, finalizers %v", l, onHost.GetFinalizers())
+	}
+	for key := range onHost.GetAnnotations() {
+		if !tenant.IsKey(key) {
+			t.Errorf("the annotation %s is on the host", key)
+		}
+	}
+	wait(t, "the secret that it refers to", func() (bool, any) {
+		s, err := w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), hostName(ns, "password"), metav1.GetOptions{})
+		return err == nil && string(s.Data["p"]) == "x", err
+	})
+
+	// What the host's controller does.
+	issued := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secretName, Namespace: acme.HostNamespace}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{"tls.crt": []byte("one"), "tls.key": []byte("key")}}
+	if issued, err = w.host.CoreV1().Secrets(acme.HostNamespace).Create(t.Context(), issued, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	patch(t, host, name, `{"status": {"ready": true, "observedGeneration": `+itoa(onHost.GetGeneration())+`, "secret": "in `+secretName+` of `+acme.HostNamespace+`", "internal": "10.0.0.1"}}`, "status")
+	c.waitObject(own, "web", "the status", func(u *unstructured.Unstructured) bool {
+		return at(u, "status", "ready") == true && at(u, "status", "secret") == "in web-tls of "+ns && at(u, "status", "internal") == nil && at(u, "status", "observedGeneration") == u.GetGeneration()
+	})
+	brought := c.waitSecret(ns, "web-tls", "one")
+	if brought.Type != corev1.SecretTypeTLS || len(brought.OwnerReferences) != 1 || brought.OwnerReferences[0].UID != made.GetUID() {
+		t.Errorf("the tenant's secret: %s, %v", brought.Type, brought.OwnerReferences)
+	}
+	issued, err = w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), secretName, metav1.GetOptions{})
+	if err != nil || len(issued.OwnerReferences) != 1 || issued.OwnerReferences[0].UID != onHost.GetUID() {
+		t.Fatalf("the host's secret: %v, %v", err, issued.OwnerReferences)
+	}
+	issued.Data["tls.crt"] = []byte("two") // a renewal: nothing else changes
+	if _, err := w.host.CoreV1().Secrets(acme.HostNamespace).Update(t.Context(), issued, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.waitSecret(ns, "web-tls", "two")
+
+	// Drift on the host is repaired, what its controllers add stays.
+	patch(t, host, name, `{"spec": {"dnsNames": ["evil.example.org"], "hostPath": "/added"}}`)
+	c.waitObject(host, name, "the repair", func(u *unstructured.Unstructured) bool {
+		names, _ := at(u, "spec", "dnsNames").([]any)
+		return len(names) == 1 && names[0] == "web.example.org" && at(u, "spec", "hostPath") == "/added"
+	})
+	// A field that the rule does not name is refused, and leaves the host as it was.
+	patch(t, own, "web", `{"spec": {"hostPath": "/etc", "dnsNames": ["two.example.org"]}}`)
+	told(t, ns, "NotOnHost", "spec.hostPath")
+	if u, err := host.Get(t.Context(), name, metav1.GetOptions{}); err != nil || at(u, "spec", "hostPath") != "/added" {
+		t.Errorf("%v: %v", err, u.Object["spec"])
+	}
+	patch(t, own, "web", `{"spec": {"hostPath": null, "dnsNames": ["two.example.org"], "passwordRef": null}}`)
+	c.waitObject(host, name, "the change", func(u *unstructured.Unstructured) bool {
+		names, _ := at(u, "spec", "dnsNames").([]any)
+		password, _ := at(u, "spec", "passwordRef").(map[string]any)
+		return len(names) == 1 && names[0] == "two.example.org" && len(password) == 0
+	})
+	wait(t, "the end of the secret that nothing refers to", func() (bool, any) {
+		_, err := w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), hostName(ns, "password"), metav1.GetOptions{})
+		return apierrors.IsNotFound(err), err
+	})
+
+	// Deleted on the host, it comes again; deleted by the tenant, it goes when the
+	// host's controllers are done, and when the tenant's own are.
+	before := c.waitObject(host, name, "it", func(*unstructured.Unstructured) bool { return true })
+	if err := host.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.waitObject(host, name, "its return", func(u *unstructured.Unstructured) bool { return u.GetUID() != before.GetUID() })
+	patch(t, host, name, `{"metadata": {"finalizers": ["certs.example.org/revoke"]}}`)
+	if err := own.Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.waitObject(host, name, "the end on the host", func(u *unstructured.Unstructured) bool { return u.GetDeletionTimestamp() != nil })
+	patch(t, own, "web", `{"metadata": {"finalizers": ["sublet.dev/host"]}}`)
+	if u, err := own.Get(t.Context(), "web", metav1.GetOptions{}); err != nil || !slices.Contains(u.GetFinalizers(), "sublet.dev/host") {
+		t.Errorf("the tenant's object did not wait for the host's: %v", err)
+	}
+	patch(t, host, name, `{"metadata": {"finalizers": null}}`)
+	c.gone(own, "web", "the end in the tenant")
+	c.gone(host, name, "the end on the host")
+	wait(t, "the end of the secret", func() (bool, any) {
+		_, err := w.tenant.CoreV1().Secrets(ns).Get(t.Context(), "web-tls", metav1.GetOptions{})
+		return apierrors.IsNotFound(err), err
+	})
+
+	t.Run("shown", func(t *testing.T) { c.shown(t) })
+
+	// Without a rule nothing is followed, and an unused kind goes.
+	c.offer(`{}`)
+	wait(t, "the end of the kind", func() (bool, any) {
+		_, err := c.ownCRDs.ApiextensionsV1().CustomResourceDefinitions().Get(t.Context(), "certificates.certs.example.org", metav1.GetOptions{})
+		return apierrors.IsNotFound(err), err
+	})
+}
+
+// shown: the tenant sees what the rule selects, as the rule says, and cannot change it.
+func (c customWorld) shown(t *testing.T) {
+	c.t = t
+	own, host := c.tenant.Resource(issuers), c.host.Resource(issuers)
+	const one = `
+apiVersion: certs.example.org/v1
+kind: Issuer
+metadata: {name: public, labels: {offered: "yes"}}
+spec: {display: Public, token: secret}
+`
+	c.make(host, one)
+	c.make(host, strings.NewReplacer("public", "private", `"yes"`, `"no"`).Replace(one))
+	view := c.waitObject(own, "public", "the view", func(u *unstructured.Unstructured) bool { return at(u, "spec", "display") == "Public" })
+	if at(view, "spec", "token") != nil || len(view.GetLabels()) != 0 {
+		t.Errorf("the view has %v", view.Object)
+	}
+	patch(t, own, "public", `{"spec": {"display": "Mine", "token": "x"}}`)
+	c.waitObject(own, "public", "the repair", func(u *unstructured.Unstructured) bool {
+		return at(u, "spec", "display") == "Public" && at(u, "spec", "token") == nil
+	})
+	c.make(own, strings.NewReplacer("public", "mine").Replace(one)) // the tenant's own stays, and leads to nothing
+	if _, err := own.Get(t.Context(), "private", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("what is not offered is shown: %v", err)
+	}
+	patch(t, host, "public", `{"metadata": {"labels": {"offered": null}}}`)
+	c.gone(own, "public", "the end of the view")
+	if u, err := own.Get(t.Context(), "mine", metav1.GetOptions{}); err != nil || at(u, "spec", "token") != "secret" {
+		t.Errorf("the tenant's own: %v, %v", err, u)
+	}
+	if _, err := host.Get(t.Context(), "mine", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the tenant's own is on the host: %v", err)
+	}
+}
+
+func (c customWorld) waitSecret(namespace, name, crt string) *corev1.Secret {
+	c.t.Helper()
+	var s *corev1.Secret
+	wait(c.t, "the tenant's secret", func() (bool, any) {
+		var err error
+		s, err = w.tenant.CoreV1().Secrets(namespace).Get(c.t.Context(), name, metav1.GetOptions{})
+		return err == nil && string(s.Data["tls.crt"]) == crt, err
+	})
+	return s
+}
+
+func must(b []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func itoa(n int64) string { return string(must(json.Marshal(n))) }
