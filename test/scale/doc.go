@@ -1,6 +1,6 @@
-// Package scale has many tenants on one machine: made, asleep, woken one by one in
-// random order by a request through the front door, and deleted, with everything that
-// they took given back. They are control planes only and have no pods.
+// Package scale has many tenants on one machine: made, asleep, woken in random order by
+// a request each through the front door, and deleted, with everything that they took
+// given back. They are control planes only and have no pods.
 //
 // `make scale` does it with a thousand, or with as many as SIZE says; by itself the
 // test is skipped. Tenants are made through the host API, as `sublet create` makes

@@ -86,7 +86,7 @@ func (f *fleet) seen(o any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.phases[vc.Name] = vc.Status.Phase
-	if _, before := f.answers[vc.Name]; !before && vc.Status.Phase == v1alpha1.PhaseReady {
+	if _, before := f.answers[vc.Name]; !before && (vc.Status.Phase == v1alpha1.PhaseReady || vc.Status.Phase == v1alpha1.PhaseAsleep) {
 		f.answers[vc.Name] = time.Now()
 	}
 }
