@@ -105,6 +105,9 @@ func (r Reveal) condition(tenantPod *corev1.Pod, host corev1.PodCondition, befor
 		Reason:             host.Reason,
 		Message:            r.Text(host.Message),
 	}
+	if host.Type == corev1.PodScheduled && before != nil && before.Status == c.Status {
+		c.LastTransitionTime = before.LastTransitionTime // the tenant's API was told by the binding, a moment later
+	}
 	if gate := closedGate(tenantPod); host.Type == corev1.PodReady && host.Status == corev1.ConditionTrue && gate != nil {
 		c.Status, c.Reason = corev1.ConditionFalse, "ReadinessGatesNotReady"
 		c.Message = "the readiness gate " + strconv.Quote(string(gate.ConditionType)) + " is not open"

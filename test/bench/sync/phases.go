@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 
 	"sublet.dev/isolation/tenant"
 )
@@ -18,15 +21,60 @@ import (
 // (syncer/engine).
 const settle = 2 * time.Second
 
-// idleMemory measures what a syncer without pods holds.
+// idleMemory measures what a syncer without pods holds, and how much of that are its
+// watches of the host namespace.
 func (w *world) idleMemory(ctx context.Context, r *report) error {
 	if _, err := w.atRest(ctx); err != nil {
 		return err
 	}
-	with := heap()
+	each := float64(len(w.clusters))
+	with, goroutines := heap(), runtime.NumGoroutine()
 	w.stopSyncers()
-	r.value("memory/idle-syncer", (with-heap())/float64(len(w.clusters))/1024, "KiB")
+	without, left := heap(), runtime.NumGoroutine()
+	r.value("memory/idle-syncer", (with-without)/each/1024, "KiB")
+	r.value("goroutines/idle-syncer", float64(goroutines-left)/each, "")
+	stop, err := w.watchHost(ctx)
+	if err != nil {
+		return err
+	}
+	r.value("memory/host-watches", (heap()-without)/each/1024, "KiB")
+	r.value("goroutines/host-watches", float64(runtime.NumGoroutine()-left)/each, "")
+	stop()
 	return w.eachCluster(func(_ int, c *cluster) error { return w.runSyncer(ctx, c) })
+}
+
+// watchHost watches what a syncer watches in each host namespace, and nothing else.
+func (w *world) watchHost(ctx context.Context) (stop func(), err error) {
+	config, err := kubernetes.NewForConfig(w.config)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var all []informers.SharedInformerFactory
+	for _, c := range w.clusters {
+		f := informers.NewSharedInformerFactoryWithOptions(config, 0, informers.WithNamespace(c.tenant.HostNamespace))
+		for _, i := range []cache.SharedIndexInformer{
+			f.Core().V1().Pods().Informer(), f.Core().V1().Services().Informer(), f.Core().V1().ConfigMaps().Informer(), f.Core().V1().Secrets().Informer(),
+			f.Core().V1().PersistentVolumeClaims().Informer(), f.Core().V1().Events().Informer(),
+			f.Discovery().V1().EndpointSlices().Informer(), f.Networking().V1().NetworkPolicies().Informer(),
+		} {
+			if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{}); err != nil {
+				cancel()
+				return nil, err
+			}
+		}
+		f.StartWithContext(ctx)
+		all = append(all, f)
+	}
+	for _, f := range all {
+		f.WaitForCacheSync(ctx.Done())
+	}
+	return func() {
+		cancel()
+		for _, f := range all {
+			f.Shutdown()
+		}
+	}, ctx.Err()
 }
 
 // atRest waits until all syncers have nothing to do, and says how long that took.
