@@ -80,6 +80,6 @@ for p in k8s.io/kubernetes/test/images/{agnhost,nonewprivs} k8s.io/sample-apiser
 done
 ROOTS=$(digest $HERE/build.sh $HERE/hook.sh)
 step busybox "$ROOTS" "$STAMPS/busybox.tar" -- root busybox bash
-step tools "$ROOTS" "$STAMPS/tools.tar" -- root tools bash bind9-dnsutils curl iperf iproute2 netcat-openbsd socat
+step tools "$ROOTS" "$STAMPS/tools.tar" -- root tools bash bind9-dnsutils curl iperf iproute2 libc-bin netcat-openbsd socat
 step nginx "$ROOTS" "$STAMPS/nginx.tar" -- root nginx nginx-light
 step images "$PINS $ROOTS $(digest test/images test/peers/etcd) $GO" "$OUT"/images/{pause-3.10.2,agnhost-2.66.1}.tar -- images
