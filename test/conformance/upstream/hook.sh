@@ -10,8 +10,9 @@ for name in $(bin/busybox --list); do
 	done
 	ln -s /bin/busybox "bin/$name"
 done
-# Busybox's own shell drops variables whose names it does not like.
-[ ! -e bin/bash ] || ln -sf bash bin/sh
+# Busybox's own shell drops variables whose names it does not like. Tests that want its
+# messages name it by its path.
+[ ! -e bin/bash ] || ln -s /bin/bash usr/local/bin/sh
 ln -s agnhost agnhost-2
 [ ! -e bin/nc.openbsd ] || ln -sf nc.openbsd bin/nc
 cat >etc/passwd <<'USERS'
