@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -93,5 +94,14 @@ func quantile(times []time.Duration, q float64) time.Duration {
 	sorted := slices.Sorted(slices.Values(times))
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
+
+// percentiles reports the middle and the 99th of times.
+func percentiles(name string, times []time.Duration) {
+	figure(name+"/p50", milliseconds(quantile(times, 0.5)), "ms")
+	figure(name+"/p99", milliseconds(quantile(times, 0.99)), "ms")
+}
+
+// sorted returns the names of figures in order.
+func sorted(f figures) []string { return slices.Sorted(maps.Keys(f)) }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

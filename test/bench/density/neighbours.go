@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,10 +61,8 @@ func (w *ours) neighbours(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	figure("quiet/alone/p99", milliseconds(quantile(alone, 0.99)), "ms")
-	figure("quiet/beside-flood/p99", milliseconds(quantile(beside, 0.99)), "ms")
-	figure("quiet/alone/p50", milliseconds(quantile(alone, 0.5)), "ms")
-	figure("quiet/beside-flood/p50", milliseconds(quantile(beside, 0.5)), "ms")
+	percentiles("quiet/alone", alone)
+	percentiles("quiet/beside-flood", beside)
 	return nil
 }
 
@@ -79,11 +76,16 @@ func (p *plane) clientProcess(ctx context.Context, dir, child string) (*exec.Cmd
 	if err := os.WriteFile(file, kubeconfig, 0o600); err != nil {
 		return nil, err
 	}
+	return childProcess(ctx, child, file)
+}
+
+// childProcess is this program as clients with a kubeconfig; it is not started.
+func childProcess(ctx context.Context, child, kubeconfig string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	c := exec.CommandContext(ctx, self, "-child", child, "-kubeconfig", file)
+	c := exec.CommandContext(ctx, self, "-child", child, "-kubeconfig", kubeconfig)
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
 	c.Stderr = os.Stderr
 	return c, nil
@@ -145,10 +147,8 @@ func clientOf(file string) (kubernetes.Interface, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.QPS, config.Burst = -1, -1
-	// Its own, for client-go shares those of equal configurations.
-	config.Dial = (&net.Dialer{}).DialContext
-	return kubernetes.NewForConfig(config)
+	c, _, err := clientFor(config)
+	return c, err
 }
 
 // ask creates, reads and deletes, and returns how long each took.

@@ -15,7 +15,10 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
@@ -28,9 +31,9 @@ const cellGC = 50
 
 // ours are control planes in this process.
 type ours struct {
-	dir   string
-	all   []*plane
-	times []time.Duration // from nothing to the first answer, but for the first
+	dir            string
+	all            []*plane
+	answers, ready []time.Duration // from nothing, but for the first
 }
 
 // plane is a control plane that clients reach over TLS.
@@ -41,32 +44,52 @@ type plane struct {
 	addr   string
 }
 
-// oursMain is the child that measures ours.
-func oursMain(ctx context.Context, o options) (err error) {
+// asCell has this process run as a cell does, and say nothing.
+func asCell() {
 	debug.SetGCPercent(cellGC)
 	quiet := slog.New(slog.DiscardHandler)
 	slog.SetDefault(quiet)
 	klog.SetSlogLogger(quiet)
+}
+
+// oursMain is the child that measures ours.
+func oursMain(ctx context.Context, o options) (err error) {
+	asCell()
 	w := &ours{dir: o.dir}
 	defer func() { err = errors.Join(err, w.stop()) }()
-	for _, n := range o.sizes {
+	for i, n := range o.sizes {
+		before, err := cpu(os.Getpid())
+		if err != nil {
+			return err
+		}
 		for len(w.all) < n {
 			if err := w.add(ctx); err != nil {
 				return err
 			}
 		}
-		if err := w.measure(ctx, n, o.window); err != nil {
+		if i > 0 {
+			after, err := cpu(os.Getpid())
+			if err != nil {
+				return err
+			}
+			figure(fmt.Sprintf("create/cpu/%d", n), milliseconds(after-before)/float64(n-o.sizes[i-1]), "ms")
+		}
+		profile := ""
+		if i == len(o.sizes)-1 {
+			profile = o.idle
+		}
+		if err := measure(ctx, n, o.window, profile); err != nil {
 			return err
 		}
 	}
-	figure("create/first-answer/p50", milliseconds(quantile(w.times, 0.5)), "ms")
-	figure("create/first-answer/p99", milliseconds(quantile(w.times, 0.99)), "ms")
+	percentiles("create/first-answer", w.answers)
+	percentiles("create/ready", w.ready)
 	if o.heap != "" {
 		if err := writeHeap(o.heap); err != nil {
 			return err
 		}
 	}
-	if err := profiled(o.cpu, func() error { return w.wake(ctx) }); err != nil {
+	if err := profiled(o.cpu, func() error { return w.restart(ctx) }); err != nil {
 		return err
 	}
 	return w.neighbours(ctx)
@@ -90,7 +113,8 @@ func profiled(path string, do func() error) error {
 	return errors.Join(err, f.Close())
 }
 
-// add makes a control plane from nothing and waits for its first answer.
+// add makes a control plane from nothing, and waits for its first answer and until it
+// is ready.
 func (w *ours) add(ctx context.Context) error {
 	i := len(w.all) + 1
 	start := time.Now()
@@ -112,11 +136,20 @@ func (w *ours) add(ctx context.Context) error {
 		return err
 	}
 	w.all = append(w.all, p)
-	if err := p.answer(ctx); err != nil {
+	c, leave, err := p.client()
+	if err != nil {
 		return err
 	}
+	defer leave()
+	if err := answer(ctx, c); err != nil {
+		return err
+	}
+	answered := time.Since(start)
+	if err := ready(ctx, c); err != nil {
+		return fmt.Errorf("control plane %d: %w", i, err)
+	}
 	if i > 1 { // the first one makes what all share
-		w.times = append(w.times, time.Since(start))
+		w.answers, w.ready = append(w.answers, answered), append(w.ready, time.Since(start))
 	}
 	return nil
 }
@@ -146,32 +179,60 @@ func (p *plane) kubeconfig() ([]byte, error) {
 	})
 }
 
-// client is an administrator's, with a certificate and a connection of its own.
-func (p *plane) client() (kubernetes.Interface, error) {
+// client is an administrator's, with a certificate and a connection of its own, which
+// leave ends.
+func (p *plane) client() (c kubernetes.Interface, leave func(), err error) {
 	kubeconfig, err := p.kubeconfig()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	return clientFor(config)
+}
+
+// clientFor makes a client with a connection of its own, which leave ends.
+func clientFor(config *rest.Config) (c kubernetes.Interface, leave func(), err error) {
 	config.QPS, config.Burst = -1, -1
-	return kubernetes.NewForConfig(config)
+	if config.Dial == nil { // client-go shares the connections of equal configurations
+		config.Dial = (&net.Dialer{}).DialContext
+	}
+	h, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err = kubernetes.NewForConfigAndClient(config, h)
+	return c, func() { utilnet.CloseIdleConnectionsFor(h.Transport) }, err
 }
 
 // answer asks for what every cluster has.
-func (p *plane) answer(ctx context.Context) error {
-	c, err := p.client()
-	if err != nil {
-		return err
-	}
-	_, err = c.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
+func answer(ctx context.Context, c kubernetes.Interface) error {
+	_, err := c.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
 	return err
 }
 
-// measure reports what n idle control planes use.
-func (w *ours) measure(ctx context.Context, n int, window time.Duration) error {
+// ready waits until the API server says that it is ready, and its controllers have made
+// what a pod needs: the service account of a namespace.
+func ready(ctx context.Context, c kubernetes.Interface) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		_, last = c.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
+		if last == nil {
+			last = c.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+		}
+		return last == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("not ready: %w (%w)", err, last)
+	}
+	return nil
+}
+
+// measure reports what this process uses with n idle control planes in it. profile is
+// where a profile of the processor time of that goes, if it is to be made.
+func measure(ctx context.Context, n int, window time.Duration, profile string) error {
 	if err := pause(ctx, window); err != nil { // what starting up has left to do
 		return err
 	}
@@ -179,30 +240,33 @@ func (w *ours) measure(ctx context.Context, n int, window time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, window); err != nil {
+	if err := profiled(profile, func() error { return pause(ctx, window) }); err != nil {
 		return err
 	}
 	after, err := usageOf(os.Getpid())
 	if err != nil {
 		return err
 	}
-	runtime.GC()
 	debug.FreeOSMemory()
 	collected, err := usageOf(os.Getpid())
 	if err != nil {
 		return err
 	}
-	name := fmt.Sprintf("/%d", n)
-	figure("total/natural"+name, after.Natural, "MiB")
-	figure("total/pss"+name, after.PSS, "MiB")
-	figure("total/anon"+name, collected.Anon, "MiB")
-	figure("total/goroutines"+name, float64(runtime.NumGoroutine()), "goroutines")
-	figure("total/idle-cpu"+name, milliseconds(after.CPU-before.CPU)/window.Seconds(), "mCPU")
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	for kind, v := range map[string]float64{
+		"natural": after.Natural, "pss": after.PSS, "anon": collected.Anon,
+		"heap": float64(memory.HeapAlloc) / (1 << 20), "stacks": float64(memory.StackInuse) / (1 << 20),
+		"goroutines": float64(runtime.NumGoroutine()),
+		"idle-cpu":   milliseconds(after.CPU-before.CPU) / window.Seconds(),
+	} {
+		figure(fmt.Sprintf("total/%s/%d", kind, n), v, units[kind])
+	}
 	return nil
 }
 
-// wake stops and starts control planes that exist, as a sleeping tenant's is.
-func (w *ours) wake(ctx context.Context) error {
+// restart stops and starts control planes that exist.
+func (w *ours) restart(ctx context.Context) error {
 	var times []time.Duration
 	for n := range 20 {
 		p := w.all[n%len(w.all)]
@@ -213,13 +277,17 @@ func (w *ours) wake(ctx context.Context) error {
 		if err := p.start(ctx); err != nil {
 			return err
 		}
-		if err := p.answer(ctx); err != nil {
+		c, leave, err := p.client()
+		if err != nil {
+			return err
+		}
+		if err := answer(ctx, c); err != nil {
 			return err
 		}
 		times = append(times, time.Since(start))
+		leave()
 	}
-	figure("restart/first-answer/p50", milliseconds(quantile(times, 0.5)), "ms")
-	figure("restart/first-answer/p99", milliseconds(quantile(times, 0.99)), "ms")
+	percentiles("restart/first-answer", times)
 	return nil
 }
 

@@ -20,35 +20,55 @@ func peerMain(ctx context.Context, o options) (err error) {
 			err = errors.Join(err, p.Stop())
 		}
 	}()
-	var times []time.Duration
+	var answers, readies []time.Duration
 	for _, n := range o.peers {
 		for len(all) < n {
-			p, took, err := startPeer(ctx, o.bin, filepath.Join(o.dir, fmt.Sprintf("p%d", len(all)+1)))
+			p, start, err := startPeer(ctx, o.bin, filepath.Join(o.dir, fmt.Sprintf("p%d", len(all)+1)))
 			if err != nil {
 				return err
 			}
-			all, times = append(all, p), append(times, took)
+			all, answers = append(all, p), append(answers, time.Since(start))
 			if err := p.StartControllers(ctx); err != nil {
 				return err
 			}
+			if err := peerReady(ctx, p); err != nil {
+				return err
+			}
+			readies = append(readies, time.Since(start))
 		}
 		if err := measurePeers(ctx, all, o.window); err != nil {
 			return err
 		}
 	}
-	figure("create/first-answer/p50", milliseconds(quantile(times, 0.5)), "ms")
+	percentiles("create/first-answer", answers)
+	percentiles("create/ready", readies)
 	return nil
 }
 
-// startPeer starts storage and API server, and says how long the first answer took.
-func startPeer(ctx context.Context, bin, dir string) (*upstream.Cluster, time.Duration, error) {
+// startPeer starts storage and API server, waits for the first answer, and says when it
+// began.
+func startPeer(ctx context.Context, bin, dir string) (*upstream.Cluster, time.Time, error) {
 	ca, err := pki.LoadOrCreate(filepath.Join(dir, "pki"), "peer")
 	if err != nil {
-		return nil, 0, err
+		return nil, time.Time{}, err
 	}
 	start := time.Now()
 	p, err := upstream.Start(ctx, upstream.Config{Bin: bin, Dir: dir, CA: ca, ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16")})
-	return p, time.Since(start), err
+	return p, start, err
+}
+
+// peerReady waits until it is as ready as ours has to be.
+func peerReady(ctx context.Context, p *upstream.Cluster) error {
+	config, err := p.Admin()
+	if err != nil {
+		return err
+	}
+	c, leave, err := clientFor(config)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return ready(ctx, c)
 }
 
 func measurePeers(ctx context.Context, all []*upstream.Cluster, window time.Duration) error {
