@@ -20,7 +20,7 @@ import (
 // ErrNotFound says that there is nothing to explain.
 var ErrNotFound = errors.New("not found")
 
-// Explanation is what a syncer knows of a pod. It is for the provider: it names
+// Explanation is what a syncer knows of a pod, or of an object of a plan's rule. It is for the provider: it names
 // objects of the host.
 type Explanation struct {
 	// Namespace and Name are the tenant's, HostNamespace and HostName the host's.
@@ -45,6 +45,11 @@ type Explanation struct {
 	// TenantPod and HostPod are the objects, as the APIs have them now.
 	TenantPod *corev1.Pod `json:"tenantPod,omitempty"`
 	HostPod   *corev1.Pod `json:"hostPod,omitempty"`
+	// Kind is RESOURCE.GROUP of an object of a plan's rule, and empty for a pod;
+	// TenantObject and HostObject are its objects.
+	Kind         string         `json:"kind,omitempty"`
+	TenantObject map[string]any `json:"tenantObject,omitempty"`
+	HostObject   map[string]any `json:"hostObject,omitempty"`
 }
 
 // PassState is what is under way of a pod in a pass.

@@ -34,6 +34,8 @@ func newExplain(a *app) *cobra.Command {
 It tells which host pod was made for it, what becomes of each of its fields there
 (copied, translated, forced, dropped, or refused and by which rule), what its syncer
 is about to do, and what failed last. With --from-host it starts from the host pod.
+With RESOURCE.GROUP/NAMESPACE/NAME it tells the same of an object of a kind that the
+plan's rules bring to the host (certificates.cert-manager.io/default/web).
 -o json and -o yaml show both objects too. A tenant that sleeps is woken.`,
 		Args: cobra.MaximumNArgs(2), ValidArgsFunction: a.completeName,
 	}
@@ -73,8 +75,12 @@ func (a *app) explainPod(ctx context.Context, args []string, fromHost string) (*
 		return nil, usageErrorf("a tenant's name and pod/NAMESPACE/POD were expected, or --from-host")
 	default:
 		parts := strings.Split(args[1], "/") // kind, namespace, name
-		if len(parts) != 3 || parts[0] != "pod" && parts[0] != "pods" || parts[1] == "" || parts[2] == "" {
-			return nil, usageErrorf("%q: pod/NAMESPACE/POD was expected", args[1])
+		isPod := parts[0] == "pod" || parts[0] == "pods"
+		if len(parts) != 3 || !isPod && !strings.Contains(parts[0], ".") || parts[1] == "" || parts[2] == "" {
+			return nil, usageErrorf("%q: pod/NAMESPACE/POD or RESOURCE.GROUP/NAMESPACE/NAME was expected", args[1])
+		}
+		if !isPod {
+			query.Set("kind", parts[0])
 		}
 		name = args[0]
 		query.Set("namespace", parts[1])
@@ -162,8 +168,8 @@ func askCell(ctx context.Context, socket, path string, into any) error {
 
 func (a *app) printExplanation(e *syncer.Explanation) error {
 	rows := [][]string{
-		{"Pod:", e.Namespace + "/" + e.Name},
-		{"Host pod:", e.HostNamespace + "/" + e.HostName},
+		{cmp.Or(e.Kind, "Pod") + ":", e.Namespace + "/" + e.Name},
+		{"Host's:", e.HostNamespace + "/" + e.HostName},
 		{"Pairing:", e.Pairing},
 		{"Held:", cmp.Or(e.Held, "no")},
 		{"Tenant's queue:", fmt.Sprintf("%d waiting, %d failing, %d writes wait for their turn", e.Queued, e.Failing, e.WaitingWrites)},
@@ -237,6 +243,7 @@ func (s *syncers) remove(id tenant.ID, ended *syncer.Syncer) {
 // with adds to a cell's API, which is for its socket:
 //
 //	GET /tenants/{id}/explain?namespace=NAMESPACE&name=POD   syncer.Explanation or 404
+//	GET /tenants/{id}/explain?kind=RESOURCE.GROUP&namespace=…&name=…   of a rule's object
 //	GET /tenants/{id}/explain?host=POD                       the same, of a host pod
 func (s *syncers) with(cell http.Handler) http.Handler {
 	mux := http.NewServeMux()
@@ -253,10 +260,14 @@ func (s *syncers) serveExplain(w http.ResponseWriter, r *http.Request) {
 	}
 	var e *syncer.Explanation
 	var err error
-	if host := r.FormValue("host"); host != "" {
+	name := tenant.Name{Namespace: r.FormValue("namespace"), Name: r.FormValue("name")}
+	switch host, kind := r.FormValue("host"), r.FormValue("kind"); {
+	case host != "":
 		e, err = running.ExplainHostPod(r.Context(), host)
-	} else {
-		e, err = running.ExplainPod(r.Context(), tenant.Name{Namespace: r.FormValue("namespace"), Name: r.FormValue("name")})
+	case kind != "":
+		e, err = running.ExplainObject(r.Context(), kind, name)
+	default:
+		e, err = running.ExplainPod(r.Context(), name)
 	}
 	switch {
 	case errors.Is(err, syncer.ErrNotFound):

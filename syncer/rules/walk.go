@@ -31,6 +31,7 @@ type walker struct {
 	own      string // the object's namespace, on the side it comes from
 	strict   bool   // fields outside of the rule are refused
 	uses     []Use
+	seen     []fated // what crosses
 	refusals []policy.Refusal
 }
 
@@ -96,8 +97,10 @@ func (w *walker) leaf(f *leaf, v any, there bool, path string) (any, bool) {
 	there = there && v != nil
 	switch {
 	case f.Value != nil:
+		w.cross(path, "forced")
 		return runtime.DeepCopyJSONValue(f.value), true
 	case len(f.Values) > 0 && !there:
+		w.cross(path, "forced")
 		return f.Values[0], true
 	case !there:
 		return nil, false
@@ -109,8 +112,11 @@ func (w *walker) leaf(f *leaf, v any, there bool, path string) (any, bool) {
 	case f.Reference != "" || f.Result != "":
 		return w.reference(f, v, path)
 	}
+	w.cross(path, "copied")
 	return runtime.DeepCopyJSONValue(v), true
 }
+
+func (w *walker) cross(path, fate string) { w.seen = append(w.seen, fated{path, fate}) }
 
 // reference puts the other side's name in the place of one.
 func (w *walker) reference(f *leaf, v any, path string) (any, bool) {
@@ -130,6 +136,7 @@ func (w *walker) reference(f *leaf, v any, path string) (any, bool) {
 		return nil, false
 	}
 	w.uses = append(w.uses, use)
+	w.cross(path, "translated")
 	if w.refer == nil {
 		return name, true
 	}

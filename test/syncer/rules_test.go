@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -26,6 +27,8 @@ import (
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer"
+	"sublet.dev/syncer/translate"
 )
 
 // certificatesDefinition is a kind of the host as cert-manager has one, with a webhook
@@ -327,6 +330,17 @@ spec: {secretName: web-tls, dnsNames: [web.example.org], issuerRef: {kind: Root}
 		s, err := w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), hostName(ns, "password"), metav1.GetOptions{})
 		return err == nil && string(s.Data["p"]) == "x", err
 	})
+
+	e, err := w.syncer().ExplainObject(t.Context(), "certificates.certs.example.org", tenant.Name{Namespace: ns, Name: "web"})
+	if err != nil || e.HostName != name || e.TenantObject == nil || e.HostObject == nil || len(e.Passes) != 3 ||
+		!slices.Contains(e.Fields, translate.Fate{Field: "spec.issuerRef.kind", Fate: "forced"}) || !slices.Contains(e.Fields, translate.Fate{Field: "spec.passwordRef.name", Fate: "translated"}) {
+		t.Errorf("%v, %+v", err, e)
+	}
+	for _, kind := range []string{"issuers.certs.example.org", "others.example.org"} {
+		if _, err := w.syncer().ExplainObject(t.Context(), kind, tenant.Name{Namespace: ns, Name: "web"}); !errors.Is(err, syncer.ErrNotFound) {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
 
 	// What the host's controller does.
 	issued := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secretName, Namespace: acme.HostNamespace}, Type: corev1.SecretTypeTLS,

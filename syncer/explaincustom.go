@@ -1,0 +1,109 @@
+package syncer
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/tools/cache"
+
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer/engine"
+)
+
+// ExplainObject tells everything about the tenant's object of that name, of a kind
+// (RESOURCE.GROUP) that a rule of the plan brings to the host. It is ErrNotFound when
+// there is no such object on either side, or no such rule.
+func (s *Syncer) ExplainObject(ctx context.Context, kind string, name tenant.Name) (*Explanation, error) {
+	var works *custom
+	s.customs.each(func(c *custom) {
+		if c.kind() == kind && c.rule.ToHost() {
+			works = c
+		}
+	})
+	if works == nil {
+		return nil, fmt.Errorf("%s: %s: %w", kind, s.customs.whyNot(kind), ErrNotFound)
+	}
+	if !cache.WaitForCacheSync(ctx.Done(), works.seen) {
+		return nil, fmt.Errorf("explain %s: %w", name, context.Cause(ctx))
+	}
+	tenantObject, err := works.onTenant.Namespace(name.Namespace).Get(ctx, name.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		tenantObject, err = nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the tenant's %s %s: %w", kind, name, err)
+	}
+	host := works.onHost(s.customs)
+	hostObject, onHost, err := host.Live(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("read the host's %s of %s: %w", kind, name, err)
+	}
+	if !onHost {
+		hostObject = nil
+	}
+	if tenantObject == nil && hostObject == nil {
+		return nil, fmt.Errorf("%s %s: %w", kind, name, ErrNotFound)
+	}
+	return works.explain(host, name, tenantObject, hostObject), nil
+}
+
+// explain describes a pair of objects; one of them may be nil.
+func (c *custom) explain(host engine.Host[object], name tenant.Name, tenantObject, hostObject object) *Explanation {
+	e := &Explanation{
+		Kind: c.kind(), Namespace: name.Namespace, Name: name.Name, HostNamespace: c.config.Tenant.HostNamespace, HostName: string(host.HostName(name)),
+		Pairing: pairObjects(host, tenantObject, hostObject), TenantObject: withoutManaged(tenantObject), HostObject: withoutManaged(hostObject),
+		WaitingWrites: c.config.Host.budget.Waiting(c.config.Tenant.ID), Patrol: c.patrol.Stats(),
+	}
+	e.Queued, e.Failing = c.engine.Backlog()
+	for _, kind := range c.kinds() {
+		e.Passes = append(e.Passes, PassState{kind, c.engine.State(engine.Key{Kind: kind, Name: name})})
+	}
+	if tenantObject != nil {
+		e.Fields = c.rule.Fates(c.config.Tenant, tenantObject)
+	}
+	return e
+}
+
+func pairObjects(host engine.Host[object], tenantObject, hostObject object) string {
+	if hostObject == nil {
+		return "the object is not on the host"
+	}
+	owner, err := host.Owner(hostObject)
+	switch {
+	case err != nil:
+		return "the object on the host is not known as this one's, and left alone: " + err.Error()
+	case tenantObject == nil:
+		return "the host object was made for one that is gone: it ends"
+	case owner != tenantObject.GetUID():
+		return "the host object was made for an older one of that name: it ends first"
+	default:
+		return "the host object was made for this very object (UID " + string(owner) + ")"
+	}
+}
+
+// withoutManaged is a copy without what the API keeps for itself.
+func withoutManaged(o *unstructured.Unstructured) map[string]any {
+	if o == nil {
+		return nil
+	}
+	o = o.DeepCopy()
+	o.SetManagedFields(nil)
+	return o.Object
+}
+
+// whyNot says why no rule works for a kind.
+func (c *customs) whyNot(kind string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch _, wanted := c.wanted[kind]; {
+	case c.stuck[kind] != "":
+		return "the plan's rule does not work: " + c.stuck[kind]
+	case wanted:
+		return "the plan's rule does not bring it to the host, or does not work yet"
+	default:
+		return "the tenant's plan has no rule for this kind"
+	}
+}
