@@ -3,6 +3,7 @@ package scale_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -11,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -176,19 +176,20 @@ func read(ctx context.Context, name string, kubeconfig []byte) error {
 	})
 }
 
-// visit connects to a tenant through the front door and hangs up afterwards.
+// visit connects to a tenant through the front door and hangs up afterwards. It waits
+// for as long as that takes.
 func visit(ctx context.Context, kubeconfig []byte, what func(kubernetes.Interface) error) error {
 	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
 	if err != nil {
 		return err
 	}
-	config.TLSClientConfig.NextProtos = []string{"http/1.1"} // a connection of its own
-	h, err := rest.HTTPClientFor(config)
+	secure, err := rest.TLSConfigFor(config)
 	if err != nil {
 		return err
 	}
-	defer utilnet.CloseIdleConnectionsFor(h.Transport)
-	k, err := kubernetes.NewForConfigAndClient(config, h)
+	transport := &http.Transport{TLSClientConfig: secure}
+	defer transport.CloseIdleConnections()
+	k, err := kubernetes.NewForConfigAndClient(&rest.Config{Host: config.Host}, &http.Client{Transport: transport})
 	if err != nil {
 		return err
 	}
