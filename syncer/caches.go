@@ -45,6 +45,7 @@ type caches struct {
 	hostNodes               cache.SharedIndexInformer // of the Host: shared
 	tenantVolumes           cache.SharedIndexInformer
 	tenantClasses           cache.SharedIndexInformer // of storage
+	bundles, requests       cache.SharedIndexInformer // of trust and for pods' certificates, the tenant's
 	nodeNames               *nodeNames
 	events                  cache.SharedIndexInformer // of the host namespace
 }
@@ -70,9 +71,11 @@ func newCaches(config Config, tenantAPI kubernetes.Interface) (*caches, error) {
 	c.tenantNodes = ofTenant.Core().V1().Nodes().Informer()
 	c.tenantVolumes = ofTenant.Core().V1().PersistentVolumes().Informer()
 	c.tenantClasses = ofTenant.Storage().V1().StorageClasses().Informer()
+	c.bundles = ofTenant.Certificates().V1().ClusterTrustBundles().Informer()
+	c.requests = ofTenant.Certificates().V1().PodCertificateRequests().Informer()
 	c.hostNodes = config.Host.nodes
 	c.events = hostEvents.Core().V1().Events().Informer()
-	return c, errors.Join(c.index(), c.indexStorage())
+	return c, errors.Join(c.index(), c.indexStorage(), c.indexAnchors())
 }
 
 func sideOf(f informers.SharedInformerFactory) side {

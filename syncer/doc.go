@@ -3,7 +3,7 @@
 // A [Syncer] watches the tenant's API (all namespaces) and the tenant's one host
 // namespace, and keeps them in step with the passes that kinds lists:
 //
-//	down  Pod, ConfigMap, Secret, Service, EndpointSlice, NetworkPolicy
+//	down  Pod, ConfigMap, Secret, TrustAnchors, Service, EndpointSlice, NetworkPolicy
 //	up    PodStatus (binding, status, end), PodEvents, Node, NodeStatus
 //
 // and with those of the plan's rules for custom resources, which come and go.
@@ -11,7 +11,7 @@
 // The engine package does the work, the translate package says what an object is
 // on the other side; this package holds the clients, the caches, the fan-out from
 // an observed object to the keys that depend on it, and the few steps that need an
-// API (service account tokens, bindings). The patrol package has everything compared
+// API (service account tokens, certificates of pods, bindings). The patrol package has everything compared
 // slowly, whatever was observed. [Syncer.Kubelet] answers the tenant
 // API's kubelet connections (logs, exec, attach, port-forward) through the host's
 // API.

@@ -37,6 +37,7 @@ type Host struct {
 	nodes    cache.SharedIndexInformer
 	classes  cache.SharedIndexInformer // of storage
 	budget   *engine.Budget
+	keys     *engine.Budget // of keys that are made: they take long, and all of a processor
 
 	extensions  extensions.Interface
 	objects     dynamic.Interface
@@ -76,6 +77,7 @@ func NewHost(c HostConfig) (*Host, error) {
 		nodes:    shared.Core().V1().Nodes().Informer(),
 		classes:  shared.Storage().V1().StorageClasses().Informer(),
 		budget:   engine.NewBudget(c.Writes),
+		keys:     engine.NewBudget(1),
 
 		extensions:  definers,
 		objects:     objects,

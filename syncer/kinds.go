@@ -32,9 +32,10 @@ const (
 // kinds lists everything that is synced.
 func (s *Syncer) kinds() []engine.Pass {
 	configMaps, secrets, policies := s.configMaps(), s.secrets(), s.networkPolicies()
-	claims, volumes := s.claims(), s.volumes()
+	claims, volumes, anchors := s.claims(), s.volumes(), s.trustAnchors()
 	return []engine.Pass{
-		s.newPodDown(configMaps, secrets, claims, policies),
+		s.newPodDown(configMaps, secrets, claims, anchors, policies),
+		anchors,
 		claims,
 		volumes,
 		s.claimStatuses(volumes),

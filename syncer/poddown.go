@@ -26,15 +26,14 @@ const forcedGrace = 1
 type podDown struct {
 	*Syncer
 	configMaps, secrets engine.Pass
-	claimPass           engine.Pass
+	claimPass, anchors  engine.Pass
 	policies            *policyDown
-	tokens              engine.Pass
 	pod                 engine.Pass
 	after               []engine.Pass
 }
 
-func (s *Syncer) newPodDown(configMaps, secrets, claims engine.Pass, policies *policyDown) *podDown {
-	p := &podDown{Syncer: s, configMaps: configMaps, secrets: secrets, claimPass: claims, policies: policies, tokens: s.podTokens()}
+func (s *Syncer) newPodDown(configMaps, secrets, claims, anchors engine.Pass, policies *policyDown) *podDown {
+	p := &podDown{Syncer: s, configMaps: configMaps, secrets: secrets, claimPass: claims, anchors: anchors, policies: policies}
 	grace := int64(forcedGrace)
 	p.pod = &engine.Mirror[*corev1.Pod, *corev1.Pod]{
 		Name:        kindPod,
@@ -44,7 +43,7 @@ func (s *Syncer) newPodDown(configMaps, secrets, claims engine.Pass, policies *p
 		Merge:       translate.MergePod,
 		OrphanGrace: &grace,
 	}
-	p.after = []engine.Pass{p.tokens, s.podNode(), s.subresource(s.t.EphemeralContainers, s.updateEphemeral), s.subresource(translate.Resize, s.updateResize)}
+	p.after = []engine.Pass{s.podTokens(), s.podCertificates(), s.podNode(), s.subresource(s.t.EphemeralContainers, s.updateEphemeral), s.subresource(translate.Resize, s.updateResize)}
 	return p
 }
 
@@ -62,7 +61,7 @@ func (p *podDown) Reconcile(ctx context.Context, name tenant.Name) (time.Duratio
 		p.holdFor(name, err)
 	}
 	if _, onHost := p.hostPods().Cached(name); !onHost && p.lives(name) {
-		return again, err // its tokens come with it
+		return again, err // nothing needs what comes after it
 	}
 	for _, pass := range p.after {
 		next, e := pass.Reconcile(ctx, name)
@@ -120,7 +119,8 @@ func hostGrace(tenantPod *corev1.Pod) *int64 {
 }
 
 // prepare brings what a pod refers to to the host. The kubelet would wait for it,
-// but it looks again only after seconds.
+// but it looks again only after seconds. What says on which node the pod is cannot
+// be there before it has one: its tokens and the values of its node.
 func (p *podDown) prepare(ctx context.Context, tenantPod *corev1.Pod) error {
 	configMaps, secrets := translate.References(tenantPod)
 	var errs []error
@@ -132,8 +132,12 @@ func (p *podDown) prepare(ctx context.Context, tenantPod *corev1.Pod) error {
 		_, err := p.secrets.Reconcile(ctx, tenant.Name{Namespace: tenantPod.Namespace, Name: n})
 		errs = append(errs, err)
 	}
-	_, err := p.tokens.Reconcile(ctx, translate.NameOf(tenantPod))
-	return errors.Join(unlessUnseen(append(errs, err)), p.mountable(ctx, tenantPod), p.policies.isolate(ctx, tenantPod))
+	for _, a := range translate.AnchorsOf(tenantPod) {
+		if _, err := p.anchors.Reconcile(ctx, translate.NameOf(a)); !errors.Is(err, errAnchors) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(unlessUnseen(errs), p.mountable(ctx, tenantPod), p.policies.isolate(ctx, tenantPod))
 }
 
 // podNode mirrors what a pod may know of its node.

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
+	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
 	"sublet.dev/syncer/patrol"
 	"sublet.dev/syncer/translate"
@@ -61,6 +62,9 @@ func (s *Syncer) everything(ctx context.Context) ([]engine.Key, error) {
 		}
 	})
 	found.add(s.customs.keys()...)
+	for _, name := range s.caches.tenant.pods.GetIndexer().ListIndexFuncValues(byAnchors) {
+		found.add(keys(tenant.Name{Name: name}, kindAnchors)...)
+	}
 	for _, name := range s.caches.hostNodes.GetStore().ListKeys() {
 		found.add(keys(s.view(name), kindNode, kindNodeStatus)...)
 	}

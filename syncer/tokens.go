@@ -2,10 +2,13 @@ package syncer
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/syncer/engine"
@@ -25,13 +28,14 @@ func (s *Syncer) podTokens() engine.Pass {
 }
 
 // wantTokens keeps the tokens that are fresh and asks for the others. A pod that
-// ends gets no new ones.
+// ends gets no new ones, and one that is not bound yet has none: a token says on
+// which node its pod is.
 func (s *Syncer) wantTokens(ctx context.Context, tenantPod *corev1.Pod, have *corev1.Secret) (engine.Want[*corev1.Secret], error) {
 	tokens := translate.Tokens(tenantPod)
 	if len(tokens) == 0 {
 		return engine.Gone[*corev1.Secret](nil), nil
 	}
-	if tenantPod.DeletionTimestamp != nil || translate.Ended(tenantPod) {
+	if !onNode(tenantPod) {
 		return engine.Leave[*corev1.Secret](), nil
 	}
 	now, secret := s.config.Clock.Now(), s.t.TokenSecret(tenantPod, have)
@@ -39,6 +43,7 @@ func (s *Syncer) wantTokens(ctx context.Context, tenantPod *corev1.Pod, have *co
 	for _, token := range tokens {
 		if token.Fresh(secret, now) <= 0 {
 			if err := s.issue(ctx, tenantPod, token, secret, now); err != nil {
+				s.mountFails(tenantPod, err)
 				return engine.Leave[*corev1.Secret](), err
 			}
 		}
@@ -59,4 +64,19 @@ func (s *Syncer) issue(ctx context.Context, tenantPod *corev1.Pod, token transla
 	}
 	token.Put(secret, &issued.Status, now)
 	return nil
+}
+
+// onNode says whether a kubelet would mount the volumes of a tenant's pod now.
+func onNode(tenantPod *corev1.Pod) bool {
+	return tenantPod.Spec.NodeName != "" && tenantPod.DeletionTimestamp == nil && !translate.Ended(tenantPod)
+}
+
+// reasonMount is the kubelet's own for volumes that it cannot mount.
+const reasonMount = "FailedMount"
+
+// mountFails tells the tenant of what its own API refuses its pod: no kubelet knows.
+func (s *Syncer) mountFails(tenantPod *corev1.Pod, err error) {
+	if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Code < http.StatusInternalServerError {
+		s.held.tell(tenantPod, corev1.EventTypeWarning, reasonMount, err.Error())
+	}
 }

@@ -30,6 +30,8 @@ func (s *Syncer) watch() error {
 		s.engine.Watch(c.tenant.endpointSlices, nil, keysOf(ofTenant[*discoveryv1.EndpointSlice](kindEndpointSlice))),
 		s.engine.Watch(c.tenantNodes, nil, keysOf(s.ofTenantNode)),
 		s.engine.Watch(c.tenant.networkPolicies, nil, keysOf(ofTenant[*networkingv1.NetworkPolicy](kindNetworkPolicy))),
+		s.engine.Watch(c.bundles, nil, keysOf(s.ofBundle)),
+		s.engine.Watch(c.requests, nil, keysOf(s.ofRequest)),
 		s.engine.Watch(c.namespaces, nil, keysOf(s.ofTenantNamespace)),
 		s.engine.WatchChanges(c.host.pods, &s.seen.pods, keysOf(s.ofHostPod), changesOf(s.changedHostPod)),
 		s.engine.Watch(c.host.configMaps, &s.seen.configMaps, keysOf(ofHost[*corev1.ConfigMap](s, kindConfigMap))),
@@ -86,7 +88,10 @@ func ofHost[T metav1.Object](s *Syncer, kinds ...string) func(T) []engine.Key {
 		if object, result := s.ofResult(name); result {
 			return object
 		}
-		for _, suffix := range []string{translate.SuffixTokens, translate.SuffixNode} {
+		if translate.IsAnchors(name) {
+			return keys(name, kindAnchors)
+		}
+		for _, suffix := range []string{translate.SuffixTokens, translate.SuffixNode, translate.SuffixCertificates} {
 			if pod, derived := strings.CutSuffix(name.Name, suffix); derived {
 				return keys(tenant.Name{Namespace: name.Namespace, Name: pod}, kindPod)
 			}
@@ -113,6 +118,9 @@ func (s *Syncer) ofTenantPod(tenantPod *corev1.Pod) []engine.Key {
 	}
 	for _, n := range secrets {
 		all = append(all, keys(tenant.Name{Namespace: tenantPod.Namespace, Name: n}, kindSecret)...)
+	}
+	for _, a := range translate.AnchorsOf(tenantPod) {
+		all = append(all, keys(translate.NameOf(a), kindAnchors)...)
 	}
 	return all
 }

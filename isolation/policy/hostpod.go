@@ -24,7 +24,7 @@ func (c *check) hostOnly(hostPod *corev1.Pod, sandbox tenant.Sandbox) {
 			continue
 		}
 		for j, s := range v.Projected.Sources {
-			c.projected(fmt.Sprintf("spec.volumes[%d].projected.sources[%d]", i, j), s, true)
+			c.projected(fmt.Sprintf("spec.volumes[%d].projected.sources[%d]", i, j), s)
 		}
 	}
 }

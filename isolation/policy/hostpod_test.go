@@ -58,6 +58,14 @@ func TestCheckHostPodRefuses(t *testing.T) {
 		"token":             {"host-token", "spec.automountServiceAccountToken", func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = nil }},
 		"service account":   {"host-token", "spec.serviceAccountName", func(p *corev1.Pod) { p.Spec.ServiceAccountName = "admin" }},
 		"projected token":   {"host-token", "spec.volumes[4].projected.sources[0].serviceAccountToken", func(p *corev1.Pod) { p.Spec.Volumes = plainPod().Spec.Volumes }},
+		"projected certificate": {"host-certificate", "spec.volumes[4].projected.sources[0].podCertificate", func(p *corev1.Pod) {
+			p.Spec.Volumes = plainPod().Spec.Volumes
+			p.Spec.Volumes[4].Projected.Sources[0].ServiceAccountToken, p.Spec.Volumes[4].Projected.Sources[0].PodCertificate = nil, &corev1.PodCertificateProjection{}
+		}},
+		"projected trust": {"host-trust", "spec.volumes[4].projected.sources[0].clusterTrustBundle", func(p *corev1.Pod) {
+			p.Spec.Volumes = plainPod().Spec.Volumes
+			p.Spec.Volumes[4].Projected.Sources[0].ServiceAccountToken, p.Spec.Volumes[4].Projected.Sources[0].ClusterTrustBundle = nil, &corev1.ClusterTrustBundleProjection{}
+		}},
 		"node chosen":       {"node-name", "spec.nodeName", func(p *corev1.Pod) { p.Spec.NodeName = "n1" }},
 		"scheduler":         {"scheduler", "spec.schedulerName", func(p *corev1.Pod) { p.Spec.SchedulerName = "x" }},
 		"class of priority": {"priority", "spec.priorityClassName", func(p *corev1.Pod) { p.Spec.PriorityClassName = "mine" }},

@@ -186,28 +186,40 @@ func (c *check) tenantOnly(spec *corev1.PodSpec, l Level) {
 	if l == Restricted && spec.HostUsers != nil && *spec.HostUsers {
 		c.refuse("host-users", "spec.hostUsers", "pods run in a user namespace of their own: remove the field")
 	}
-	for i, v := range spec.Volumes {
+	c.certificates(spec.Volumes)
+}
+
+// MaxPodCertificates is how many certificates one pod may ask for: each takes a key,
+// which is made with all of a processor that others share.
+const MaxPodCertificates = 16
+
+func (c *check) certificates(volumes []corev1.Volume) {
+	n := 0
+	for _, v := range volumes {
 		if v.Projected == nil {
 			continue
 		}
-		for j, s := range v.Projected.Sources {
-			field := fmt.Sprintf("spec.volumes[%d].projected.sources[%d]", i, j)
-			c.projected(field, s, false)
+		for _, s := range v.Projected.Sources {
+			if s.PodCertificate != nil {
+				n++
+			}
 		}
+	}
+	if n > MaxPodCertificates {
+		c.refuse("pod-certificates", "spec.volumes", "it asks for %d certificates, %d are offered: let containers share one", n, MaxPodCertificates)
 	}
 }
 
-// projected refuses sources that would hand out the host's credentials. A
-// serviceAccountToken that a tenant writes is the tenant's own; one on a host
-// pod would be the host's.
-func (c *check) projected(field string, s corev1.VolumeProjection, onHost bool) {
+// projected refuses sources of a host pod that would hand out the host's credentials.
+// In a tenant's pod they are the tenant's own.
+func (c *check) projected(field string, s corev1.VolumeProjection) {
 	if s.ClusterTrustBundle != nil {
-		c.refuse("volume-type", field+".clusterTrustBundle", "trust bundles are not offered: use a ConfigMap")
+		c.refuse("host-trust", field+".clusterTrustBundle", "the bundles would be the host's: tenants' bundles come in ConfigMaps")
 	}
 	if s.PodCertificate != nil {
-		c.refuse("volume-type", field+".podCertificate", "pod certificates are not offered: use a Secret")
+		c.refuse("host-certificate", field+".podCertificate", "the host's API would be asked for it: tenants' certificates come in Secrets")
 	}
-	if s.ServiceAccountToken != nil && onHost {
+	if s.ServiceAccountToken != nil {
 		c.refuse("host-token", field+".serviceAccountToken", "the token would be valid at the host's API: tenants' tokens come in Secrets")
 	}
 }

@@ -126,11 +126,8 @@ var refusals = map[string]struct {
 	}},
 	"two sources in one volume": {"host-path", "spec.volumes[0].hostPath", func(s *corev1.PodSpec) { s.Volumes[0].HostPath = &corev1.HostPathVolumeSource{} }},
 	"gitRepo":                   {"volume-type", "spec.volumes[0].gitRepo", func(s *corev1.PodSpec) { s.Volumes[0].GitRepo = &corev1.GitRepoVolumeSource{} }},
-	"pod certificate": {"volume-type", "spec.volumes[4].projected.sources[0].podCertificate", func(s *corev1.PodSpec) {
-		s.Volumes[4].Projected.Sources[0].PodCertificate = &corev1.PodCertificateProjection{}
-	}},
-	"trust bundle": {"volume-type", "spec.volumes[4].projected.sources[0].clusterTrustBundle", func(s *corev1.PodSpec) {
-		s.Volumes[4].Projected.Sources[0].ClusterTrustBundle = &corev1.ClusterTrustBundleProjection{}
+	"too many certificates": {"pod-certificates", "spec.volumes", func(s *corev1.PodSpec) {
+		s.Volumes[4].Projected.Sources = slices.Repeat([]corev1.VolumeProjection{{PodCertificate: &corev1.PodCertificateProjection{}}}, policy.MaxPodCertificates+1)
 	}},
 	"sysctl": {"pod-security/forbidden-sysctls", "spec", func(s *corev1.PodSpec) {
 		s.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "kernel.msgmax", Value: "1"}}}
@@ -287,6 +284,18 @@ func TestHarden(t *testing.T) {
 		sc := pod.Spec.Containers[0].SecurityContext
 		if *sc.RunAsUser != 0 || !slices.Equal(sc.Capabilities.Add, []corev1.Capability{"NET_BIND_SERVICE"}) {
 			t.Errorf("%s: what the pod said itself became %+v", l, sc)
+		}
+	}
+}
+
+// TestCredentialsOfTheTenantsOwn: what must not be on a host pod may be in a tenant's.
+func TestCredentialsOfTheTenantsOwn(t *testing.T) {
+	for _, l := range levels() {
+		pod := plainPod()
+		sources := slices.Repeat([]corev1.VolumeProjection{{PodCertificate: &corev1.PodCertificateProjection{}}}, policy.MaxPodCertificates)
+		pod.Spec.Volumes[4].Projected.Sources = append(sources, corev1.VolumeProjection{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}})
+		if r := policy.CheckPod(pod, l); len(r) > 0 {
+			t.Errorf("%s: %v", l, policy.Err(r))
 		}
 	}
 }

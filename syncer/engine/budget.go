@@ -72,6 +72,15 @@ func (b *Budget) Waiting(who tenant.ID) int {
 	return len(b.turns.lines[who])
 }
 
+// Do does a tenant's work that is no write when it has a place for it.
+func (b *Budget) Do(ctx context.Context, who tenant.ID, work func() error) error {
+	if err := b.acquire(ctx, who); err != nil {
+		return err
+	}
+	defer b.release()
+	return work()
+}
+
 // Wrap makes the writes of a client those of a tenant; what it reads is not limited.
 func (b *Budget) Wrap(who tenant.ID) transport.WrapperFunc {
 	return func(next http.RoundTripper) http.RoundTripper { return &writer{budget: b, who: who, next: next} }

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,10 +23,14 @@ func (t Translation) Reveal(tenantPod, hostPod *corev1.Pod) Reveal {
 		t.hostName(namespace, tenantPod.Name), tenantPod.Name,
 		t.hostName(namespace, tenantPod.Name+SuffixTokens), "token of " + tenantPod.Spec.ServiceAccountName,
 		t.hostName(namespace, tenantPod.Name+SuffixNode), "node of " + tenantPod.Name,
+		t.hostName(namespace, tenantPod.Name+SuffixCertificates), "certificates of " + tenantPod.Name,
 	}
 	configMaps, secrets := References(tenantPod)
 	for _, name := range append(configMaps, secrets...) {
 		pairs = append(pairs, t.hostName(namespace, name), name)
+	}
+	for _, a := range AnchorsOf(tenantPod) {
+		pairs = append(pairs, t.hostName("", a.Name), "trust anchors of "+cmp.Or(a.bundle, a.signer))
 	}
 	for _, c := range Claims(tenantPod) {
 		pairs = append(pairs, t.hostName(namespace, c.Name), c.Name)

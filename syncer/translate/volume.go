@@ -13,12 +13,12 @@ func (b *podBuilder) volumes(from []corev1.Volume) []corev1.Volume {
 			to = append(to, corev1.Volume{Name: v.Name, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: b.claimVolume(v)}})
 			continue
 		}
-		to = append(to, corev1.Volume{Name: v.Name, VolumeSource: b.volume(v.VolumeSource)})
+		to = append(to, corev1.Volume{Name: v.Name, VolumeSource: b.volume(v.Name, v.VolumeSource)})
 	}
 	return to
 }
 
-func (b *podBuilder) volume(from corev1.VolumeSource) corev1.VolumeSource {
+func (b *podBuilder) volume(name string, from corev1.VolumeSource) corev1.VolumeSource {
 	var to corev1.VolumeSource
 	switch {
 	case from.EmptyDir != nil:
@@ -37,7 +37,7 @@ func (b *podBuilder) volume(from corev1.VolumeSource) corev1.VolumeSource {
 		f := from.DownwardAPI
 		to.DownwardAPI = &corev1.DownwardAPIVolumeSource{Items: b.downwardFiles(f.Items), DefaultMode: f.DefaultMode}
 	case from.Projected != nil:
-		to.Projected = b.projected(from.Projected)
+		to.Projected = b.projected(name, from.Projected)
 	case from.Image != nil:
 		to.Image = &corev1.ImageVolumeSource{Reference: from.Image.Reference, PullPolicy: from.Image.PullPolicy}
 	default: // nothing is set: the API means an empty directory
@@ -58,18 +58,18 @@ func (b *podBuilder) downwardFiles(from []corev1.DownwardAPIVolumeFile) []corev1
 	return to
 }
 
-func (b *podBuilder) projected(from *corev1.ProjectedVolumeSource) *corev1.ProjectedVolumeSource {
+func (b *podBuilder) projected(volume string, from *corev1.ProjectedVolumeSource) *corev1.ProjectedVolumeSource {
 	to := &corev1.ProjectedVolumeSource{DefaultMode: from.DefaultMode}
-	for _, s := range from.Sources {
-		to.Sources = append(to.Sources, b.projection(s))
+	for i, s := range from.Sources {
+		to.Sources = append(to.Sources, b.projection(volume, i, s))
 	}
 	return to
 }
 
-// projection returns the host's source. Tokens of the tenant's service accounts
-// come from a Secret of ours: the host's own tokens mean nothing to the tenant's
-// API, and must never be in a pod.
-func (b *podBuilder) projection(from corev1.VolumeProjection) corev1.VolumeProjection {
+// projection returns the host's source. What a kubelet takes from its API stands in
+// objects of ours: the host's own tokens and trust bundles mean nothing to the tenant,
+// and must never be in a pod.
+func (b *podBuilder) projection(volume string, i int, from corev1.VolumeProjection) corev1.VolumeProjection {
 	var to corev1.VolumeProjection
 	switch {
 	case from.Secret != nil:
@@ -84,6 +84,10 @@ func (b *podBuilder) projection(from corev1.VolumeProjection) corev1.VolumeProje
 		token := tokenOf(from.ServiceAccountToken)
 		to.Secret = &corev1.SecretProjection{Items: []corev1.KeyToPath{{Key: token.Key(), Path: from.ServiceAccountToken.Path}}}
 		to.Secret.Name = b.ref(b.tenantPod.Name + SuffixTokens)
+	case from.ClusterTrustBundle != nil:
+		to.ConfigMap = b.trustBundle(from.ClusterTrustBundle)
+	case from.PodCertificate != nil:
+		to.Secret = b.podCertificate(volume, i, from.PodCertificate)
 	}
 	return to
 }

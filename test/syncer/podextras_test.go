@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,10 +23,7 @@ func TestTokensAreReplacedInTime(t *testing.T) {
 	hostPod := waitHostPod(t, ns, "web", own.UID)
 	name := hostName(ns, "web:tokens")
 	secret := func() map[string][]byte {
-		s, err := w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), name, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := waitSecret(t, name)
 		tokens := map[string][]byte{}
 		for k, v := range s.Data {
 			if !strings.Contains(k, ".") {
@@ -37,6 +35,9 @@ func TestTokensAreReplacedInTime(t *testing.T) {
 	before := secret()
 	if len(before) != 1 {
 		t.Fatalf("%d tokens", len(before))
+	}
+	for _, token := range before {
+		checkToken(t, string(token), own)
 	}
 	if data, _ := json.Marshal(hostPod.Annotations); strings.Contains(string(data), "eyJ") {
 		t.Error("a token stands in an annotation")
@@ -52,6 +53,95 @@ func TestTokensAreReplacedInTime(t *testing.T) {
 	wait(t, "end of the tokens", func() (bool, any) {
 		_, err := w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), name, metav1.GetOptions{})
 		return apierrors.IsNotFound(err), err
+	})
+}
+
+// waitSecret waits for a Secret on the host.
+func waitSecret(t *testing.T, name string) *corev1.Secret {
+	t.Helper()
+	var s *corev1.Secret
+	wait(t, "secret on the host", func() (bool, any) {
+		var err error
+		s, err = w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), name, metav1.GetOptions{})
+		return err == nil, err
+	})
+	return s
+}
+
+// checkToken asks the tenant's API whose a token is: the pod's, on the node that the
+// tenant sees.
+func checkToken(t *testing.T, token string, own *corev1.Pod) {
+	t.Helper()
+	review, err := w.tenant.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
+	if err != nil || !review.Status.Authenticated {
+		t.Fatalf("the token is nobody's: %v %+v", err, review)
+	}
+	node, err := w.tenant.CoreV1().Nodes().Get(t.Context(), acme.ID.NodeName(hostNode), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for claim, want := range map[string]string{
+		"pod-name": own.Name, "pod-uid": string(own.UID), "node-name": node.Name, "node-uid": string(node.UID),
+	} {
+		if got := review.Status.User.Extra["authentication.kubernetes.io/"+claim]; len(got) != 1 || got[0] != want {
+			t.Errorf("the token says %s is %v, want %s", claim, got, want)
+		}
+	}
+}
+
+// TestTokenWaitsForNode: a pod that has no node has no token, and one that gets a node
+// gets one.
+func TestTokenWaitsForNode(t *testing.T) {
+	ns := namespace(t)
+	own := simplePod(ns, "far")
+	own.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "elsewhere"}
+	create(t, own)
+	waitTenantPod(t, ns, "far", "without a node", func(p *corev1.Pod) bool {
+		return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable
+		})
+	})
+	other := create(t, simplePod(ns, "near")) // the positive control
+	waitHostPod(t, ns, "near", other.UID)
+	waitSecret(t, hostName(ns, "near:tokens"))
+	if _, err := w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), hostName(ns, "far:tokens"), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("a pod without a node has tokens: %v", err)
+	}
+}
+
+// TestMissingServiceAccountIsTold: the kubelet only knows that a Secret is missing.
+func TestMissingServiceAccountIsTold(t *testing.T) {
+	ns := namespace(t)
+	accounts := w.tenant.CoreV1().ServiceAccounts(ns)
+	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "robot"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	own := simplePod(ns, "web")
+	own.Spec.ServiceAccountName = "robot"
+	own.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/wait"}}
+	own = create(t, own)
+	if err := accounts.Delete(t.Context(), "robot", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.tenant.CoreV1().Pods(ns).Patch(t.Context(), "web", types.MergePatchType, []byte(`{"spec":{"schedulingGates":null}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitHostPod(t, ns, "web", own.UID)
+	waitEvent(t, ns, "web", "FailedMount", `serviceaccounts "robot" not found`)
+	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "robot"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitSecret(t, hostName(ns, "web:tokens"))
+}
+
+// waitEvent waits for an event about a pod of the tenant's.
+func waitEvent(t *testing.T, namespace, pod, reason, message string) {
+	t.Helper()
+	wait(t, "event "+reason, func() (bool, any) {
+		events, err := w.tenant.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
+		return err == nil && slices.ContainsFunc(events.Items, func(e corev1.Event) bool {
+			return e.Reason == reason && e.InvolvedObject.Name == pod && strings.Contains(e.Message, message)
+		}), events
 	})
 }
 
