@@ -109,6 +109,7 @@ func TestForeignObjectIsNotAdopted(t *testing.T) {
 
 func TestServicesAndEndpoints(t *testing.T) {
 	ns := namespace(t)
+	offer(t, "0")
 	own := create(t, simplePod(ns, "web"))
 	hostPod := waitHostPod(t, ns, "web", own.UID)
 	service, err := w.tenant.CoreV1().Services(ns).Create(t.Context(), &corev1.Service{
