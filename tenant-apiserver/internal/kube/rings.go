@@ -35,10 +35,10 @@ func shrinkRings(informer cache.SharedIndexInformer) error {
 	}
 	for _, listener := range listeners.MapKeys() {
 		ring := listener.Elem().FieldByName("pendingNotifications")
-		if !ring.IsValid() || ring.Type() != reflect.TypeFor[ringbuffer.RingGrowing]() {
+		if !ring.IsValid() || ring.Type() != reflect.TypeFor[ringbuffer.TypedRingGrowing[any]]() {
 			return wrong
 		}
-		*(*ringbuffer.RingGrowing)(unsafe.Pointer(ring.UnsafeAddr())) = ringbuffer.RingGrowing{}
+		*(*ringbuffer.TypedRingGrowing[any])(unsafe.Pointer(ring.UnsafeAddr())) = ringbuffer.TypedRingGrowing[any]{}
 	}
 	return nil
 }
