@@ -61,14 +61,11 @@ func trustVolume(p corev1.ClusterTrustBundleProjection) []corev1.Volume {
 // from.
 func trustMap(t *testing.T, hostPod *corev1.Pod) string {
 	t.Helper()
-	for _, s := range hostPod.Spec.Volumes[0].Projected.Sources {
-		if s.ClusterTrustBundle != nil || s.ConfigMap == nil || s.ConfigMap.Optional != nil && *s.ConfigMap.Optional {
-			t.Fatalf("a source on the host: %+v", s)
-		}
-		return s.ConfigMap.Name
+	sources := hostPod.Spec.Volumes[0].Projected.Sources
+	if len(sources) != 1 || sources[0].ClusterTrustBundle != nil || sources[0].ConfigMap == nil || sources[0].ConfigMap.Optional != nil {
+		t.Fatalf("sources on the host: %+v", sources)
 	}
-	t.Fatal("no source on the host")
-	return ""
+	return sources[0].ConfigMap.Name
 }
 
 func writeBundle(t *testing.T, name, signer string, labels map[string]string, text string) {
