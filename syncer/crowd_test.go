@@ -18,10 +18,7 @@ func TestCrowd(t *testing.T) {
 		c.add(name(i))
 		c.add(name(i))
 	}
-	var order []tenant.Name
-	for _, n := range c.call(func() int { return room }) {
-		order = append(order, n)
-	}
+	order := append([]tenant.Name(nil), c.call(func() int { return room })...)
 	if len(order) != 3 {
 		t.Fatalf("%v were called into room for 3", order)
 	}
