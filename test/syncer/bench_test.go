@@ -16,6 +16,8 @@ import (
 // pod to the event of its host pod, one pod at a time, with its tokens and its root
 // certificate on the way.
 func BenchmarkPodReachesTheHost(b *testing.B) {
+	w.faults.set(false, 0)
+	defer w.faults.set(false, everyday)
 	ns, err := w.tenant.CoreV1().Namespaces().Create(b.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "bench-"}}, metav1.CreateOptions{})
 	if err != nil {
 		b.Fatal(err)

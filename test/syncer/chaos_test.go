@@ -27,8 +27,7 @@ type chaos struct {
 // and deleted by hand. In the end both sides agree, and the tenant has what it had.
 func TestChaos(t *testing.T) {
 	c := &chaos{T: t, ns: namespace(t), random: rand.New(rand.NewPCG(11, 13)), pods: map[string]types.UID{}, maps: map[string]types.UID{}}
-	w.faults.set(false, 0.05)
-	t.Cleanup(func() { w.faults.set(false, 0) })
+	t.Cleanup(func() { w.faults.set(false, everyday) })
 	for round := range 4 {
 		for i := range 6 {
 			c.addPod(fmt.Sprintf("pod-%d-%d", round, i))
@@ -102,7 +101,7 @@ func (c *chaos) outage(round int) {
 	w.faults.set(true, 0)
 	c.addPod(fmt.Sprintf("meanwhile-%d", round))
 	wait(c.T, "notice of the outage", func() (bool, any) { return w.faults.count() > 20, w.faults.count() })
-	w.faults.set(false, 0.05)
+	w.faults.set(false, everyday)
 }
 
 // agree waits until both sides agree, with the patrol's help.

@@ -29,11 +29,11 @@ func TestPatrolRestoresMarks(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := w.syncer().PatrolStats()
-	w.syncer().Patrol(t.Context())
-	after := w.syncer().PatrolStats()
-	if after.Remarked <= before.Remarked || after.Rounds <= before.Rounds {
-		t.Errorf("before %+v, after %+v", before, after)
-	}
+	wait(t, "the marks", func() (bool, any) { // a write of the patrol may fail
+		w.syncer().Patrol(t.Context())
+		after := w.syncer().PatrolStats()
+		return after.Remarked > before.Remarked && after.Rounds > before.Rounds, after
+	})
 	p, err := onHost.Get(t.Context(), hostPod.Name, metav1.GetOptions{})
 	if err != nil || p.UID != hostPod.UID || p.Labels[tenant.LabelManagedBy] != tenant.ManagedBySyncer || p.Labels[tenant.LabelNamespace] != tenant.NamespaceValue(ns) {
 		t.Errorf("%v, %+v", err, p.ObjectMeta)
