@@ -28,7 +28,7 @@ var leafValues = map[reflect.Type]reflect.Value{
 	reflect.TypeFor[resource.Quantity]():  reflect.ValueOf(resource.MustParse(fmt.Sprint(markNumber))),
 	reflect.TypeFor[metav1.Time]():        reflect.ValueOf(metav1.Date(markYear, 1, 1, 0, 0, 0, 0, time.UTC)),
 	reflect.TypeFor[metav1.MicroTime]():   reflect.ValueOf(metav1.NewMicroTime(time.Date(markYear, 1, 1, 0, 0, 0, 0, time.UTC))),
-	reflect.TypeFor[metav1.FieldsV1]():    reflect.ValueOf(metav1.FieldsV1{Raw: []byte(`{"` + markText + `":{}}`)}),
+	reflect.TypeFor[metav1.FieldsV1]():    reflect.ValueOf(*metav1.NewFieldsV1(`{"` + markText + `":{}}`)),
 	reflect.TypeFor[intstr.IntOrString](): reflect.ValueOf(intstr.FromString(markText)),
 }
 

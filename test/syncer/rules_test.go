@@ -345,7 +345,7 @@ spec: {secretName: web-tls, dnsNames: [web.example.org], issuerRef: {kind: Root}
 	// What the host's controller does.
 	issued := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secretName, Namespace: acme.HostNamespace}, Type: corev1.SecretTypeTLS,
 		Data: map[string][]byte{"tls.crt": []byte("one"), "tls.key": []byte("key")}}
-	if issued, err = w.host.CoreV1().Secrets(acme.HostNamespace).Create(t.Context(), issued, metav1.CreateOptions{}); err != nil {
+	if _, err = w.host.CoreV1().Secrets(acme.HostNamespace).Create(t.Context(), issued, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	patch(t, host, name, `{"status": {"ready": true, "observedGeneration": `+itoa(onHost.GetGeneration())+`, "secret": "in `+secretName+` of `+acme.HostNamespace+`", "internal": "10.0.0.1"}}`, "status")
