@@ -23,6 +23,10 @@ func (t Translation) Event(hostEvent *corev1.Event, tenantPod, hostPod *corev1.P
 		return nil
 	}
 	reveal := t.Reveal(tenantPod, hostPod)
+	message := reveal.Text(hostEvent.Message)
+	if probeTexts[hostEvent.Reason] {
+		message = reveal.names(hostEvent.Message)
+	}
 	tenantEvent := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Namespace: tenantPod.Namespace, Name: eventName(tenantPod.Name, hostEvent.Name)},
 		InvolvedObject: corev1.ObjectReference{
@@ -30,7 +34,7 @@ func (t Translation) Event(hostEvent *corev1.Event, tenantPod, hostPod *corev1.P
 			FieldPath: hostEvent.InvolvedObject.FieldPath,
 		},
 		Reason:              hostEvent.Reason,
-		Message:             reveal.Text(hostEvent.Message),
+		Message:             message,
 		Source:              corev1.EventSource{Component: hostEvent.Source.Component},
 		FirstTimestamp:      hostEvent.FirstTimestamp,
 		LastTimestamp:       hostEvent.LastTimestamp,

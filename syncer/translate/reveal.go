@@ -2,6 +2,7 @@ package translate
 
 import (
 	"cmp"
+	"net/netip"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,7 +14,9 @@ import (
 // the text is about its creation.
 type Reveal struct {
 	replacer       *strings.Replacer
-	hostNode, node string // "" when the pod has none
+	hostNode, node string              // "" when the pod has none
+	addresses      map[netip.Addr]bool // the pod's
+	images         string
 }
 
 // Reveal returns the replacement of names for a pod.
@@ -36,8 +39,9 @@ func (t Translation) Reveal(tenantPod, hostPod *corev1.Pod) Reveal {
 		pairs = append(pairs, t.hostName(namespace, c.Name), c.Name)
 	}
 	pairs = append(pairs, t.Tenant.HostNamespace, namespace)
-	var r Reveal
+	r := Reveal{images: imagesOf(tenantPod)}
 	if hostPod != nil {
+		r.addresses = addressesOf(hostPod)
 		pairs = append(pairs, string(hostPod.UID), string(tenantPod.UID))
 	}
 	if hostPod != nil && hostPod.Spec.NodeName != "" {
@@ -51,8 +55,14 @@ func (t Translation) Reveal(tenantPod, hostPod *corev1.Pod) Reveal {
 	return r
 }
 
-// Text returns a text with the tenant's names.
+// Text returns a text with the tenant's names, and without addresses of the node's
+// network.
 func (r Reveal) Text(hostText string) string {
+	return r.names(r.hideAddresses(hostText))
+}
+
+// names returns a text with the tenant's names.
+func (r Reveal) names(hostText string) string {
 	if hostText == "" {
 		return ""
 	}
