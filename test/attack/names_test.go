@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 )
 
@@ -201,8 +202,7 @@ func TestPrivilegeByEveryWay(t *testing.T) {
 	k := client(t, admin)
 	ns := namespace(t, k)
 	pods := k.CoreV1().Pods(ns)
-	good, err := pods.Create(t.Context(), podOf("good"), metav1.CreateOptions{})
-	if err != nil {
+	if _, err := pods.Create(t.Context(), podOf("good"), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	privileged := podOf("bad")
@@ -229,10 +229,15 @@ func TestPrivilegeByEveryWay(t *testing.T) {
 			return patch(types.StrategicMergePatchType, "good", fmt.Sprintf(ephemeral, true), "ephemeralcontainers")
 		},
 		"ephemeral, updated": func() error {
-			p := good.DeepCopy()
-			p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "e", Image: "i:1", SecurityContext: &corev1.SecurityContext{Privileged: ptr.To(true)}}}}
-			_, err := pods.UpdateEphemeralContainers(t.Context(), "good", p, metav1.UpdateOptions{})
-			return err
+			return retry.RetryOnConflict(retry.DefaultBackoff, func() error { // controllers write its status
+				p, err := pods.Get(t.Context(), "good", metav1.GetOptions{})
+				if err != nil {
+					return err
+				}
+				p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "e", Image: "i:1", SecurityContext: &corev1.SecurityContext{Privileged: ptr.To(true)}}}}
+				_, err = pods.UpdateEphemeralContainers(t.Context(), "good", p, metav1.UpdateOptions{})
+				return err
+			})
 		},
 		"resize": func() error {
 			return patch(types.StrategicMergePatchType, "good", `{"spec":{"containers":[{"name":"c","securityContext":{"privileged":true}}]}}`, "resize")
