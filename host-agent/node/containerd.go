@@ -211,7 +211,7 @@ func (c *Containerd) config() ([]byte, error) {
 	var b bytes.Buffer
 	err := containerdConfig.Execute(&b, map[string]any{
 		"Root": filepath.Join(c.layout.Containerd(), "root"), "Run": c.layout.Run(), "Socket": c.layout.Socket(),
-		"Pause": PauseImage, "CNIBin": c.layout.CNIBin(), "CNIConf": c.layout.CNIConf(),
+		"Pause": PauseImage, "Registries": c.layout.Registries(), "CNIBin": c.layout.CNIBin(), "CNIConf": c.layout.CNIConf(),
 		"Runc": c.layout.bin("runc"), "RuncRoot": c.layout.RuncRoot(), "RunscConfig": c.runscConfig(),
 		"RestrictOOM": !c.machine.SysResource, "DisableAppArmor": !c.machine.AppArmor,
 	})
@@ -248,6 +248,8 @@ disabled_plugins = [
 
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = {{printf "%q" .Pause}}
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = {{printf "%q" .Registries}}
 
 [plugins.'io.containerd.cri.v1.runtime']
   disable_apparmor = {{.DisableAppArmor}}

@@ -46,6 +46,11 @@ func (l Layout) PodLogs() string { return filepath.Join(l.Agent(), "podlogs") }
 // Containerd holds containerd's configuration and content.
 func (l Layout) Containerd() string { return filepath.Join(l.Agent(), "containerd") }
 
+// Registries is where the operator says how registries of images are reached, as
+// containerd's hosts.toml in a folder per registry (docs/operators.md). It need not be
+// there; containerd reads it for every image that it pulls.
+func (l Layout) Registries() string { return filepath.Join(l.Data, "registries") }
+
 // Socket is containerd's socket.
 func (l Layout) Socket() string { return filepath.Join(l.Run(), "containerd.sock") }
 

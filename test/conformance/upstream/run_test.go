@@ -90,6 +90,7 @@ func importImages(t *testing.T) {
 	for _, image := range images {
 		machine.Sublet(t, "image", "import", image)
 	}
+	serveImages(t, images, filepath.Join(machine.DataDir(), "registries"))
 }
 
 // newTenant makes the tenant and returns the file of its kubeconfig.
