@@ -47,6 +47,7 @@ func isBalanced(s *corev1.Service) bool { return s.Spec.Type == corev1.ServiceTy
 
 func TestLoadBalancersByPlan(t *testing.T) {
 	ns := namespace(t)
+	unused(t)
 	offer(t, "1")
 	balance(t, "1", translate.LoadBalancers{Classes: []string{"example.com/public"}, Annotations: map[string]string{"example.com/pool": "tenants"}})
 	open := nodePortService(ns, "open", corev1.ServiceTypeLoadBalancer, 30120)
@@ -104,6 +105,7 @@ func relabel(t *testing.T, ns, name string) {
 // wrote stays, and it can clean up before the Service goes.
 func TestLoadBalancerOfTheHost(t *testing.T) {
 	ns := namespace(t)
+	unused(t)
 	offer(t, "1")
 	balance(t, "1", translate.LoadBalancers{})
 	services, name := w.host.CoreV1().Services(acme.HostNamespace), hostName(ns, "web")

@@ -112,13 +112,10 @@ func TestServicesAndEndpoints(t *testing.T) {
 	offer(t, "0")
 	own := create(t, simplePod(ns, "web"))
 	hostPod := waitHostPod(t, ns, "web", own.UID)
-	service, err := w.tenant.CoreV1().Services(ns).Create(t.Context(), &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: "web"},
+	service := newService(t, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"},
 		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, Selector: map[string]string{"app": "web"}, ExternalIPs: []string{"8.8.8.8"}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	})
 	hostServices := w.host.CoreV1().Services(acme.HostNamespace)
 	wait(t, "host service", func() (bool, any) {
 		s, err := hostServices.Get(t.Context(), hostName(ns, "web"), metav1.GetOptions{})
@@ -141,7 +138,7 @@ func TestServicesAndEndpoints(t *testing.T) {
 	wait(t, "endpoint", func() (bool, any) { e := endpoints(); return len(e) == 1 && e[0] == "10.244.0.9", e })
 
 	port := int32(80)
-	_, err = w.tenant.DiscoveryV1().EndpointSlices(ns).Create(t.Context(), &discoveryv1.EndpointSlice{
+	_, err := w.tenant.DiscoveryV1().EndpointSlices(ns).Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Name: "forged", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}}, {Addresses: []string{"10.244.0.9"}}},

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -57,11 +58,22 @@ func newService(t *testing.T, s *corev1.Service) *corev1.Service {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := w.tenant.CoreV1().Services(s.Namespace).Delete(context.WithoutCancel(t.Context()), s.Name, metav1.DeleteOptions{}); err != nil {
+		err := w.tenant.CoreV1().Services(s.Namespace).Delete(context.WithoutCancel(t.Context()), s.Name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
 			t.Error(err)
 		}
 	})
 	return s
+}
+
+// unused waits until no Service of a test before has a node port.
+func unused(t *testing.T) {
+	t.Helper()
+	wait(t, "node ports are free", func() (bool, any) {
+		q, err := w.host.CoreV1().ResourceQuotas(acme.HostNamespace).Get(t.Context(), "sublet", metav1.GetOptions{})
+		used := q.Status.Used[corev1.ResourceServicesNodePorts]
+		return err == nil && used.IsZero(), q
+	})
 }
 
 func TestNodePortsByPlan(t *testing.T) {
@@ -70,7 +82,16 @@ func TestNodePortsByPlan(t *testing.T) {
 	newService(t, nodePortService(ns, "none", corev1.ServiceTypeNodePort, 30101))
 	hostService(t, ns, "none", "it works inside", func(s *corev1.Service) bool { return s.Spec.Type == corev1.ServiceTypeClusterIP })
 	wait(t, "an event", func() (bool, any) { return said(t.Context(), ns, "none", "reachable inside your cluster only") })
+	// It would get one of those that are offered now, if the plan has just changed.
+	if err := w.tenant.CoreV1().Services(ns).Delete(t.Context(), "none", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it is gone", func() (bool, any) {
+		_, err := w.host.CoreV1().Services(acme.HostNamespace).Get(t.Context(), hostName(ns, "none"), metav1.GetOptions{})
+		return apierrors.IsNotFound(err), err
+	})
 
+	unused(t)
 	offer(t, "2")
 	newService(t, nodePortService(ns, "open", corev1.ServiceTypeNodePort, 30102))
 	hostService(t, ns, "open", "its own port", func(s *corev1.Service) bool {
@@ -89,6 +110,7 @@ func TestNodePortsByPlan(t *testing.T) {
 // which.
 func TestNodePortOfAnother(t *testing.T) {
 	ns := namespace(t)
+	unused(t)
 	offer(t, "2")
 	theirs, err := w.host.CoreV1().Services("default").Create(t.Context(), nodePortService("default", "theirs", corev1.ServiceTypeNodePort, 30110), metav1.CreateOptions{})
 	if err != nil {
