@@ -10,13 +10,13 @@ import (
 const (
 	// startRoom is how much garbage may gather while control planes start. One makes
 	// some 40 MB of it, and a collection in the middle looks through the memory of
-	// all others, which takes longer than the rest of the start. More room than that
-	// costs memory for good: what stays of a start lies among its garbage, so that
-	// pages which the garbage was in are not given back.
-	startRoom = 128 << 20
-	// leastRoom is the least room, in percent of the memory in use: with less, many
-	// control planes would be looked through at every start.
-	leastRoom = 25
+	// all others, which takes longer than the rest of the start.
+	startRoom = 256 << 20
+	// leastRoom is the least room, in percent of the memory in use: a collection among
+	// a hundred control planes takes as long as several starts, so there has to be one
+	// for many of them. More room costs memory for good: what stays of a start lies
+	// among its garbage, so that pages which the garbage was in are not given back.
+	leastRoom = 200
 	// roomFor is how long the room is kept after a start: several often follow.
 	roomFor = 2 * time.Second
 )

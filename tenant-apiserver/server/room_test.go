@@ -37,7 +37,7 @@ func TestRoomForStarts(t *testing.T) {
 
 // The room is as large however many control planes there are, until it would be little.
 func TestRoomIsBounded(t *testing.T) {
-	for live, want := range map[uint64]int{32 << 20: 400, 128 << 20: 100, 256 << 20: 50, 1 << 30: leastRoom} {
+	for live, want := range map[uint64]int{32 << 20: 800, 64 << 20: 400, 256 << 20: leastRoom, 1 << 30: leastRoom} {
 		if p := roomPercent(live); p != want {
 			t.Errorf("GOGC is %d with %d MiB in use, want %d", p, live>>20, want)
 		}
