@@ -14,7 +14,10 @@ done
 # messages name it by its path.
 [ ! -e bin/bash ] || ln -s /bin/bash usr/local/bin/sh
 ln -s agnhost agnhost-2
-[ ! -e bin/nc.openbsd ] || ln -sf nc.openbsd bin/nc
+if [ -e bin/nc.openbsd ]; then
+	ln -sf nc.openbsd bin/nc
+	ln -sf bash bin/sh # busybox's would take its own nc and not this one
+fi
 cat >etc/passwd <<'USERS'
 root:x:0:0:root:/root:/bin/sh
 www-data:x:33:33:www-data:/var/www:/bin/sh
