@@ -62,7 +62,7 @@ func (d dataDir) upSlot() supervise.Slot {
 
 // ours are the entries of a data directory, in the order in which to remove them:
 // what says that it is one comes last.
-var ours = []string{"admin.kubeconfig", "agent", "server", "log", "run", "lock", "version"}
+var ours = []string{"admin.kubeconfig", "agent", "server", "registries", "log", "run", "lock", "version"}
 
 type versionFile struct {
 	Format int `json:"format"`

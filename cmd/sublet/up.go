@@ -114,7 +114,7 @@ func (a *app) up(ctx context.Context, f upFlags) error {
 	err = m.run(ctx)
 	if err != nil && !used && !m.wasReady {
 		a.log.Info("removing what the failed start left, but for its logs", "logs", a.dir.path("log"))
-		err = errors.Join(err, a.purge(context.WithoutCancel(ctx), "log"))
+		err = errors.Join(err, a.purge(context.WithoutCancel(ctx), "log", "registries"))
 	}
 	return errors.Join(err, claim.Release())
 }
