@@ -20,8 +20,8 @@ import (
 // ErrNotFound says that there is nothing to explain.
 var ErrNotFound = errors.New("not found")
 
-// Explanation is what a syncer knows of a pod, or of an object of a plan's rule. It is for the provider: it names
-// objects of the host.
+// Explanation is what a syncer knows of a pod, or of an object of a plan's rule. It is
+// for the provider: it names objects of the host.
 type Explanation struct {
 	// Namespace and Name are the tenant's, HostNamespace and HostName the host's.
 	Namespace     string `json:"namespace"`

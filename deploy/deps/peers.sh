@@ -5,8 +5,9 @@
 #   bin/peers/          etcd etcdctl kine helm
 #
 # Usage: peers.sh [etcd|kine|helm]...; all of them without arguments. Run by `make
-# peers`. A step that was done with the same version is skipped. Works as any user with Go and make once the Debian packages are there: gcc for kine,
-# whose SQLite is in C, and strace, with which flushes are slowed down.
+# peers`. A step that was done with the same version is skipped. Works as any user with
+# Go and make once the Debian packages are there: gcc for kine, whose SQLite is in C,
+# and strace, with which flushes are slowed down.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PEERS=$PWD/bin/peers
