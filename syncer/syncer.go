@@ -86,6 +86,7 @@ type Syncer struct {
 	customs     *customs
 
 	loadBalancers atomic.Pointer[translate.LoadBalancers] // see SetLoadBalancers
+	podTerms      atomic.Pointer[translate.PodTerms]      // see SetPodTerms
 	replanned     moment                                  // when the plan was said last
 }
 
@@ -127,7 +128,7 @@ func New(c Config) (*Syncer, error) {
 	if s.caches, err = newCaches(c, s.tenantAPI); err != nil {
 		return nil, fmt.Errorf("syncer: caches: %w", err)
 	}
-	s.t = translate.Translation{Tenant: c.Tenant, Lookup: s.caches, Data: s.caches}
+	s.t = translate.Translation{Tenant: c.Tenant, Lookup: s.caches, Data: s.caches, Plan: s.plan}
 	s.held, s.crowd = newHeld(), newCrowd()
 	s.patrol = patrol.New(patrol.Config{
 		Keys: s.everything, Inspect: func(k engine.Key) { s.engine.Inspect(k) },

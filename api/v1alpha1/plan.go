@@ -85,6 +85,15 @@ type PlanSpec struct {
 	// +optional
 	StorageClasses []string `json:"storageClasses,omitzero"` // an empty list is none, no list the default
 
+	// Tolerations are the taints of the host's nodes that pods may tolerate; they are seen
+	// on the tenants' nodes. What pods tolerate beyond that stays in the tenant's API; how
+	// long they stay on a node that is not ready or unreachable they may always say.
+	//
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	// +optional
+	Tolerations []TaintPattern `json:"tolerations,omitempty"`
+
 	// +kubebuilder:default={}
 	Objects ObjectLimits `json:"objects,omitempty"`
 	// +kubebuilder:default={}
@@ -122,6 +131,29 @@ type PlanSpec struct {
 	// +kubebuilder:validation:Enum=None;Metadata;Request
 	// +kubebuilder:default=None
 	Audit string `json:"audit,omitempty"`
+}
+
+// TaintPattern stands for taints of nodes.
+type TaintPattern struct {
+	// Key is the taints' key.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$`
+	Key string `json:"key"`
+
+	// Value is their value; without it any is meant, "" is none.
+	//
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$`
+	// +optional
+	Value *string `json:"value,omitempty"`
+
+	// Effect is their effect; without it any is meant.
+	//
+	// +kubebuilder:validation:Enum=NoSchedule;PreferNoSchedule;NoExecute
+	// +optional
+	Effect corev1.TaintEffect `json:"effect,omitempty"`
 }
 
 // ObjectLimits bound what is in a tenant's store. They hold for whatever creates

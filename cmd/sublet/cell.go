@@ -193,6 +193,7 @@ func (c companion) Metrics(ctx context.Context) metricsapi.MetricsGetter {
 func (c companion) SetTerms(t plan.Terms) {
 	c.SetStorageClasses(t.StorageClasses)
 	c.SetLoadBalancers(translate.LoadBalancers(t.LoadBalancers))
+	c.SetPodTerms(translate.PodTerms{Tolerations: t.Tolerations})
 	c.SetCustomResources(t.CustomResources)
 }
 

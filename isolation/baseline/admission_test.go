@@ -281,3 +281,47 @@ func TestAdmissionOfLoadBalancers(t *testing.T) {
 		}
 	}
 }
+
+// What taints pods tolerate is the plan's, beside those that tell of their node's health.
+func TestAdmissionOfTolerations(t *testing.T) {
+	tn := acme(tenant.GVisor)
+	plan := v1alpha1.PlanSpec{Tolerations: []v1alpha1.TaintPattern{
+		{Key: "a/any"}, {Key: "effect", Effect: corev1.TaintEffectNoSchedule}, {Key: "value", Value: ptr.To("v")},
+		{Key: "both", Value: ptr.To(""), Effect: corev1.TaintEffectNoExecute},
+	}}
+	with, without := compile(t, baseline.Tenant(tn, "cell-0", plan)[0].(*corev1.Namespace)), compile(t, baseline.Tenant(tn, "cell-0", v1alpha1.PlanSpec{})[0].(*corev1.Namespace))
+	equal, exists := corev1.TolerationOpEqual, corev1.TolerationOpExists
+	for _, c := range []struct {
+		corev1.Toleration
+		with, without bool
+	}{
+		{corev1.Toleration{Key: corev1.TaintNodeNotReady, Operator: exists, Effect: "NoExecute", TolerationSeconds: ptr.To[int64](300)}, true, true},
+		{corev1.Toleration{Key: corev1.TaintNodeMemoryPressure, Operator: exists, Effect: "NoSchedule"}, true, true},
+		{corev1.Toleration{Key: corev1.TaintNodeNotReady, Operator: exists}, false, false},
+		{corev1.Toleration{Operator: exists}, false, false},
+		{corev1.Toleration{Operator: exists, Effect: "NoExecute"}, false, false},
+		{corev1.Toleration{Key: "other", Operator: exists}, false, false},
+		{corev1.Toleration{Key: "a/any", Operator: exists}, true, false},
+		{corev1.Toleration{Key: "a/any", Operator: equal, Value: "x", Effect: "NoExecute"}, true, false},
+		{corev1.Toleration{Key: "effect", Operator: exists}, false, false},
+		{corev1.Toleration{Key: "effect", Operator: exists, Effect: "NoSchedule"}, true, false},
+		{corev1.Toleration{Key: "effect", Operator: equal, Value: "x", Effect: "NoSchedule"}, true, false},
+		{corev1.Toleration{Key: "effect", Operator: exists, Effect: "NoExecute"}, false, false},
+		{corev1.Toleration{Key: "value", Operator: exists}, false, false},
+		{corev1.Toleration{Key: "value", Operator: "Gt", Value: "v"}, false, false},
+		{corev1.Toleration{Key: "value", Operator: equal, Value: "v"}, true, false},
+		{corev1.Toleration{Key: "value", Value: "v", Effect: "NoSchedule"}, true, false},
+		{corev1.Toleration{Key: "value", Operator: equal, Value: "*"}, false, false},
+		{corev1.Toleration{Key: "both", Operator: equal, Effect: "NoExecute"}, true, false},
+		{corev1.Toleration{Key: "both", Operator: equal}, false, false},
+	} {
+		pod := syncedPod(tn)
+		pod.Spec.Tolerations = []corev1.Toleration{c.Toleration}
+		if got := with.broken(pod, admission.Create) == ""; got != c.with {
+			t.Errorf("%+v, in the plan: allowed %v", c.Toleration, got)
+		}
+		if got := without.broken(pod, admission.Create) == ""; got != c.without {
+			t.Errorf("%+v: allowed %v", c.Toleration, got)
+		}
+	}
+}

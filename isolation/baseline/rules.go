@@ -24,6 +24,7 @@ func variables() []admissionv1.Variable {
 		{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
 		{Name: "byTenant", Expression: byTenant},
 		{Name: "balancerClasses", Expression: fromNamespace(tenant.AnnotationLoadBalancerClasses, "','")},
+		{Name: "tolerable", Expression: fromNamespace(tenant.AnnotationTolerations, "','")},
 		{Name: "forced", Expression: fromNamespace(tenant.AnnotationForced, `"\n"`)},
 	}
 }
@@ -44,6 +45,15 @@ func onlyForced() string {
 	return "variables.annotations.all(k, k in ['" + strings.Join(tenant.Keys(), "', '") + "'] ||" +
 		" (k + '=' + object.metadata.annotations[k]) in variables.forced || (k in variables.had && variables.had[k] == object.metadata.annotations[k]))"
 }
+
+// onlyTolerable holds of pods that tolerate what variables.tolerable has, that their node
+// is not well, and, as the API server of a host may add it, that it is short of memory.
+const onlyTolerable = "!has(object.spec.tolerations) || object.spec.tolerations.all(t, has(t.key) && t.key != '' && (" +
+	"(t.key in ['" + corev1.TaintNodeNotReady + "', '" + corev1.TaintNodeUnreachable + "'] && has(t.effect) && t.effect == 'NoExecute') ||" +
+	" (t.key == '" + corev1.TaintNodeMemoryPressure + "' && has(t.effect) && t.effect == 'NoSchedule') ||" +
+	" (t.key + '=*:*') in variables.tolerable || (has(t.effect) && (t.key + '=*:' + t.effect) in variables.tolerable) ||" +
+	" ((!has(t.operator) || t.operator == 'Equal') && ((t.key + '=' + (has(t.value) ? t.value : '') + ':*') in variables.tolerable ||" +
+	" (has(t.effect) && (t.key + '=' + (has(t.value) ? t.value : '') + ':' + t.effect) in variables.tolerable)))))"
 
 // notPrivileged holds of the containers in a variable.
 func notPrivileged(variable string) string {
@@ -95,6 +105,7 @@ func validations() []admissionv1.Validation {
 		pod("ask for no device and no huge pages of the node", onlyResources("limits")+" && "+onlyResources("requests")),
 		pod("are placed by the scheduler", "request.operation != 'CREATE' || !has(object.spec.nodeName) || object.spec.nodeName == ''"),
 		pod("have no rank on the host", "!has(object.spec.priorityClassName) || object.spec.priorityClassName == ''"),
+		pod("tolerate taints of their tenant's plan alone", onlyTolerable),
 		pod("carry only Sublet's own keys", onlyKeys("labels", corev1.LabelTopologyZone, corev1.LabelTopologyRegion)+" && "+onlyKeys("annotations")),
 		pod("carry their tenant's mark", "has(object.metadata.labels) && '"+tenant.LabelTenant+"' in object.metadata.labels &&"+
 			" object.metadata.labels['"+tenant.LabelTenant+"'] == namespaceObject.metadata.labels['"+tenant.LabelTenant+"']"),

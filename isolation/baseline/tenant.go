@@ -20,6 +20,7 @@ func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 		tenant.AnnotationStorageClasses:      strings.Join(p.StorageClasses, ","),
 		tenant.AnnotationLoadBalancerClasses: strings.Join(p.LoadBalancers.Classes, ","),
 		tenant.AnnotationForced:              forced(p),
+		tenant.AnnotationTolerations:         tolerable(p),
 	}
 	objects := []Object{ns, ServiceAccount(t), Quota(t, p)}
 	return append(objects, tenantRights(t, cell, p)...)
@@ -33,6 +34,24 @@ func forced(p v1alpha1.PlanSpec) string {
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
+}
+
+// Tolerations returns the taints that a plan's pods may tolerate.
+func Tolerations(p v1alpha1.PlanSpec) []policy.Taint {
+	var taints []policy.Taint
+	for _, t := range p.Tolerations {
+		taints = append(taints, policy.Taint{Key: t.Key, Value: t.Value, Effect: t.Effect})
+	}
+	return taints
+}
+
+// tolerable lists the taints that a plan's pods may tolerate.
+func tolerable(p v1alpha1.PlanSpec) string {
+	var list []string
+	for _, t := range Tolerations(p) {
+		list = append(list, t.String())
+	}
+	return strings.Join(list, ",")
 }
 
 // Namespace returns the one host namespace of a tenant. Its labels are the

@@ -19,6 +19,11 @@ const (
 	// admission policy holds the namespace's claims to it.
 	AnnotationStorageClasses = Domain + "/storage-classes"
 
+	// AnnotationTolerations, on a tenant's host namespace, holds the taints that its pods
+	// may tolerate, KEY=VALUE:EFFECT with * for any, with commas between them. The host's
+	// admission policy holds the namespace's pods to it.
+	AnnotationTolerations = Domain + "/tolerations"
+
 	// AnnotationLoadBalancerClasses, on a tenant's host namespace, holds the classes of
 	// load balancers that its Services may have, with commas between them, and
 	// AnnotationForced the annotations that the tenant's plan puts on its host objects,
@@ -53,7 +58,7 @@ var keys = []string{
 	AnnotationNamespace, AnnotationName, AnnotationUID,
 	AnnotationGeneration, AnnotationWritten, AnnotationLabels, AnnotationAnnotations,
 	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement,
-	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys,
+	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations,
 }
 
 // Keys returns the keys of labels and annotations that Sublet itself writes on host

@@ -5,12 +5,14 @@ import (
 	"encoding/binary"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
 )
@@ -63,7 +65,21 @@ func (t Translation) Node(hostNode *corev1.Node) *corev1.Node {
 	if view.Spec.Unschedulable {
 		view.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}}
 	}
+	view.Spec.Taints = append(view.Spec.Taints, t.taints(hostNode)...)
 	return view
+}
+
+// taints returns those of a host node's taints that the tenant may tolerate, so knows:
+// its controllers go by them.
+func (t Translation) taints(hostNode *corev1.Node) []corev1.Taint {
+	var seen []corev1.Taint
+	for _, taint := range hostNode.Spec.Taints {
+		if slices.ContainsFunc(t.plan().Tolerations, func(p policy.Taint) bool { return p.Covers(taint) }) &&
+			taint.Key != corev1.TaintNodeUnschedulable {
+			seen = append(seen, corev1.Taint{Key: taint.Key, Value: taint.Value, Effect: taint.Effect})
+		}
+	}
+	return seen
 }
 
 // MergeNode is the Merge of node views: whatever the tenant changed is restored. Labels

@@ -84,7 +84,7 @@ func (b *podBuilder) spec() corev1.PodSpec {
 		ShareProcessNamespace:         from.ShareProcessNamespace,
 		SecurityContext:               podSecurity(from.SecurityContext),
 		Affinity:                      b.affinity(from.Affinity, from.NodeSelector),
-		Tolerations:                   tolerations(from.Tolerations),
+		Tolerations:                   policy.Tolerations(from.Tolerations, b.plan().Tolerations),
 		HostAliases:                   from.HostAliases,
 		RuntimeClassName:              &runtimeClass,
 		EnableServiceLinks:            &no,
@@ -161,6 +161,7 @@ func MergePod(have, want *corev1.Pod) (*corev1.Pod, engine.Difference) {
 	changed := mergeMeta(&merged.ObjectMeta, meta)
 	changed = mergeImages(merged.Spec.Containers, want.Spec.Containers) || changed
 	changed = mergeImages(merged.Spec.InitContainers, want.Spec.InitContainers) || changed
+	changed = set(&merged.Spec.Tolerations, policy.MergeTolerations(have.Spec.Tolerations, want.Spec.Tolerations)) || changed
 	if want.Spec.ActiveDeadlineSeconds != nil {
 		changed = set(&merged.Spec.ActiveDeadlineSeconds, want.Spec.ActiveDeadlineSeconds) || changed
 	}

@@ -187,27 +187,3 @@ func (b *podBuilder) spread(from []corev1.TopologySpreadConstraint) []corev1.Top
 	}
 	return to
 }
-
-// tolerated are the taints that a tenant's pod may tolerate: how long it stays on
-// a node that is not well. All others keep pods off nodes for the provider's
-// reasons.
-var tolerated = []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable}
-
-// tolerations keeps of a pod's tolerations what it may tolerate. One that
-// tolerates everything is cut down to that.
-func tolerations(from []corev1.Toleration) []corev1.Toleration {
-	var to []corev1.Toleration
-	for _, f := range from {
-		if f.Effect != corev1.TaintEffectNoExecute && f.Effect != "" {
-			continue
-		}
-		for _, key := range tolerated {
-			if f.Key == key || f.Key == "" && f.Operator == corev1.TolerationOpExists {
-				to = append(to, corev1.Toleration{
-					Key: key, Operator: f.Operator, Value: f.Value, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: f.TolerationSeconds,
-				})
-			}
-		}
-	}
-	return to
-}

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -42,6 +43,21 @@ type Translation struct {
 	Tenant tenant.Tenant
 	Lookup Lookup
 	Data   Data
+	// Plan is what the tenant's plan gives its pods now; nil: nothing.
+	Plan func() PodTerms
+}
+
+// PodTerms are what of a plan concerns pods and the nodes that they run on.
+type PodTerms struct {
+	// Tolerations are the taints of host nodes that the pods may tolerate.
+	Tolerations []policy.Taint `json:"tolerations,omitempty"`
+}
+
+func (t Translation) plan() PodTerms {
+	if t.Plan == nil {
+		return PodTerms{}
+	}
+	return t.Plan()
 }
 
 // NameOf returns the tenant's name of a tenant's object.

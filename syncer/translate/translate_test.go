@@ -176,7 +176,15 @@ func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[st
 			source = given[host]
 		}
 	}
-	switch o := decode(t, source)[0].(type) {
+	object := decode(t, source)[0]
+	if _, isService := object.(*corev1.Service); !isService && given["plan.yaml"] != nil {
+		var terms translate.PodTerms
+		if err := yaml.UnmarshalStrict(given["plan.yaml"], &terms); err != nil {
+			t.Fatal(err)
+		}
+		tr.Plan = func() translate.PodTerms { return terms }
+	}
+	switch o := object.(type) {
 	case *corev1.Pod:
 		runPod(t, tr, o, given, got)
 	case *corev1.Service:

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/plan"
 )
@@ -53,6 +54,11 @@ func TestFor(t *testing.T) {
 		}, func(w *plan.Terms) {
 			w.LoadBalancers = plan.LoadBalancers{Offered: true, Classes: []string{"c"}, Annotations: map[string]string{"k": "v"}}
 		}},
+		"tolerations": {func(s *v1alpha1.PlanSpec) {
+			s.Tolerations = []v1alpha1.TaintPattern{{Key: "k", Value: ptr(""), Effect: corev1.TaintEffectNoSchedule}}
+		}, func(w *plan.Terms) {
+			w.Tolerations = []policy.Taint{{Key: "k", Value: ptr(""), Effect: corev1.TaintEffectNoSchedule}}
+		}},
 		"definitions": {func(s *v1alpha1.PlanSpec) { s.Objects.CustomResourceDefinitions = ptr[int64](0) },
 			func(w *plan.Terms) { w.Limits.Resources["customresourcedefinitions.apiextensions.k8s.io"] = 0 }},
 		"audit": {func(s *v1alpha1.PlanSpec) { s.Audit = "Request" }, func(w *plan.Terms) { w.Audit = plan.AuditRequest }},
@@ -82,7 +88,7 @@ func TestFor(t *testing.T) {
 // A field that is added to plans is noticed here: it needs a meaning, and a case
 // above or below.
 func TestEveryFieldHasAMeaning(t *testing.T) {
-	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "CustomResources", "Audit"}
+	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Tolerations", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "CustomResources", "Audit"}
 	var fields []string
 	for f := range reflect.TypeFor[v1alpha1.PlanSpec]().Fields() {
 		fields = append(fields, f.Name)

@@ -8,6 +8,7 @@ import (
 
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/baseline"
+	"sublet.dev/isolation/policy"
 )
 
 // Terms is what a tenant's plan gives its control plane. The zero value gives no
@@ -28,6 +29,8 @@ type Terms struct {
 	PublicWebhooks bool `json:"publicWebhooks,omitempty"`
 	// StorageClasses are the host's that the tenant sees, its default first.
 	StorageClasses []string `json:"storageClasses,omitempty"`
+	// Tolerations are the taints of the host's nodes that its pods may tolerate.
+	Tolerations []policy.Taint `json:"tolerations,omitempty"`
 	// CustomResources are the rules for kinds of the host that the tenant has.
 	CustomResources []v1alpha1.CustomResourceRule `json:"customResources,omitempty"`
 	// LoadBalancers are those of the host that the tenant's Services may have.
@@ -102,6 +105,7 @@ func For(p *v1alpha1.Plan) Terms {
 		PublicWebhooks:  s.Egress.Webhooks,
 		StorageClasses:  classes(s.StorageClasses),
 		LoadBalancers:   LoadBalancers{Offered: s.LoadBalancers.Count > 0, Classes: slices.Clone(s.LoadBalancers.Classes), Annotations: maps.Clone(s.LoadBalancers.Annotations)},
+		Tolerations:     baseline.Tolerations(s),
 		CustomResources: baseline.CustomResources(s),
 		Limits: Limits{
 			Concurrent:  int(or(s.Requests.Concurrent, 200)),
