@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	restful "github.com/emicklei/go-restful/v3"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -57,7 +58,9 @@ type parts struct {
 	documents documentPaths
 	// extensionTypes are what the API extensions server is constructed with.
 	extensionTypes *openapicommon.OpenAPIV3Config
-	scrape         func(context.Context) // of the host's kubelets; nil: there are none
+	// described has all routes of built-in APIs, for OpenAPI documents; nil: there are some.
+	described *restful.Container
+	scrape    func(context.Context) // of the host's kubelets; nil: there are none
 }
 
 // runOptions are kube-apiserver's options with what differs here.

@@ -106,11 +106,17 @@ func (p *parts) installAPIs(server *genericapiserver.GenericAPIServer, providers
 	if err != nil {
 		return err
 	}
-	for _, group := range groups {
-		if err := p.install(server, group, converter); err != nil {
-			return fmt.Errorf("API group %q: %w", group.PrioritizedVersions[0].Group, err)
-		}
+	apis, described, err := p.builtIn(server, groups)
+	if err != nil {
+		return err
 	}
+	p.described = described
+	server.EquivalentResourceRegistry = allRegistered{apis.equivalents}
+	late := &lateResources{next: server.Handler.Director, of: map[schema.GroupVersionResource]*lateResource{}}
+	for _, group := range groups {
+		p.install(server, group, apis, late, converter)
+	}
+	server.Handler.Director = late // what delegates to this server asks for it later
 	return nil
 }
 
@@ -156,7 +162,7 @@ func (p *parts) apiGroups(server *genericapiserver.GenericAPIServer, providers [
 }
 
 // install serves a group and puts it into discovery.
-func (p *parts) install(server *genericapiserver.GenericAPIServer, group *genericapiserver.APIGroupInfo, converter managedfields.TypeConverter) error {
+func (p *parts) install(server *genericapiserver.GenericAPIServer, group *genericapiserver.APIGroupInfo, apis *builtInAPIs, late *lateResources, converter managedfields.TypeConverter) {
 	name := group.PrioritizedVersions[0].Group
 	documents := server.AggregatedDiscoveryGroupManager
 	if name == "" {
@@ -168,12 +174,10 @@ func (p *parts) install(server *genericapiserver.GenericAPIServer, group *generi
 		if len(storage) == 0 {
 			continue
 		}
-		resources, _, err := p.groupVersion(server, group, version, converter).InstallREST(server.Handler.GoRestfulContainer)
-		if err != nil {
-			return err
-		}
+		late.add(p, server, group, version, converter)
+		server.Handler.GoRestfulContainer.Add(apis.discovery[version])
 		documents.AddGroupVersion(name, apidiscoveryv2.APIVersionDiscovery{
-			Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent, Version: version.Version, Resources: resources,
+			Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent, Version: version.Version, Resources: slices.Clone(apis.documents[version]),
 		})
 		found.Versions = append(found.Versions, metav1.GroupVersionForDiscovery{GroupVersion: version.String(), Version: version.Version})
 		own(server, version, storage)
@@ -182,13 +186,10 @@ func (p *parts) install(server *genericapiserver.GenericAPIServer, group *generi
 		legacy := discovery.NewLegacyRootAPIHandler(p.generic.DiscoveryAddresses, server.Serializer, genericapiserver.DefaultLegacyAPIPrefix)
 		both := aggregated.WrapAggregatedDiscoveryToHandler(legacy, documents, documents)
 		server.Handler.GoRestfulContainer.Add(both.GenerateWebService("/api", metav1.APIVersions{}))
-		return nil
+		return
 	}
-	first := group.PrioritizedVersions[0]
-	found.PreferredVersion = metav1.GroupVersionForDiscovery{GroupVersion: first.String(), Version: first.Version}
-	server.DiscoveryGroupManager.AddGroup(found)
-	server.Handler.GoRestfulContainer.Add(discovery.NewAPIGroupHandler(server.Serializer, found).WebService())
-	return nil
+	server.DiscoveryGroupManager.AddGroup(discovered(found, group))
+	server.Handler.GoRestfulContainer.Add(apis.groups[name])
 }
 
 // own has the server wait for the storages of a version at its start, and end them
@@ -204,21 +205,12 @@ func own(server *genericapiserver.GenericAPIServer, version schema.GroupVersion,
 	}
 }
 
-// groupVersion describes a version of a group to upstream's installer.
-func (p *parts) groupVersion(server *genericapiserver.GenericAPIServer, group *genericapiserver.APIGroupInfo, version schema.GroupVersion, converter managedfields.TypeConverter) *endpoints.APIGroupVersion {
-	served := map[string][]string{}
-	for v, resources := range group.VersionedResourcesStorageMap {
-		for resource := range resources {
-			served[resource] = append(served[resource], schema.GroupVersion{Group: version.Group, Version: v}.String())
-		}
-	}
-	root := genericapiserver.APIGroupPrefix
-	if version.Group == "" {
-		root = genericapiserver.DefaultLegacyAPIPrefix
-	}
+// groupVersion describes a version of a group, or some of its storage, to upstream's
+// installer.
+func (p *parts) groupVersion(server *genericapiserver.GenericAPIServer, group *genericapiserver.APIGroupInfo, version schema.GroupVersion, storage map[string]rest.Storage, converter managedfields.TypeConverter) *endpoints.APIGroupVersion {
 	return &endpoints.APIGroupVersion{
-		Storage: group.VersionedResourcesStorageMap[version.Version], Root: root, GroupVersion: version,
-		AllServedVersionsByResource: served, OptionsExternalVersion: group.OptionsExternalVersion, MetaGroupVersion: group.MetaGroupVersion,
+		Storage: storage, Root: apiRoot(version.Group), GroupVersion: version,
+		AllServedVersionsByResource: served(group), OptionsExternalVersion: group.OptionsExternalVersion, MetaGroupVersion: group.MetaGroupVersion,
 		Serializer: group.NegotiatedSerializer, ParameterCodec: group.ParameterCodec,
 		Typer: group.Scheme, Creater: group.Scheme, Convertor: group.Scheme, ConvertabilityChecker: group.Scheme, Defaulter: group.Scheme,
 		Namer: runtime.Namer(meta.NewAccessor()), UnsafeConvertor: runtime.UnsafeObjectConvertor(group.Scheme), TypeConverter: converter,

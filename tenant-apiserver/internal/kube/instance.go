@@ -101,13 +101,14 @@ func (i *Instance) prepare() error {
 	go func() { prepared <- front.PrepareRun() }()
 	i.prepared = <-prepared
 	shared := sharedOpenAPI()
-	if err := shared.render(kube.Handler.GoRestfulContainer, front.Handler.GoRestfulContainer, extensions.Handler.GoRestfulContainer); err != nil {
+	if err := shared.render(i.parts.described, kube.Handler.GoRestfulContainer, front.Handler.GoRestfulContainer, extensions.Handler.GoRestfulContainer); err != nil {
 		return err
 	}
 	if err := sharedExtensions().serve(extensions); err != nil {
 		return err
 	}
 	i.parts.extensionTypes.Definitions = nil // what is built of them is built
+	i.parts.described = nil
 	var documents http.Handler = extensions.Handler.NonGoRestfulMux
 	i.parts.documents.extensions.Store(&documents)
 	i.documents = &openAPIV2{remotes: i.servers.front.remotes.documents, life: i.life}

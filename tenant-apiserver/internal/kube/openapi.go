@@ -2,6 +2,7 @@ package kube
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -61,6 +62,9 @@ func (o *openAPI) render(servers ...*restful.Container) error {
 	}
 	container := restful.NewContainer()
 	for _, server := range servers {
+		if server == nil {
+			return errors.New("render OpenAPI: the routes are not described")
+		}
 		addServices(container, server)
 	}
 	m := mux.NewPathRecorderMux("openapi")

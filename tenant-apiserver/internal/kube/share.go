@@ -112,7 +112,7 @@ func dropStacks(m *mux.PathRecorderMux) error {
 
 // shareRoutes makes the routes of a container use compiled paths of the process, and
 // drops what describes them: the OpenAPI documents are rendered by then. The
-// container does not serve yet.
+// container does not serve yet, but for services that this was done with before.
 func shareRoutes(container *restful.Container) error {
 	paths.Lock()
 	defer paths.Unlock()
@@ -131,11 +131,21 @@ func shareRoutes(container *restful.Container) error {
 			if err := sharePath(reflect.ValueOf(route).Elem(), route.Path); err != nil {
 				return err
 			}
+			if undescribed(route) {
+				continue
+			}
 			route.ParameterDocs, route.ResponseErrors, route.DefaultResponse, route.Metadata = nil, nil, nil, nil
 			route.ReadSample, route.WriteSample, route.WriteSamples = nil, nil, nil
 		}
 	}
 	return nil
+}
+
+// undescribed says whether a route's description is gone. Services that control planes
+// share may serve already, and must not be written to.
+func undescribed(r *restful.Route) bool {
+	return r.ParameterDocs == nil && r.ResponseErrors == nil && r.DefaultResponse == nil && r.Metadata == nil &&
+		r.ReadSample == nil && r.WriteSample == nil && r.WriteSamples == nil
 }
 
 // sharePath replaces the field pathExpr of a route or a service by the process's one
@@ -149,7 +159,9 @@ func sharePath(v reflect.Value, path string) error {
 	key := v.Type().Name() + " " + path
 	at := (*unsafe.Pointer)(unsafe.Pointer(field.UnsafeAddr()))
 	if shared, ok := paths.of[key]; ok {
-		*at = shared
+		if *at != shared {
+			*at = shared
+		}
 		return nil
 	}
 	paths.of[key] = *at
