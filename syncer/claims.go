@@ -24,6 +24,7 @@ const (
 const (
 	reasonClaimRefused = "ClaimRefused"
 	reasonClaimLost    = "ClaimLost"
+	reasonNoSnapshot   = "WaitForSnapshot"
 )
 
 // errClaim says that a pod's claim is not on the host yet.
@@ -78,7 +79,11 @@ func (p *claimDown) want(_ context.Context, tenantClaim, hostClaim *corev1.Persi
 	if hostClaim == nil && (tenantClaim.DeletionTimestamp != nil || translate.HadVolume(tenantClaim)) {
 		return leave, nil
 	}
-	want, refusals := p.t.Claim(tenantClaim, p.offered())
+	want, refusals := p.t.Claim(tenantClaim, p.claimOffer())
+	if len(refusals) == 0 && hostClaim == nil && !p.sourceIsThere(tenantClaim) {
+		p.held.tell(tenantClaim, corev1.EventTypeNormal, reasonNoSnapshot, "it waits for the snapshot that it begins as: "+translate.SnapshotOf(tenantClaim))
+		return leave, nil // the snapshot brings us back
+	}
 	if len(refusals) == 0 {
 		return engine.Be(want), nil
 	}
@@ -178,7 +183,7 @@ func (p *podDown) mountableClaim(ctx context.Context, tenantPod *corev1.Pod, use
 	if !ok {
 		return apierrors.NewNotFound(corev1.Resource("persistentvolumeclaims"), use.Name)
 	}
-	if _, refusals := p.t.Claim(tenantClaim, p.offered()); len(refusals) > 0 {
+	if _, refusals := p.t.Claim(tenantClaim, p.claimOffer()); len(refusals) > 0 {
 		if _, onHost := p.hostClaims().Cached(name); !onHost {
 			return apierrors.NewForbidden(corev1.Resource("persistentvolumeclaims"), use.Name, errors.New(translate.Refused(refusals)))
 		}

@@ -176,6 +176,7 @@ func (c *custom) ofTenantObject(tenantObject object) []engine.Key {
 	if !c.rule.ToHost() {
 		return all
 	}
+	all = append(all, c.claimsFrom(translate.NameOf(tenantObject))...)
 	for _, u := range c.rule.Uses(c.config.Tenant, tenantObject) {
 		if (u.Kind == kindSecret || u.Kind == kindConfigMap) && !u.Result {
 			all = append(all, keys(tenant.Name{Namespace: tenantObject.GetNamespace(), Name: u.Name}, u.Kind)...)
@@ -189,7 +190,11 @@ func (c *custom) ofHostObject(hostObject object) []engine.Key {
 	if !c.rule.ToHost() {
 		return keys(c.rule.ViewName(hostObject.GetName()), c.kinds()...)
 	}
-	return ofHost[object](c.Syncer, c.kinds()...)(hostObject)
+	all := ofHost[object](c.Syncer, c.kinds()...)(hostObject)
+	if name, ok := c.owner(hostObject); ok {
+		all = append(all, c.claimsFrom(name)...)
+	}
+	return all
 }
 
 // everything lists the keys of all objects of both sides.

@@ -305,7 +305,7 @@ func (c *customs) quiet() bool {
 	defer c.mu.Unlock()
 	for name, rule := range c.wanted {
 		works := c.running[name]
-		if c.stuck[name] == "" && (works == nil || !works.ready()) || works != nil && rule.ToHost() && len(works.hostObjects.GetStore().ListKeys()) > 0 {
+		if c.stuck[name] == "" && (works == nil || !works.ready()) || works != nil && rule.ToHost() && works.moves() {
 			return false
 		}
 	}

@@ -240,12 +240,14 @@ func (s *Syncer) watchStorage() error {
 func (c *caches) indexStorage() error {
 	return errors.Join(
 		c.tenant.pods.AddIndexers(cache.Indexers{byClaim: index(claimNames)}),
+		c.tenant.claims.AddIndexers(cache.Indexers{bySnapshot: index(snapshotOf)}),
 		c.host.claims.AddIndexers(cache.Indexers{byVolume: index(c.volumeOf)}),
 	)
 }
 
 // The indexes of claims.
 const (
-	byClaim  = "claim"  // tenant pods by namespace/name of a claim they mount
-	byVolume = "volume" // host claims by the tenant's name of their volume
+	bySnapshot = "snapshot" // tenant claims by namespace/name of the snapshot they begin as
+	byClaim    = "claim"    // tenant pods by namespace/name of a claim they mount
+	byVolume   = "volume"   // host claims by the tenant's name of their volume
 )

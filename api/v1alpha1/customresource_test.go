@@ -102,6 +102,7 @@ func TestCustomResourceRules(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ old, new, says string }{
 		"a kind of Kubernetes":  {"group: cert-manager.io\n    version: v1\n    kind: Certificate", "group: rbac.authorization.k8s.io\n    version: v1\n    kind: Role", "Kubernetes' or Sublet's own"},
+		"snapshots":             {"group: cert-manager.io\n    version: v1\n    kind: Certificate", "group: snapshot.storage.k8s.io\n    version: v1\n    kind: VolumeSnapshot", "snapshotClasses of the plan"},
 		"a core kind":           {"group: cert-manager.io", "group: apps", "should match"},
 		"a direction":           {"ToHost", "Both", "supported values"},
 		"metadata":              {"path: spec.dnsNames", "path: metadata.labels", "never cross"},

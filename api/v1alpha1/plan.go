@@ -67,7 +67,7 @@ type PlanSpec struct {
 	//
 	// +kubebuilder:default={pods: "250", services: "500"}
 	// +kubebuilder:validation:MaxProperties=24
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k in ['pods','services','configmaps','secrets','persistentvolumeclaims','requests.cpu','requests.memory','requests.ephemeral-storage','requests.storage','limits.cpu','limits.memory','limits.ephemeral-storage','count/endpointslices.discovery.k8s.io'] || k.endsWith('.storageclass.storage.k8s.io/requests.storage'))",message="hostResources knows pods, services, configmaps, secrets, persistentvolumeclaims, count/endpointslices.discovery.k8s.io, requests.storage, CLASS.storageclass.storage.k8s.io/requests.storage, and requests. and limits. of cpu, memory and ephemeral-storage"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k in ['pods','services','configmaps','secrets','persistentvolumeclaims','requests.cpu','requests.memory','requests.ephemeral-storage','requests.storage','limits.cpu','limits.memory','limits.ephemeral-storage','count/endpointslices.discovery.k8s.io','count/volumesnapshots.snapshot.storage.k8s.io'] || k.endsWith('.storageclass.storage.k8s.io/requests.storage'))",message="hostResources knows pods, services, configmaps, secrets, persistentvolumeclaims, count/endpointslices.discovery.k8s.io, count/volumesnapshots.snapshot.storage.k8s.io, requests.storage, CLASS.storageclass.storage.k8s.io/requests.storage, and requests. and limits. of cpu, memory and ephemeral-storage"
 	HostResources map[corev1.ResourceName]resource.Quantity `json:"hostResources,omitempty"`
 
 	// StorageClasses are the host's storage classes that tenants see; the first is
@@ -93,6 +93,19 @@ type PlanSpec struct {
 	// +listType=atomic
 	// +optional
 	Tolerations []TaintPattern `json:"tolerations,omitempty"`
+
+	// SnapshotClasses are the host's classes of volume snapshots that tenants see; the
+	// first is that of snapshots that name none. Without any, or on a host that serves no
+	// snapshot.storage.k8s.io/v1, there are no snapshots. How many a tenant may have,
+	// hostResources says: count/volumesnapshots.snapshot.storage.k8s.io, 100 by default.
+	//
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(o, o == c)) && self.all(c, c.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$'))",message="snapshotClasses are names of classes of volume snapshots, each once"
+	// +listType=atomic
+	// +optional
+	SnapshotClasses []string `json:"snapshotClasses,omitempty"`
 
 	// +kubebuilder:default={}
 	Objects ObjectLimits `json:"objects,omitempty"`

@@ -539,6 +539,11 @@ func (in *PlanSpec) DeepCopyInto(out *PlanSpec) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.SnapshotClasses != nil {
+		in, out := &in.SnapshotClasses, &out.SnapshotClasses
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	in.Objects.DeepCopyInto(&out.Objects)
 	out.Requests = in.Requests
 	in.Credentials.DeepCopyInto(&out.Credentials)

@@ -140,6 +140,45 @@ func TestCustomRights(t *testing.T) {
 	}
 }
 
+// A plan that offers snapshots gives rights to snapshots and to read their classes,
+// and none to what lies on the storage. A rule of the plan's own for them gives none.
+func TestSnapshotRights(t *testing.T) {
+	tn := acme(tenant.GVisor)
+	own := v1alpha1.PlanSpec{CustomResources: []v1alpha1.CustomResourceRule{
+		{Group: "snapshot.storage.k8s.io", Version: "v1", Kind: "VolumeSnapshot", Resource: "volumesnapshots", Direction: v1alpha1.ToHost},
+		{Group: "snapshot.storage.k8s.io", Version: "v1", Kind: "VolumeSnapshotContent", Resource: "volumesnapshotcontents", Direction: v1alpha1.ToHost}}}
+	offered := v1alpha1.PlanSpec{SnapshotClasses: []string{"fast"}, CustomResources: own.CustomResources}
+	rights := func(p v1alpha1.PlanSpec) []string {
+		var got []string
+		add := func(at string, rules []rbacv1.PolicyRule) {
+			for _, r := range rules {
+				if r.APIGroups[0] == "snapshot.storage.k8s.io" {
+					got = append(got, at+":"+strings.Join(r.Resources, ",")+":"+r.Verbs[len(r.Verbs)-1])
+				}
+			}
+		}
+		for _, o := range baseline.Tenant(tn, "cell-0", p) {
+			switch o := o.(type) {
+			case *rbacv1.Role:
+				add(o.Name, o.Rules)
+			case *rbacv1.ClusterRole:
+				add(o.Name, o.Rules)
+			}
+		}
+		return got
+	}
+	want := []string{"sublet-write:volumesnapshots:delete", "sublet-read:volumesnapshots:watch", baseline.ShowAll(tn) + ":volumesnapshotclasses:watch"}
+	if got := rights(offered); !slices.Equal(got, want) {
+		t.Errorf("rights %v, want %v", got, want)
+	}
+	if got := rights(own); len(got) > 0 {
+		t.Errorf("rules of the plan's own give %v", got)
+	}
+	if n := baseline.Quota(tn, offered).Spec.Hard["count/volumesnapshots.snapshot.storage.k8s.io"]; n.Value() != 100 {
+		t.Errorf("quota %v", n)
+	}
+}
+
 func TestQuota(t *testing.T) {
 	quantity := resource.MustParse
 	want := corev1.ResourceList{"pods": quantity("250"), "services": quantity("500"), "configmaps": quantity("1000"), "secrets": quantity("1000"),

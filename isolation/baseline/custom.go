@@ -22,10 +22,11 @@ func most(r v1alpha1.CustomResourceRule) int32 {
 	return max(*r.Max, 0)
 }
 
-// CustomResources returns the rules of a plan for custom resources. The caller owns the
-// list.
+// CustomResources returns the rules of a plan for custom resources, and those that it
+// has because it offers snapshots. The caller owns the list.
 func CustomResources(p v1alpha1.PlanSpec) []v1alpha1.CustomResourceRule {
-	return slices.Clone(p.CustomResources)
+	own := slices.DeleteFunc(slices.Clone(p.CustomResources), func(r v1alpha1.CustomResourceRule) bool { return r.Group == policy.SnapshotGroup })
+	return append(own, snapshotRules(p)...)
 }
 
 // customRules are the rights to a tenant's objects of custom kinds. A kind that is
@@ -33,7 +34,7 @@ func CustomResources(p v1alpha1.PlanSpec) []v1alpha1.CustomResourceRule {
 func customRules(rules []v1alpha1.CustomResourceRule, verbs []string) []rbacv1.PolicyRule {
 	var rights []rbacv1.PolicyRule
 	for _, r := range rules {
-		if r.Direction == v1alpha1.ToHost && policy.IsCustomGroup(r.Group) {
+		if r.Direction == v1alpha1.ToHost && policy.MayCross(r.Group, r.Resource) {
 			rights = append(rights, rule(r.Group, verbs, r.Resource))
 		}
 	}
@@ -64,7 +65,7 @@ func showRights(t tenant.Tenant, rules []v1alpha1.CustomResourceRule, reader str
 	byNamespace := map[string][]rbacv1.PolicyRule{}
 	var namespaces []string
 	for _, r := range rules {
-		if r.Direction != v1alpha1.FromHost || r.Select == nil || !policy.IsCustomGroup(r.Group) {
+		if r.Direction != v1alpha1.FromHost || r.Select == nil || !policy.MayCross(r.Group, r.Resource) {
 			continue
 		}
 		right := rule(r.Group, read, r.Resource)

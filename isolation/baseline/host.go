@@ -20,8 +20,9 @@ func Host() []Object {
 	}
 	policy, binding := Admission()
 	claims, claimBinding := Claims()
+	snapshots, snapshotBinding := Snapshots()
 	plans, planBinding := Plans()
-	return append(objects, policy, binding, claims, claimBinding, plans, planBinding)
+	return append(objects, policy, binding, claims, claimBinding, snapshots, snapshotBinding, plans, planBinding)
 }
 
 // sandboxMemory is what a sandbox needs beside its containers; it is added to the

@@ -54,7 +54,7 @@ func hard(p v1alpha1.PlanSpec) corev1.ResourceList {
 		list[name] = resource.MustParse(n)
 	}
 	for _, r := range CustomResources(p) {
-		if r.Direction == v1alpha1.ToHost && policy.IsCustomGroup(r.Group) {
+		if r.Direction == v1alpha1.ToHost && policy.MayCross(r.Group, r.Resource) {
 			list[corev1.ResourceName("count/"+r.Resource+"."+r.Group)] = *resource.NewQuantity(int64(most(r)), resource.DecimalSI)
 		}
 	}

@@ -18,6 +18,7 @@ func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 	ns := Namespace(t)
 	ns.Annotations = map[string]string{
 		tenant.AnnotationStorageClasses:      strings.Join(p.StorageClasses, ","),
+		tenant.AnnotationSnapshotClasses:     strings.Join(p.SnapshotClasses, ","),
 		tenant.AnnotationLoadBalancerClasses: strings.Join(p.LoadBalancers.Classes, ","),
 		tenant.AnnotationForced:              forced(p),
 		tenant.AnnotationTolerations:         tolerable(p),

@@ -8,13 +8,13 @@ import (
 )
 
 // CheckClaim returns every reason for which what a tenant asks for in a claim is not
-// offered, when its plan offers these storage classes; none when it is. A volume of
-// a tenant is made for its claim, begins empty, is a file system, and goes with the
+// offered by its plan; none when it is. A volume of a tenant is made for its claim,
+// begins empty or as a snapshot of the tenant's, is a file system, and goes with the
 // claim: whatever names another volume, or what is in one, is refused. The name of
 // the volume that the syncer gave the claim (see bound) is not judged.
-func CheckClaim(spec *corev1.PersistentVolumeClaimSpec, bound string, classes []string) []Refusal {
+func CheckClaim(spec *corev1.PersistentVolumeClaimSpec, bound string, offer ClaimOffer) []Refusal {
 	c := &check{}
-	switch class := spec.StorageClassName; {
+	switch class, classes := spec.StorageClassName, offer.Classes; {
 	case len(classes) == 0:
 		c.refuse("storage-class", "spec.storageClassName", "your plan has no persistent storage: use emptyDir")
 	case class == nil || *class == "":
@@ -25,7 +25,10 @@ func CheckClaim(spec *corev1.PersistentVolumeClaimSpec, bound string, classes []
 	if spec.VolumeName != "" && spec.VolumeName != bound {
 		c.refuse("claim-volume", "spec.volumeName", "volumes are made for their claims, and one cannot be chosen: remove the field")
 	}
-	c.claimContent(spec)
+	if spec.Selector != nil {
+		c.refuse("claim-volume", "spec.selector", "volumes are made for their claims, and none is looked for: remove the field")
+	}
+	c.claimSource(spec, offer)
 	if spec.VolumeMode != nil && *spec.VolumeMode != corev1.PersistentVolumeFilesystem {
 		c.refuse("claim-mode", "spec.volumeMode", "raw devices are not offered: use Filesystem")
 	}
@@ -35,23 +38,10 @@ func CheckClaim(spec *corev1.PersistentVolumeClaimSpec, bound string, classes []
 	return c.refusals
 }
 
-// claimContent refuses volumes that do not begin empty.
-func (c *check) claimContent(spec *corev1.PersistentVolumeClaimSpec) {
-	if spec.Selector != nil {
-		c.refuse("claim-volume", "spec.selector", "volumes are made for their claims, and none is looked for: remove the field")
-	}
-	if spec.DataSource != nil {
-		c.refuse("claim-source", "spec.dataSource", "volumes begin empty: copy what is to be in them with a pod")
-	}
-	if spec.DataSourceRef != nil {
-		c.refuse("claim-source", "spec.dataSourceRef", "volumes begin empty: copy what is to be in them with a pod")
-	}
-}
-
 // CheckHostClaim returns every reason why a claim must not be on the host for a
 // tenant; none when it may. It holds for a claim that is about to be made.
-func CheckHostClaim(hostClaim *corev1.PersistentVolumeClaim, classes []string) []Refusal {
-	c := &check{refusals: CheckClaim(&hostClaim.Spec, "", classes)}
+func CheckHostClaim(hostClaim *corev1.PersistentVolumeClaim, offer ClaimOffer) []Refusal {
+	c := &check{refusals: CheckClaim(&hostClaim.Spec, "", offer)}
 	c.hostKeys(hostClaim)
 	return c.refusals
 }

@@ -24,6 +24,11 @@ const (
 	// admission policy holds the namespace's pods to it.
 	AnnotationTolerations = Domain + "/tolerations"
 
+	// AnnotationSnapshotClasses, on a tenant's host namespace, holds the names of the
+	// classes that the tenant's snapshots of volumes may have, with commas between them.
+	// The host's admission policy holds the namespace's snapshots to it.
+	AnnotationSnapshotClasses = Domain + "/snapshot-classes"
+
 	// AnnotationLoadBalancerClasses, on a tenant's host namespace, holds the classes of
 	// load balancers that its Services may have, with commas between them, and
 	// AnnotationForced the annotations that the tenant's plan puts on its host objects,
@@ -52,13 +57,17 @@ const (
 	AnnotationPlacement = Domain + "/placement"
 )
 
+// StorageDriver is the driver that a tenant sees behind its storage classes, volumes
+// and classes of snapshots: the host's own is nothing of the tenant's.
+const StorageDriver = "volumes." + Domain
+
 // keys are all that Sublet writes on host objects of tenants, but for hashed ones.
 var keys = []string{
 	LabelTenant, LabelNamespace, LabelManagedBy, LabelSandbox, LabelAudit,
 	AnnotationNamespace, AnnotationName, AnnotationUID,
 	AnnotationGeneration, AnnotationWritten, AnnotationLabels, AnnotationAnnotations,
 	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement,
-	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations,
+	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations, AnnotationSnapshotClasses,
 }
 
 // Keys returns the keys of labels and annotations that Sublet itself writes on host

@@ -39,7 +39,7 @@ type leaf struct {
 // API refuses plans for which there is one.
 func Compile(spec v1alpha1.CustomResourceRule) (*Rule, error) {
 	r := &Rule{spec: *spec.DeepCopy(), fields: &node{}, status: &node{}}
-	if !policy.IsCustomGroup(spec.Group) || spec.Version == "" || spec.Kind == "" || spec.Resource == "" {
+	if !policy.MayCross(spec.Group, spec.Resource) || spec.Version == "" || spec.Kind == "" || spec.Resource == "" {
 		return nil, fmt.Errorf("rule for %s.%s: no rule can be made for this kind", spec.Resource, spec.Group)
 	}
 	if spec.Direction != v1alpha1.ToHost && spec.Direction != v1alpha1.FromHost {

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
 	"sublet.dev/syncer/rules"
@@ -32,8 +33,8 @@ var acme = tenant.Tenant{
 	ServiceCIDR:   netip.MustParsePrefix("10.96.4.0/22"),
 }
 
-// TestRules holds every archive in testdata against what its rule gives: with rule.yaml
-// tenant.yaml goes down to host.yaml or refused.txt,
+// TestRules holds every archive in testdata against what its rule gives: with rule.yaml,
+// or the rule that plan.yaml has for it, tenant.yaml goes down to host.yaml or refused.txt,
 // and with host-status.yaml as the host object's status back up as up.yaml;
 // hostobject.yaml is shown as view.yaml.
 func TestRules(t *testing.T) {
@@ -85,11 +86,31 @@ func compare(t *testing.T, file string, archive *txtar.Archive, given, got map[s
 
 func ruleOf(t *testing.T, given map[string][]byte) *rules.Rule {
 	t.Helper()
+	if given["plan.yaml"] != nil {
+		return ruleOfPlan(t, given)
+	}
 	var spec v1alpha1.CustomResourceRule
 	if err := yaml.UnmarshalStrict(given["rule.yaml"], &spec); err != nil {
 		t.Fatal(err)
 	}
 	return compile(t, spec)
+}
+
+// ruleOfPlan is the rule for the archive's object that its plan has.
+func ruleOfPlan(t *testing.T, given map[string][]byte) *rules.Rule {
+	t.Helper()
+	var plan v1alpha1.PlanSpec
+	if err := yaml.UnmarshalStrict(given["plan.yaml"], &plan); err != nil {
+		t.Fatal(err)
+	}
+	kind := decode(t, append(given["tenant.yaml"], given["hostobject.yaml"]...)).GroupVersionKind()
+	for _, spec := range baseline.CustomResources(plan) {
+		if rule := compile(t, spec); rule.Kind() == kind {
+			return rule
+		}
+	}
+	t.Fatalf("the plan has no rule for %s", kind)
+	return nil
 }
 
 func compile(t testing.TB, spec v1alpha1.CustomResourceRule) *rules.Rule {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
 )
@@ -31,8 +32,11 @@ func (r *Rule) Status(t tenant.Tenant, hostObject, tenantObject *unstructured.Un
 	}
 	w := &walker{}
 	built, _ := w.object(r.status, content(hostObject), "")
-	told := &teller{reveal: r.reveal(t, tenantObject), host: hostObject.GetGeneration(), tenant: generation(hostObject)}
+	told := &teller{reveal: r.reveal(t, tenantObject, hostObject), host: hostObject.GetGeneration(), tenant: generation(hostObject)}
 	status, _ := told.tell(built["status"], "").(map[string]any)
+	if r.Name() == policy.Snapshots {
+		maskContent(status, tenantObject)
+	}
 	if text, err := json.Marshal(status); err != nil || len(text) > maxObject {
 		return tenantObject, false
 	}
@@ -54,10 +58,23 @@ func generation(hostObject *unstructured.Unstructured) int64 {
 	return g
 }
 
-// reveal puts the tenant's names in the place of the host's.
-func (r *Rule) reveal(t tenant.Tenant, tenantObject *unstructured.Unstructured) *strings.Replacer {
+// maskContent gives what a snapshot is on the host's storage the name that it would
+// have if it were the tenant's: there is no object of that name.
+func maskContent(status map[string]any, tenantObject *unstructured.Unstructured) {
+	const bound = "boundVolumeSnapshotContentName"
+	if _, ok := status[bound]; ok {
+		status[bound] = "snapcontent-" + string(tenantObject.GetUID()) // as upstream names it
+	}
+}
+
+// reveal puts the tenant's names in the place of the host's, and the UID of the
+// tenant's object in that of the host's, which may be nil.
+func (r *Rule) reveal(t tenant.Tenant, tenantObject, hostObject *unstructured.Unstructured) *strings.Replacer {
 	name := tenant.Name{Namespace: tenantObject.GetNamespace(), Name: tenantObject.GetName()}
 	pairs := map[string]string{string(t.ID.HostName(name)): name.Name, t.HostNamespace: name.Namespace}
+	if hostObject != nil && hostObject.GetUID() != "" {
+		pairs[string(hostObject.GetUID())] = string(tenantObject.GetUID())
+	}
 	for _, u := range r.Uses(t, tenantObject) {
 		pairs[r.hostName(t, tenantObject, u)] = u.Name
 	}
@@ -72,7 +89,7 @@ func (r *Rule) reveal(t tenant.Tenant, tenantObject *unstructured.Unstructured) 
 
 // Reveal gives a text that the host wrote about an object the tenant's names.
 func (r *Rule) Reveal(t tenant.Tenant, tenantObject *unstructured.Unstructured, hostText string) string {
-	return r.reveal(t, tenantObject).Replace(hostText)
+	return r.reveal(t, tenantObject, nil).Replace(hostText)
 }
 
 // teller changes what a tenant reads of a host object's status.

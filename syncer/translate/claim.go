@@ -18,18 +18,19 @@ import (
 // StorageDriver is the provisioner that a tenant sees behind its storage classes and
 // volumes: the host's own is nothing of the tenant's. A class or volume of that
 // driver is a view, and the syncer's.
-const StorageDriver = "volumes." + tenant.Domain
+const StorageDriver = tenant.StorageDriver
 
 // VolumeName returns the tenant's name of the volume of a claim of the tenant's: as
 // upstream derives it, from a UID that no other claim has.
 func VolumeName(tenantClaim types.UID) string { return "pvc-" + string(tenantClaim) }
 
 // Claim returns the host claim of a tenant's, or the reasons for which it gets no
-// volume, when the tenant's plan offers these classes. The host makes a volume of
-// that class and size for it, and nothing else that the tenant wrote gets there.
-func (t Translation) Claim(tenantClaim *corev1.PersistentVolumeClaim, classes []string) (*corev1.PersistentVolumeClaim, []policy.Refusal) {
+// volume, when that is what the tenant's plan offers. The host makes a volume of that
+// class and size for it, empty or as a snapshot of the tenant's, and nothing else that
+// the tenant wrote gets there.
+func (t Translation) Claim(tenantClaim *corev1.PersistentVolumeClaim, offer policy.ClaimOffer) (*corev1.PersistentVolumeClaim, []policy.Refusal) {
 	asked := tenantClaim.Spec.DeepCopy()
-	if found := policy.CheckClaim(asked, VolumeName(tenantClaim.UID), classes); len(found) > 0 {
+	if found := policy.CheckClaim(asked, VolumeName(tenantClaim.UID), offer); len(found) > 0 {
 		return nil, found
 	}
 	asked.VolumeName = ""
@@ -46,9 +47,10 @@ func (t Translation) Claim(tenantClaim *corev1.PersistentVolumeClaim, classes []
 			Resources:        size(asked),
 			StorageClassName: asked.StorageClassName,
 			VolumeMode:       &mode,
+			DataSource:       t.source(tenantClaim),
 		},
 	}
-	if found := policy.CheckHostClaim(hostClaim, classes); len(found) > 0 {
+	if found := policy.CheckHostClaim(hostClaim, offer); len(found) > 0 {
 		return nil, found
 	}
 	return hostClaim, nil
@@ -58,6 +60,28 @@ func size(asked *corev1.PersistentVolumeClaimSpec) corev1.VolumeResourceRequirem
 	return corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{
 		corev1.ResourceStorage: asked.Resources.Requests[corev1.ResourceStorage],
 	}}
+}
+
+// SnapshotOf names the snapshot as which a claim's volume begins; "": it begins empty,
+// or is not offered.
+func SnapshotOf(tenantClaim *corev1.PersistentVolumeClaim) string {
+	if s := tenantClaim.Spec.DataSource; s != nil && s.Kind == policy.SnapshotKind {
+		return s.Name
+	}
+	if s := tenantClaim.Spec.DataSourceRef; s != nil && s.Kind == policy.SnapshotKind && s.Namespace == nil {
+		return s.Name
+	}
+	return ""
+}
+
+// source is the host's snapshot for the one that a claim names.
+func (t Translation) source(tenantClaim *corev1.PersistentVolumeClaim) *corev1.TypedLocalObjectReference {
+	name := SnapshotOf(tenantClaim)
+	if name == "" {
+		return nil
+	}
+	group := policy.SnapshotGroup
+	return &corev1.TypedLocalObjectReference{APIGroup: &group, Kind: policy.SnapshotKind, Name: t.hostName(tenantClaim.Namespace, name)}
 }
 
 // MergeClaim is the Merge of host claims: only their size may change.
@@ -263,20 +287,22 @@ var claimDecisions = map[string]fields{
 	"EphemeralVolumeSource":             all(translated, "VolumeClaimTemplate"),
 	// The template's metadata is that of the tenant's claim.
 	"PersistentVolumeClaimTemplate": with(all(dropped, "ObjectMeta"), all(translated, "Spec")),
-	"PersistentVolumeClaimSpec": with(all(copied, "AccessModes", "StorageClassName"), all(translated, "Resources"), fields{
+	"PersistentVolumeClaimSpec": with(all(copied, "AccessModes", "StorageClassName"), all(translated, "Resources", "DataSource", "DataSourceRef"), fields{
 		"VolumeMode":                refuse("raw devices are not offered: use Filesystem", "Filesystem"),
 		"Selector":                  refuse(whyOwnVolume),
 		"VolumeName":                refuse(whyOwnVolume),
-		"DataSource":                refuse(whyEmptyVolume),
-		"DataSourceRef":             refuse(whyEmptyVolume),
 		"VolumeAttributesClassName": refuse("attributes of volumes are the provider's: remove the field"),
 	}),
+	"TypedLocalObjectReference": with(all(translated, "Name"), fields{
+		"APIGroup": refuse(whySource, policy.SnapshotGroup), "Kind": refuse(whySource, policy.SnapshotKind)}),
+	"TypedObjectReference": with(all(translated, "Name"), fields{
+		"APIGroup": refuse(whySource, policy.SnapshotGroup), "Kind": refuse(whySource, policy.SnapshotKind), "Namespace": refuse(whySource)}),
 	"VolumeResourceRequirements": with(all(translated, "Requests"), all(dropped, "Limits")),
 }
 
 const (
-	whyOwnVolume   = "volumes are made for their claims, and one cannot be chosen: remove the field"
-	whyEmptyVolume = "volumes begin empty: copy what is to be in them with a pod"
+	whyOwnVolume = "volumes are made for their claims, and one cannot be chosen: remove the field"
+	whySource    = "volumes begin empty, or as a VolumeSnapshot of the same namespace was: name one, or copy with a pod"
 )
 
 // HadVolume says whether a tenant's claim was bound to its volume.
@@ -295,7 +321,9 @@ func Refused(refusals []policy.Refusal) string {
 
 // RevealClaim gives a text that the host wrote about a claim the tenant's names.
 func (t Translation) RevealClaim(tenantClaim *corev1.PersistentVolumeClaim, hostText string) string {
-	return strings.NewReplacer(
-		t.hostName(tenantClaim.Namespace, tenantClaim.Name), tenantClaim.Name, t.Tenant.HostNamespace, tenantClaim.Namespace,
-	).Replace(hostText)
+	names := []string{t.hostName(tenantClaim.Namespace, tenantClaim.Name), tenantClaim.Name, t.Tenant.HostNamespace, tenantClaim.Namespace}
+	if snapshot := SnapshotOf(tenantClaim); snapshot != "" {
+		names = append(names, t.hostName(tenantClaim.Namespace, snapshot), snapshot)
+	}
+	return strings.NewReplacer(names...).Replace(hostText)
 }

@@ -12,12 +12,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
 	"sublet.dev/syncer/translate"
 )
 
-var offered = []string{"local", "fast"}
+var offered = policy.ClaimOffer{Classes: []string{"local", "fast"}}
 
 // plainClaim is a claim of the tenant's that is offered.
 func plainClaim() *corev1.PersistentVolumeClaim {
@@ -98,7 +99,7 @@ func TestClaimsThatAreNotOffered(t *testing.T) {
 			t.Errorf("%s: the tenant is told %q", name, why)
 		}
 	}
-	if hostClaim, refusals := tr.Claim(plainClaim(), nil); hostClaim != nil || len(refusals) == 0 {
+	if hostClaim, refusals := tr.Claim(plainClaim(), policy.ClaimOffer{}); hostClaim != nil || len(refusals) == 0 {
 		t.Error("a plan without classes gives volumes")
 	}
 	// The name that the syncer itself gave is no choice.
@@ -277,8 +278,10 @@ func TestPodsMountClaims(t *testing.T) {
 	}
 	for name, change := range map[string]func(*corev1.PersistentVolumeClaimSpec){
 		"another's volume": func(s *corev1.PersistentVolumeClaimSpec) { s.VolumeName = "pvc-u8" },
-		"a clone":          func(s *corev1.PersistentVolumeClaimSpec) { s.DataSourceRef = &corev1.TypedObjectReference{Name: "x"} },
-		"a raw device":     func(s *corev1.PersistentVolumeClaimSpec) { s.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
+		"a clone": func(s *corev1.PersistentVolumeClaimSpec) {
+			s.DataSourceRef = &corev1.TypedObjectReference{Kind: "PersistentVolumeClaim", Name: "x"}
+		},
+		"a raw device": func(s *corev1.PersistentVolumeClaimSpec) { s.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
 	} {
 		bad := pod.DeepCopy()
 		change(&bad.Spec.Volumes[1].Ephemeral.VolumeClaimTemplate.Spec)

@@ -222,6 +222,8 @@ var decisions = map[string]fields{
 	"EphemeralVolumeSource":             claimDecisions["EphemeralVolumeSource"],
 	"PersistentVolumeClaimTemplate":     claimDecisions["PersistentVolumeClaimTemplate"],
 	"PersistentVolumeClaimSpec":         claimDecisions["PersistentVolumeClaimSpec"],
+	"TypedLocalObjectReference":         claimDecisions["TypedLocalObjectReference"],
+	"TypedObjectReference":              claimDecisions["TypedObjectReference"],
 	"VolumeResourceRequirements":        claimDecisions["VolumeResourceRequirements"],
 }
 

@@ -242,7 +242,11 @@ func refusedText(refused []policy.Refusal) []byte {
 }
 
 func runClaim(t *testing.T, tr translate.Translation, tenantClaim *corev1.PersistentVolumeClaim, given, got map[string][]byte) {
-	hostClaim, refused := tr.Claim(tenantClaim, offered)
+	offer := offered
+	if err := yaml.UnmarshalStrict(given["offer.yaml"], &offer); err != nil {
+		t.Fatal(err)
+	}
+	hostClaim, refused := tr.Claim(tenantClaim, offer)
 	if len(refused) > 0 {
 		got["refused.txt"] = refusedText(refused)
 		return

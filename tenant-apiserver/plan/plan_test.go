@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/plan"
@@ -68,6 +69,10 @@ func TestFor(t *testing.T) {
 			func(w *plan.Terms) {
 				w.CustomResources = []v1alpha1.CustomResourceRule{{Resource: "x", Group: "example.org"}}
 			}},
+		"snapshots": {func(s *v1alpha1.PlanSpec) { s.SnapshotClasses = []string{"fast"} },
+			func(w *plan.Terms) {
+				w.CustomResources = baseline.CustomResources(v1alpha1.PlanSpec{SnapshotClasses: []string{"fast"}})
+			}},
 		// Not for the control plane: baseline.Quota, Lifetime and Sandbox have them.
 		"host resources": {func(s *v1alpha1.PlanSpec) { s.HostResources = corev1.ResourceList{"pods": resource.MustParse("1")} }, func(*plan.Terms) {}},
 		"node ports":     {func(s *v1alpha1.PlanSpec) { s.NodePorts = 3 }, func(*plan.Terms) {}},
@@ -88,7 +93,7 @@ func TestFor(t *testing.T) {
 // A field that is added to plans is noticed here: it needs a meaning, and a case
 // above or below.
 func TestEveryFieldHasAMeaning(t *testing.T) {
-	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Tolerations", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "CustomResources", "Audit"}
+	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Tolerations", "SnapshotClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "CustomResources", "Audit"}
 	var fields []string
 	for f := range reflect.TypeFor[v1alpha1.PlanSpec]().Fields() {
 		fields = append(fields, f.Name)

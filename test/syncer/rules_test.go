@@ -157,7 +157,7 @@ func define(ctx context.Context, host *rest.Config) error {
 	if err != nil {
 		return err
 	}
-	for _, text := range []string{certificatesDefinition, issuersDefinition} {
+	for _, text := range []string{certificatesDefinition, issuersDefinition, snapshotsDefinition, snapshotClassesDefinition} {
 		crd := &apiextensionsv1.CustomResourceDefinition{}
 		if err := yaml.UnmarshalStrict([]byte(text), crd); err != nil {
 			return err
