@@ -100,7 +100,8 @@ func keyOf(endpoint podnet.Endpoint) podKey {
 
 // tenant begins what is rendered of a tenant: all but its endpoints here.
 func (w world) tenant(f policy.Fence) *Tenant {
-	t := &Tenant{Fence: f, Remote: w.remotePods(f.Namespace), Pods: map[netip.Addr]Pod{}, Policies: w.policies[f.Namespace], NodePorts: w.nodePorts[f.Namespace], Balanced: w.balanced[f.Namespace]}
+	t := &Tenant{Fence: f, Remote: w.remotePods(f.Namespace), Pods: map[netip.Addr]Pod{}, Policies: w.policies[f.Namespace], NodePorts: w.nodePorts[f.Namespace], Balanced: w.balanced[f.Namespace],
+		Masks: w.masks(f.Tenant), Ways: w.ways[f.Namespace]}
 	for _, a := range t.Remote {
 		t.Pods[a] = w.facts[a]
 	}

@@ -14,6 +14,7 @@
 //	render.go     the table
 //	chains.go     one tenant's part of it: the boundary
 //	allow.go      what a tenant's own policies allow
+//	nodeports.go  where tenants' pods get by their node ports
 //	guards.go     which of its pods they isolate
 //	policies.go   the rules that say so: the second tier
 //	judge.go      cutting connections that policies have come to forbid
@@ -24,7 +25,8 @@
 //
 // A packet of a pod passes, in this order: source (prerouting, raw: an address
 // that is not the interface's is dropped, before the kernel remembers anything),
-// dns (prerouting, nat: the tenant's DNS address leads to this node's server),
+// translate (prerouting, nat: the tenant's DNS address leads to this node's server, its
+// node ports at the addresses that it knows nodes by lead to its Services' pods),
 // then to_node (input) or tenant boundary (forward: the sender's chain, the sender's
 // policies, the receiver's chain, the receiver's policies). Policies come after the
 // boundary, so they can only narrow what it allows. Dispatch is by interface, so that

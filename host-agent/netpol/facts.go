@@ -96,6 +96,6 @@ func (p part) concerns(line string) bool {
 }
 
 // byInterface are the sets and maps whose keys begin with an interface.
-var byInterface = []string{"interfaces", "fenced", "sources", "dns", "api", "from_pod", "to_pod", "to_node", "guard_out", "guard_in", "denied"}
+var byInterface = []string{"interfaces", "fenced", "sources", "dns", "api", "from_pod", "to_pod", "to_node", "node_ports", "guard_out", "guard_in", "denied"}
 
 var _ podnet.Fence = (*Enforcer)(nil)

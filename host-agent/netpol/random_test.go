@@ -42,6 +42,13 @@ func randomState(r *rand.Rand) State {
 			t.Balanced = append(t.Balanced, policy.Balanced{Addr: netip.AddrFrom4([4]byte{203, 0, 113, byte(r.IntN(3))}),
 				NodePort: policy.NodePort{Protocol: corev1.Protocol([]string{"TCP", "UDP", "SCTP"}[r.IntN(3)]), Port: uint16(80 + r.IntN(3))}})
 		}
+		for i := range r.IntN(4) {
+			w := Way{NodePort: policy.NodePort{Protocol: corev1.Protocol([]string{"TCP", "UDP", "SCTP"}[r.IntN(3)]), Port: uint16(30000 + i)}, Sticky: r.IntN(2) == 0}
+			for j := range r.IntN(4) {
+				w.To = append(w.To, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 244, byte(j), byte(r.IntN(256))}), uint16(1+r.IntN(65535))))
+			}
+			t.Ways, t.Masks = append(t.Ways, w), append(t.Masks, netip.AddrFrom4([4]byte{198, 18, 0, byte(r.IntN(3))}))
+		}
 		t.Pods, t.Policies = map[netip.Addr]Pod{}, policytest.Random{Rand: r}.Policies()
 		for _, a := range t.addresses() {
 			if r.IntN(10) > 0 { // the others are not known

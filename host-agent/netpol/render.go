@@ -95,6 +95,7 @@ func (r *renderer) sets() {
 // maps makes the maps by which an endpoint's packets find their chains.
 func (r *renderer) maps() {
 	from, to, toNode, denied := map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}
+	ports := map[string]string{}
 	for _, e := range r.endpoints() {
 		denied[e.Interface] = deniedCounter(e)
 		r.table.Counters = append(r.table.Counters, deniedCounter(e))
@@ -103,7 +104,11 @@ func (r *renderer) maps() {
 		from[e.Interface], to[e.Interface] = "goto refuse", "drop"
 	}
 	for _, t := range r.Tenants {
+		ways := r.ways(t)
 		for _, e := range t.Endpoints {
+			if ways != "" {
+				ports[e.Interface] = ways
+			}
 			from[e.Interface] = "jump " + chainName(t, "out")
 			to[e.Interface] = "jump " + chainName(t, "in")
 			toNode[e.Interface] = "goto " + chainName(t, "node")
@@ -113,6 +118,7 @@ func (r *renderer) maps() {
 		nft.Map{Name: "from_pod", Type: "ifname : verdict", Elements: from},
 		nft.Map{Name: "to_pod", Type: "ifname : verdict", Elements: to},
 		nft.Map{Name: "to_node", Type: "ifname : verdict", Elements: toNode},
+		nft.Map{Name: "node_ports", Type: "ifname : verdict", Elements: ports},
 		nft.Map{Name: "guard_out", Type: "ifname : verdict", Elements: r.guardOut},
 		nft.Map{Name: "guard_in", Type: "ifname : verdict", Elements: r.guardIn},
 		nft.Map{Name: "denied", Type: "ifname : counter", Elements: denied},
@@ -131,7 +137,7 @@ func (r *renderer) chains() {
 		`ip saddr @node_pods iifname != "lo" counter name "unknown" drop`,
 		`iifname "veth*" fib saddr . iif oif missing counter name "unknown" drop`,
 	)
-	hooked("translate", "nat", "prerouting", "dstnat-10", r.dnsRules()...)
+	hooked("translate", "nat", "prerouting", "dstnat-10", append(r.dnsRules(), "iifname vmap @node_ports")...)
 	hooked("input", "filter", "input", "filter", "iifname @fenced goto pod_to_node")
 	hooked("boundary", "filter", "forward", "filter",
 		"ct state established,related accept",
@@ -141,7 +147,9 @@ func (r *renderer) chains() {
 		"oifname vmap @guard_in",
 		`ip daddr @node_pods oifname != @interfaces counter name "unknown" drop`,
 	)
-	hooked("leave", "nat", "postrouting", "srcnat", "ip saddr @node_pods ip daddr != @pods masquerade")
+	hooked("leave", "nat", "postrouting", "srcnat", "ip saddr @node_pods ip daddr != @pods masquerade",
+		// A pod that a node port led to itself takes no packet from itself.
+		"ct status dnat oifname . ip saddr @sources masquerade")
 	r.table.Chains = append(r.table.Chains,
 		nft.Chain{Name: "source", Rules: []string{
 			"iifname . ip saddr @sources accept",

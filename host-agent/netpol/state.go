@@ -40,6 +40,10 @@ type Tenant struct {
 	NodePorts []policy.NodePort
 	// Balanced are the load balancers' addresses of its Services, sorted, each once.
 	Balanced []policy.Balanced
+	// Masks are the addresses under which the tenant knows the nodes, and Ways where its
+	// node ports there lead, sorted.
+	Masks []netip.Addr
+	Ways  []Way
 	// Policies are those in its host namespace, sorted by name.
 	Policies []*networkingv1.NetworkPolicy
 }

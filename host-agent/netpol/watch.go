@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -41,6 +42,9 @@ type world struct {
 	nodePorts map[string][]policy.NodePort
 	// balanced are the load balancers' addresses of tenants' Services, likewise.
 	balanced map[string][]policy.Balanced
+	// ways are where these node ports lead, likewise; nodeNames the nodes'.
+	ways      map[string][]Way
+	nodeNames []string
 }
 
 // podKey names a pod, and only that one: not another that had its name before.
@@ -84,6 +88,9 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 	services := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.LabelSelector = tenant.LabelTenant
 	}), informers.WithTransform(nodePorts))
+	endpoints := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.LabelSelector = tenant.LabelTenant
+	}), informers.WithTransform(targetsOnly))
 	tenants := dynamicinformer.NewDynamicSharedInformerFactory(untyped, 0)
 	s := sources{
 		tenants: tenants.ForResource(v1alpha1.GroupVersion.WithResource("virtualclusters")).Informer(),
@@ -92,13 +99,19 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 		// Also those that the provider wrote.
 		policies: nodes.Networking().V1().NetworkPolicies().Informer(),
 		services: services.Core().V1().Services().Informer(),
+		slices:   endpoints.Discovery().V1().EndpointSlices().Informer(),
 	}
 	e.mu.Lock()
 	e.policies = typed.NetworkingV1()
 	e.mu.Unlock()
 	for _, i := range s.all() {
-		if _, err := i.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
-			AddFunc: func(any, bool) { e.learn(s) }, UpdateFunc: func(_, _ any) { e.learn(s) }, DeleteFunc: func(any) { e.learn(s) },
+		changed := func(o any) {
+			if s.matters(o) {
+				e.learn(s)
+			}
+		}
+		if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc: changed, UpdateFunc: func(_, o any) { changed(o) }, DeleteFunc: changed,
 		}); err != nil {
 			return nil, fmt.Errorf("watch the host API: %w", err)
 		}
@@ -107,11 +120,12 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 	nodes.StartWithContext(ctx)
 	pods.StartWithContext(ctx)
 	services.StartWithContext(ctx)
+	endpoints.StartWithContext(ctx)
 	tenants.Start(ctx.Done())
 	synced := make(chan struct{})
 	go func() { // a host without tenants makes no event
 		defer close(synced)
-		if cache.WaitForCacheSync(ctx.Done(), s.tenants.HasSynced, s.nodes.HasSynced, s.pods.HasSynced, s.policies.HasSynced, s.services.HasSynced) {
+		if cache.WaitForCacheSync(ctx.Done(), s.tenants.HasSynced, s.nodes.HasSynced, s.pods.HasSynced, s.policies.HasSynced, s.services.HasSynced, s.slices.HasSynced) {
 			e.learn(s)
 		}
 	}()
@@ -121,6 +135,7 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 		nodes.Shutdown()
 		pods.Shutdown()
 		services.Shutdown()
+		endpoints.Shutdown()
 		tenants.Shutdown()
 	}, nil
 }
@@ -148,6 +163,24 @@ func nodePorts(o any) (any, error) {
 	kept := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace, UID: s.UID, ResourceVersion: s.ResourceVersion}}
 	if kept.Spec.Type = s.Spec.Type; s.Spec.Type != corev1.ServiceTypeClusterIP {
 		kept.Spec.Ports, kept.Status.LoadBalancer = s.Spec.Ports, s.Status.LoadBalancer
+		kept.Spec.SessionAffinity = s.Spec.SessionAffinity
+	}
+	return kept, nil
+}
+
+// targetsOnly keeps of an EndpointSlice what node ports need.
+func targetsOnly(o any) (any, error) {
+	s, ok := o.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return o, nil
+	}
+	kept := &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace, UID: s.UID, ResourceVersion: s.ResourceVersion,
+			Labels: map[string]string{discoveryv1.LabelServiceName: s.Labels[discoveryv1.LabelServiceName]}},
+		AddressType: s.AddressType, Ports: s.Ports,
+	}
+	for _, e := range s.Endpoints {
+		kept.Endpoints = append(kept.Endpoints, discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: e.Conditions})
 	}
 	return kept, nil
 }
@@ -173,11 +206,30 @@ func (w *world) addService(s *corev1.Service) {
 
 // sources are the informers behind a world.
 type sources struct {
-	tenants, nodes, pods, policies, services cache.SharedIndexInformer
+	tenants, nodes, pods, policies, services, slices cache.SharedIndexInformer
 }
 
 func (s sources) all() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{s.tenants, s.nodes, s.pods, s.policies, s.services}
+	return []cache.SharedIndexInformer{s.tenants, s.nodes, s.pods, s.policies, s.services, s.slices}
+}
+
+// matters says whether a change of an object changes a world: slices do only behind
+// node ports.
+func (s sources) matters(o any) bool {
+	if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = gone.Obj
+	}
+	slice, ok := o.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return true
+	}
+	service, exists, err := s.services.GetStore().GetByKey(serviceKey(slice))
+	found, isService := service.(*corev1.Service)
+	return err == nil && exists && isService && len(policy.NodePortsOf(found)) > 0
+}
+
+func serviceKey(s *discoveryv1.EndpointSlice) string {
+	return s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]
 }
 
 // learn makes a new world of what the informers have, once they have everything.
@@ -204,7 +256,7 @@ func (e *Enforcer) learn(s sources) {
 // worldOf makes a world of what the informers have.
 func (e *Enforcer) worldOf(s sources) world {
 	w := world{synced: true, fences: map[string]policy.Fence{}, remote: map[string][]netip.Addr{},
-		facts: map[netip.Addr]Pod{}, local: map[podKey]Pod{}, policies: map[string][]*networkingv1.NetworkPolicy{}, nodePorts: map[string][]policy.NodePort{}, balanced: map[string][]policy.Balanced{}}
+		facts: map[netip.Addr]Pod{}, local: map[podKey]Pod{}, policies: map[string][]*networkingv1.NetworkPolicy{}, nodePorts: map[string][]policy.NodePort{}, balanced: map[string][]policy.Balanced{}, ways: map[string][]Way{}}
 	for _, o := range s.tenants.GetStore().List() {
 		if f, ok := e.fence(o); ok {
 			w.fences[f.Namespace] = f
@@ -225,9 +277,16 @@ func (e *Enforcer) worldOf(s sources) world {
 			w.policies[p.Namespace] = append(w.policies[p.Namespace], p)
 		}
 	}
+	behind := map[string][]*discoveryv1.EndpointSlice{}
+	for _, o := range s.slices.GetStore().List() {
+		if slice, ok := o.(*discoveryv1.EndpointSlice); ok {
+			behind[serviceKey(slice)] = append(behind[serviceKey(slice)], slice)
+		}
+	}
 	for _, o := range s.services.GetStore().List() {
 		if service, ok := o.(*corev1.Service); ok {
 			w.addService(service)
+			w.addWays(service, behind[service.Namespace+"/"+service.Name])
 		}
 	}
 	for _, in := range w.policies {
@@ -261,6 +320,7 @@ func (e *Enforcer) fence(o any) (policy.Fence, bool) {
 }
 
 func (w *world) addNode(n *corev1.Node, own bool) {
+	w.nodeNames = append(w.nodeNames, n.Name)
 	for _, a := range n.Status.Addresses {
 		if ip, err := netip.ParseAddr(a.Address); err == nil { // others are names
 			w.nodes = append(w.nodes, ip)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -242,6 +243,25 @@ func TestLearnsWhatIsOpen(t *testing.T) {
 		}
 	}
 	want := []policy.NodePort{{Protocol: corev1.ProtocolUDP, Port: 30053}, {Protocol: corev1.ProtocolTCP, Port: 30080}, {Protocol: corev1.ProtocolTCP, Port: 30082}}
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: a, Name: "open-1", Labels: map[string]string{tenant.LabelTenant: "x", discoveryv1.LabelServiceName: "open"}},
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: ptr.To(""), Port: ptr.To[int32](8080)}},
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{podA2}}, {Addresses: []string{podA1}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(false)}}}}
+	if _, err := h.typed.DiscoveryV1().EndpointSlices(a).Create(t.Context(), slice, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	leads := func(w world, to ...string) bool {
+		var want []netip.AddrPort
+		for _, p := range to {
+			want = append(want, at(p))
+		}
+		return slices.ContainsFunc(w.ways[a], func(way Way) bool { return way.Port == 30080 && slices.Equal(way.To, want) })
+	}
+	h.until("where a node port leads", func(w world) bool { return leads(w, podA2+":8080") })
+	slice.Endpoints[1].Conditions.Ready = ptr.To(true)
+	if _, err := h.typed.DiscoveryV1().EndpointSlices(a).Update(t.Context(), slice, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.until("that another pod is ready", func(w world) bool { return leads(w, podA1+":8080", podA2+":8080") })
 	lb := []policy.Balanced{{Addr: addr("203.0.113.80"), NodePort: policy.NodePort{Protocol: corev1.ProtocolTCP, Port: 443}}, {Addr: addr("203.0.113.80"), NodePort: policy.NodePort{Protocol: corev1.ProtocolTCP, Port: 8443}}}
 	h.until("what is open", func(w world) bool {
 		return len(w.fences) == 1 && slices.Equal(w.nodePorts[a], want) && slices.Equal(w.balanced[a], lb)
@@ -254,6 +274,9 @@ func TestLearnsWhatIsOpen(t *testing.T) {
 	h.e.mu.Unlock()
 	if !slices.Equal(got.NodePorts, want) || !slices.Equal(got.Balanced, lb) {
 		t.Errorf("rendered are %v, %v", got.NodePorts, got.Balanced)
+	}
+	if len(got.Ways) != 3 || !slices.Equal(got.Masks, []netip.Addr{tenant.NodeAddress(got.Fence.Tenant.NodeName("here"))}) {
+		t.Errorf("rendered are %v at %v", got.Ways, got.Masks)
 	}
 	for _, name := range []string{"open", "lb"} {
 		if err := services.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {

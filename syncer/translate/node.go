@@ -1,10 +1,7 @@
 package translate
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -21,24 +18,13 @@ import (
 // it, which nobody can change once it is set.
 const providerPrefix = "sublet://"
 
-// nodeAddresses is where the addresses of node views lie: a range that is set
-// apart for tests of network devices (RFC 2544), so it is nobody's. Nothing listens
-// there; the tenant's API reaches its pods through the syncer.
-var nodeAddresses = netip.MustParsePrefix("198.18.0.0/15")
-
 // kubeletPort is the port that node views show; the tenant's API wants one.
 const kubeletPort = 10250
 
-// NodeAddress returns the internal address of the node view with that name.
-func NodeAddress(nodeName string) string {
-	hash := sha256.Sum256([]byte(nodeName))
-	base := nodeAddresses.Addr().As4()
-	hostBits := uint32(1)<<(32-nodeAddresses.Bits()) - 1
-	n := binary.BigEndian.Uint32(base[:]) | binary.BigEndian.Uint32(hash[:4])&hostBits
-	var address [4]byte
-	binary.BigEndian.PutUint32(address[:], n)
-	return netip.AddrFrom4(address).String()
-}
+// NodeAddress returns the internal address of the node view with that name. The tenant's
+// API reaches its pods through the syncer, and nothing listens at the address; node ports
+// the node's agent leads to their Services.
+func NodeAddress(nodeName string) string { return tenant.NodeAddress(nodeName).String() }
 
 // IsNodeView says whether a node of the tenant was made by us, and for which name.
 func IsNodeView(tenantNode *corev1.Node) (name string, ok bool) {
