@@ -339,6 +339,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 		Dial:         h.outgoing.DialContext,
 		DialIssuer:   h.outgoing.DialPublic,
 		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p) },
+		Judge:        h.judge,
 		Terms:        *h.terms.Load(),
 		AuditLog:     AuditLog(dir),
 		AuditWebhook: h.cell.config.AuditWebhook,

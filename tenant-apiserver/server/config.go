@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	metricsapi "sigs.k8s.io/metrics-server/pkg/api"
 
 	"sublet.dev/tenant-apiserver/etcdclient"
@@ -81,6 +82,10 @@ type Config struct {
 	// spec, and when ephemeral containers are added. The user sees the
 	// error's text, as 403.
 	ValidatePod func(*corev1.Pod) error
+	// Judge is asked about objects of custom kinds, Services and claims of a tenant
+	// that clients write, unless an update changes metadata or status alone: what they
+	// are warned of, or why the object is refused, as 403. Nil: nobody is asked.
+	Judge func(object runtime.Object) (warnings []string, err error)
 	// Terms is what the tenant's plan gives it; SetTerms changes it. The zero value
 	// has no limits.
 	Terms plan.Terms
@@ -186,6 +191,7 @@ func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 		Dial:         c.Dial,
 		DialIssuer:   c.DialIssuer,
 		ValidatePod:  c.ValidatePod,
+		Judge:        c.Judge,
 		Bootstrapped: bootstrapped,
 	}
 	if st.ring != nil {

@@ -375,6 +375,9 @@ spec: {secretName: web-tls, dnsNames: [web.example.org], issuerRef: {kind: Root}
 	// A field that the rule does not name is refused, and leaves the host as it was.
 	patch(t, own, "web", `{"spec": {"hostPath": "/etc", "dnsNames": ["two.example.org"]}}`)
 	told(t, ns, "NotOnHost", "spec.hostPath")
+	c.judged(parse(t, "apiVersion: certs.example.org/v1\nkind: Certificate\nspec: {secretName: x, hostPath: /etc}"), "spec.hostPath: your plan")
+	c.judged(parse(t, "apiVersion: certs.example.org/v1\nkind: Certificate\nspec: {secretName: x}"), "")
+	c.judged(parse(t, "apiVersion: certs.example.org/v1\nkind: Issuer\nspec: {hostPath: /etc}"), "") // a kind that is shown: the tenant's own object
 	if u, err := host.Get(t.Context(), name, metav1.GetOptions{}); err != nil || at(u, "spec", "hostPath") != "/added" {
 		t.Errorf("%v: %v", err, u.Object["spec"])
 	}
@@ -454,6 +457,16 @@ spec: {display: Public, token: secret}
 	}
 	if _, err := host.Get(t.Context(), "mine", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the tenant's own is on the host: %v", err)
+	}
+}
+
+// judged: the tenant's API is told at once of what would not get to the host; with "" it
+// gets there.
+func (c customWorld) judged(o *unstructured.Unstructured, says string) {
+	c.t.Helper()
+	_, err := w.syncer().Judge(o)
+	if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "[custom-resource-fields]")) {
+		c.t.Errorf("%s: %v, want %q", o.GetKind(), err, says)
 	}
 }
 

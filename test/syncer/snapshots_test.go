@@ -226,8 +226,10 @@ func TestHostileSnapshots(t *testing.T) {
 		"mine":      "{volumeSnapshotClassName: mine, source: {persistentVolumeClaimName: data}}",
 		"elsewhere": "{source: {persistentVolumeClaimName: default/victim}}",
 	}
+	c.judged(parse(t, snapshot("good", "{source: {persistentVolumeClaimName: data}}")), "")
 	for name, spec := range refused {
-		c.make(own, snapshot(name, spec))
+		made := c.make(own, snapshot(name, spec))
+		c.judged(made, "spec.")
 		wait(t, "event on "+name, func() (bool, any) {
 			events, err := w.tenant.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + name})
 			if err != nil || len(events.Items) == 0 {

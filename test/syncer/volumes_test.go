@@ -203,7 +203,13 @@ func TestRefusedClaims(t *testing.T) {
 		}},
 	} {
 		claim := storageClaim(ns, name)
+		if warnings, err := w.syncer().Judge(claim); err != nil || len(warnings) > 0 {
+			t.Errorf("a plain claim: %v, %q", err, warnings)
+		}
 		c.change(&claim.Spec)
+		if warnings, err := w.syncer().Judge(claim); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "["+c.rule+"]") {
+			t.Errorf("%s: the tenant's API is told %v, %q", name, err, warnings)
+		}
 		if _, err := w.tenant.CoreV1().PersistentVolumeClaims(ns).Create(t.Context(), claim, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}

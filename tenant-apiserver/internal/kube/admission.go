@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/kubernetes/pkg/apis/core"
@@ -19,21 +20,23 @@ import (
 const admissionName = "SubletTenant"
 
 // tenantAdmission refuses what a tenant must not do with pods: create pods the
-// provider does not run, and bind pods to nodes, which is the provider's. It warns of
-// what nobody carries out.
+// provider does not run, and bind pods to nodes, which is the provider's. What else the
+// tenant's companion refuses it refuses, and it warns of what nobody carries out.
 type tenantAdmission struct {
 	*admission.Handler
 	validatePod func(*corev1.Pod) error
-	terms       func() *plan.Terms // nil: no plan
+	judgeObject func(runtime.Object) ([]string, error) // nil: nothing is judged
+	terms       func() *plan.Terms                     // nil: no plan
 }
 
 var _ admission.ValidationInterface = (*tenantAdmission)(nil)
 
-func registerTenantAdmission(o *genericoptions.AdmissionOptions, validatePod func(*corev1.Pod) error, terms func() *plan.Terms) {
+func registerTenantAdmission(o *genericoptions.AdmissionOptions, validatePod func(*corev1.Pod) error, judge func(runtime.Object) ([]string, error), terms func() *plan.Terms) {
 	o.Plugins.Register(admissionName, func(io.Reader) (admission.Interface, error) {
 		return &tenantAdmission{
 			Handler:     admission.NewHandler(admission.Create, admission.Update),
 			validatePod: validatePod,
+			judgeObject: judge,
 			terms:       terms,
 		}, nil
 	})
@@ -53,8 +56,9 @@ func (t *tenantAdmission) Validate(ctx context.Context, a admission.Attributes, 
 		case "", "ephemeralcontainers", "resize":
 			return t.validate(a)
 		}
+		return nil
 	}
-	return nil
+	return t.judge(ctx, a)
 }
 
 func (t *tenantAdmission) validateBinding(ctx context.Context, a admission.Attributes) error {

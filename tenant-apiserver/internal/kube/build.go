@@ -184,7 +184,7 @@ func (p *parts) addAdmission(config *controlplane.Config, resolver webhook.Servi
 	if p.opts.Host != nil {
 		options.GenericAdmission.EnablePlugins = append(options.GenericAdmission.EnablePlugins, "NodeRestriction")
 	} else {
-		registerTenantAdmission(options.GenericAdmission, p.opts.ValidatePod, p.opts.Terms)
+		registerTenantAdmission(options.GenericAdmission, p.opts.ValidatePod, p.opts.Judge, p.opts.Terms)
 		p.registerLimits(options.GenericAdmission)
 	}
 	sharing := &conditionSharing{}

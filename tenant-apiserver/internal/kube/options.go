@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/storage/value"
 	metricsapi "sigs.k8s.io/metrics-server/pkg/api"
 
@@ -53,6 +54,9 @@ type Options struct {
 	DialIssuer func(ctx context.Context, network, address string) (net.Conn, error)
 	// ValidatePod refuses pods, in addition to upstream's rules. May be nil.
 	ValidatePod func(*corev1.Pod) error
+	// Judge is asked about objects of custom kinds, Services and claims (v1) that
+	// clients write: what they are warned of, or why the object is refused. May be nil.
+	Judge func(object runtime.Object) (warnings []string, err error)
 	// Terms says what the tenant's plan allows at the moment, and Count how many keys
 	// there are in the storage below a prefix. Nil: objects are not limited.
 	Terms func() *plan.Terms

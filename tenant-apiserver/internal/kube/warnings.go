@@ -13,7 +13,7 @@ import (
 // it out.
 const (
 	warnIngress      = "an Ingress is stored, but nothing here carries it out: use a Service of type NodePort, if your plan has node ports"
-	warnLoadBalancer = "no load balancer is offered: the Service's external address stays pending; its node ports work, if your plan has any"
+	warnLoadBalancer = "no load balancer is offered: the Service's external address stays pending; its node ports work, if your plan has any [load-balancer]"
 	warnExternalIPs  = "spec.externalIPs leads nowhere: addresses outside of your cluster are the provider's"
 )
 
