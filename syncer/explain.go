@@ -20,8 +20,8 @@ import (
 // ErrNotFound says that there is nothing to explain.
 var ErrNotFound = errors.New("not found")
 
-// Explanation is what a syncer knows of a pod, or of an object of a plan's rule. It is
-// for the provider: it names objects of the host.
+// Explanation is what a syncer knows of an object that goes to the host. It is for the
+// provider: it names objects of the host.
 type Explanation struct {
 	// Namespace and Name are the tenant's, HostNamespace and HostName the host's.
 	Namespace     string `json:"namespace"`
@@ -33,7 +33,7 @@ type Explanation struct {
 	Pairing string `json:"pairing"`
 	// Held is why the pod is not on the host, if that is known.
 	Held string `json:"held,omitempty"`
-	// Fields are what becomes of each field of the tenant's pod.
+	// Fields are what becomes of each field of the tenant's object.
 	Fields []translate.Fate `json:"fields,omitempty"`
 	// Passes are what is under way, by pass.
 	Passes []PassState `json:"passes"`
@@ -45,8 +45,8 @@ type Explanation struct {
 	// TenantPod and HostPod are the objects, as the APIs have them now.
 	TenantPod *corev1.Pod `json:"tenantPod,omitempty"`
 	HostPod   *corev1.Pod `json:"hostPod,omitempty"`
-	// Kind is RESOURCE.GROUP of an object of a plan's rule, and empty for a pod;
-	// TenantObject and HostObject are its objects.
+	// Kind is the resource (services), or RESOURCE.GROUP of a plan's rule, and empty for
+	// a pod; TenantObject and HostObject are its objects. Of Secrets no value is told.
 	Kind         string         `json:"kind,omitempty"`
 	TenantObject map[string]any `json:"tenantObject,omitempty"`
 	HostObject   map[string]any `json:"hostObject,omitempty"`
@@ -82,15 +82,8 @@ func (s *Syncer) ExplainPod(ctx context.Context, name tenant.Name) (*Explanation
 	if tenantPod == nil && hostPod == nil {
 		return nil, fmt.Errorf("pod %s: %w", name, ErrNotFound)
 	}
-	e := &Explanation{
-		Namespace: name.Namespace, Name: name.Name, HostNamespace: s.config.Tenant.HostNamespace, HostName: string(host.HostName(name)),
-		Pairing: pairing(host, tenantPod, hostPod), TenantPod: bare(tenantPod), HostPod: bare(hostPod),
-		WaitingWrites: s.config.Host.budget.Waiting(s.config.Tenant.ID), Patrol: s.patrol.Stats(),
-	}
-	e.Queued, e.Failing = s.engine.Backlog()
-	for _, kind := range []string{kindPod, kindPodStatus, kindPodEvents} {
-		e.Passes = append(e.Passes, PassState{kind, s.engine.State(engine.Key{Kind: kind, Name: name})})
-	}
+	e := s.explanation(name, string(host.HostName(name)), []string{kindPod, kindPodStatus, kindPodEvents})
+	e.Pairing, e.TenantPod, e.HostPod = pairing(host, tenantPod, hostPod), bare(tenantPod), bare(hostPod)
 	if tenantPod != nil {
 		e.Fields = translate.Fates(tenantPod, policy.LevelFor(s.config.Tenant.Sandbox))
 		if why, ok := s.held.get(tenantPod); ok {
@@ -98,22 +91,6 @@ func (s *Syncer) ExplainPod(ctx context.Context, name tenant.Name) (*Explanation
 		}
 	}
 	return e, nil
-}
-
-// ExplainHostPod is ExplainPod for the pod that a host pod of the tenant was made for.
-func (s *Syncer) ExplainHostPod(ctx context.Context, hostName string) (*Explanation, error) {
-	hostPod, err := s.hostRead.CoreV1().Pods(s.config.Tenant.HostNamespace).Get(ctx, hostName, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("host pod %s: %w", hostName, ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the host's pod %s: %w", hostName, err)
-	}
-	owner, verdict := patrol.Judge(s.config.Tenant.ID, hostPod)
-	if verdict != patrol.Whole && verdict != patrol.Damaged {
-		return nil, fmt.Errorf("host pod %s does not say which pod of the tenant's it is for: %w", hostName, ErrNotFound)
-	}
-	return s.ExplainPod(ctx, owner.Name)
 }
 
 func pairing(host engine.Host[*corev1.Pod], tenantPod, hostPod *corev1.Pod) string {

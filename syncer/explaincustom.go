@@ -52,36 +52,13 @@ func (s *Syncer) ExplainObject(ctx context.Context, kind string, name tenant.Nam
 
 // explain describes a pair of objects; one of them may be nil.
 func (c *custom) explain(host engine.Host[object], name tenant.Name, tenantObject, hostObject object) *Explanation {
-	e := &Explanation{
-		Kind: c.kind(), Namespace: name.Namespace, Name: name.Name, HostNamespace: c.config.Tenant.HostNamespace, HostName: string(host.HostName(name)),
-		Pairing: pairObjects(host, tenantObject, hostObject), TenantObject: withoutManaged(tenantObject), HostObject: withoutManaged(hostObject),
-		WaitingWrites: c.config.Host.budget.Waiting(c.config.Tenant.ID), Patrol: c.patrol.Stats(),
-	}
-	e.Queued, e.Failing = c.engine.Backlog()
-	for _, kind := range c.kinds() {
-		e.Passes = append(e.Passes, PassState{kind, c.engine.State(engine.Key{Kind: kind, Name: name})})
-	}
+	e := c.explanation(name, string(host.HostName(name)), c.kinds())
+	e.Kind, e.Pairing = c.kind(), pairObjects(host, tenantObject, hostObject, "")
+	e.TenantObject, e.HostObject = withoutManaged(tenantObject), withoutManaged(hostObject)
 	if tenantObject != nil {
 		e.Fields = c.rule.Fates(c.config.Tenant, tenantObject)
 	}
 	return e
-}
-
-func pairObjects(host engine.Host[object], tenantObject, hostObject object) string {
-	if hostObject == nil {
-		return "the object is not on the host"
-	}
-	owner, err := host.Owner(hostObject)
-	switch {
-	case err != nil:
-		return "the object on the host is not known as this one's, and left alone: " + err.Error()
-	case tenantObject == nil:
-		return "the host object was made for one that is gone: it ends"
-	case owner != tenantObject.GetUID():
-		return "the host object was made for an older one of that name: it ends first"
-	default:
-		return "the host object was made for this very object (UID " + string(owner) + ")"
-	}
 }
 
 // withoutManaged is a copy without what the API keeps for itself.

@@ -73,6 +73,12 @@ func (s *Syncer) hostSecrets(suffix string) engine.Host[*corev1.Secret] {
 	return onHost[*corev1.Secret](s, s.caches.host.secrets, s.hostRead.CoreV1().Secrets(ns), s.hostWrite.CoreV1().Secrets(ns), suffix)
 }
 
+func (s *Syncer) hostEndpointSlices() engine.Host[*discoveryv1.EndpointSlice] {
+	ns := s.config.Tenant.HostNamespace
+	return onHost[*discoveryv1.EndpointSlice](s, s.caches.host.endpointSlices,
+		s.hostRead.DiscoveryV1().EndpointSlices(ns), s.hostWrite.DiscoveryV1().EndpointSlices(ns), "")
+}
+
 // be makes the Want of a kind from its translation; nil means that the object must
 // not be on the host.
 func be[S, T engine.Object](translate func(S) T) func(context.Context, S, T) (engine.Want[T], error) {
@@ -126,14 +132,12 @@ func (s *Syncer) secrets() *engine.Mirror[*corev1.Secret, *corev1.Secret] {
 }
 
 func (s *Syncer) endpointSlices() engine.Pass {
-	ns := s.config.Tenant.HostNamespace
 	return &engine.Mirror[*discoveryv1.EndpointSlice, *discoveryv1.EndpointSlice]{
 		Name:   kindEndpointSlice,
 		Source: fromTenant[*discoveryv1.EndpointSlice](s.caches.tenant.endpointSlices),
-		Target: onHost[*discoveryv1.EndpointSlice](s, s.caches.host.endpointSlices,
-			s.hostRead.DiscoveryV1().EndpointSlices(ns), s.hostWrite.DiscoveryV1().EndpointSlices(ns), ""),
-		Want:  be(s.t.EndpointSlice),
-		Merge: translate.MergeEndpointSlice,
+		Target: s.hostEndpointSlices(),
+		Want:   be(s.t.EndpointSlice),
+		Merge:  translate.MergeEndpointSlice,
 	}
 }
 

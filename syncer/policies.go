@@ -31,16 +31,20 @@ type policyDown struct {
 	last map[string]listed // guarded by mu: by namespace
 }
 
-func (s *Syncer) networkPolicies() *policyDown {
+func (s *Syncer) hostPolicies() engine.Host[*networkingv1.NetworkPolicy] {
 	ns := s.config.Tenant.HostNamespace
+	return onHost[*networkingv1.NetworkPolicy](s, s.caches.host.networkPolicies,
+		s.hostRead.NetworkingV1().NetworkPolicies(ns), s.hostWrite.NetworkingV1().NetworkPolicies(ns), "")
+}
+
+func (s *Syncer) networkPolicies() *policyDown {
 	p := &policyDown{Syncer: s, last: map[string]listed{}}
 	p.mirror = &engine.Mirror[*networkingv1.NetworkPolicy, *networkingv1.NetworkPolicy]{
 		Name:   kindNetworkPolicy,
 		Source: fromTenant[*networkingv1.NetworkPolicy](s.caches.tenant.networkPolicies),
-		Target: onHost[*networkingv1.NetworkPolicy](s, s.caches.host.networkPolicies,
-			s.hostRead.NetworkingV1().NetworkPolicies(ns), s.hostWrite.NetworkingV1().NetworkPolicies(ns), ""),
-		Want:  p.want,
-		Merge: translate.MergeNetworkPolicy,
+		Target: s.hostPolicies(),
+		Want:   p.want,
+		Merge:  translate.MergeNetworkPolicy,
 	}
 	return p
 }

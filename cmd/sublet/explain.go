@@ -28,21 +28,23 @@ const maxExplanation = 16 << 20
 func newExplain(a *app) *cobra.Command {
 	var fromHost string
 	cmd := &cobra.Command{
-		Use: "explain NAME pod/NAMESPACE/POD | explain --from-host NAMESPACE/POD", Short: "Show what became of a tenant's pod on the host, and why",
-		Long: `Show what became of a tenant's pod on the host, and why.
+		Use: "explain NAME KIND/NAMESPACE/OBJECT | explain --from-host [KIND/]NAMESPACE/OBJECT", Short: "Show what became of a tenant's object on the host, and why",
+		Long: `Show what became of a tenant's object on the host, and why.
 
-It tells which host pod was made for it, what becomes of each of its fields there
+It tells which host object was made for it, what becomes of each of its fields there
 (copied, translated, forced, dropped, or refused and by which rule), what its syncer
-is about to do, and what failed last. With --from-host it starts from the host pod.
-With RESOURCE.GROUP/NAMESPACE/NAME it tells the same of an object of a kind that the
-plan's rules bring to the host (certificates.cert-manager.io/default/web).
--o json and -o yaml show both objects too. A tenant that sleeps is woken.`,
+is about to do, and what failed last. KIND is pod, service, endpointslice, configmap,
+secret, pvc or networkpolicy, or RESOURCE.GROUP of a kind that the plan's rules bring
+to the host (certificates.cert-manager.io/default/web). With --from-host it starts
+from the host's object, a pod if no kind is said.
+-o json and -o yaml show both objects too, but not what Secrets hold. A tenant that
+sleeps is woken.`,
 		Args: cobra.MaximumNArgs(2), ValidArgsFunction: a.completeName,
 	}
-	cmd.Flags().StringVar(&fromHost, "from-host", "", "explain a pod of the host: NAMESPACE/POD")
+	cmd.Flags().StringVar(&fromHost, "from-host", "", "explain an object of the host: [KIND/]NAMESPACE/OBJECT")
 	output := addOutput(cmd, "table", "json", "yaml")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		e, err := a.explainPod(cmd.Context(), args, fromHost)
+		e, err := a.explainObject(cmd.Context(), args, fromHost)
 		if err != nil {
 			return err
 		}
@@ -54,35 +56,37 @@ plan's rules bring to the host (certificates.cert-manager.io/default/web).
 	return cmd
 }
 
-// explainPod asks the cell of the tenant that is meant.
-func (a *app) explainPod(ctx context.Context, args []string, fromHost string) (*syncer.Explanation, error) {
+// explainObject asks the cell of the tenant that is meant.
+func (a *app) explainObject(ctx context.Context, args []string, fromHost string) (*syncer.Explanation, error) {
 	query := url.Values{}
 	name := ""
 	switch {
 	case fromHost != "" && len(args) > 0:
 		return nil, usageErrorf("--from-host says everything: no arguments are expected with it")
 	case fromHost != "":
-		namespace, pod, ok := strings.Cut(fromHost, "/")
-		if !ok || namespace == "" || pod == "" || strings.Contains(pod, "/") {
-			return nil, usageErrorf("--from-host %q: NAMESPACE/POD was expected", fromHost)
+		parts := strings.Split(fromHost, "/")
+		if len(parts) == 2 {
+			parts = append([]string{"pods"}, parts...)
 		}
-		var err error
-		if name, err = a.tenantOf(ctx, namespace); err != nil {
+		resource, err := explainable("--from-host", fromHost, parts)
+		if err != nil {
 			return nil, err
 		}
-		query.Set("host", pod)
-	case len(args) != 2:
-		return nil, usageErrorf("a tenant's name and pod/NAMESPACE/POD were expected, or --from-host")
-	default:
-		parts := strings.Split(args[1], "/") // kind, namespace, name
-		isPod := parts[0] == "pod" || parts[0] == "pods"
-		if len(parts) != 3 || !isPod && !strings.Contains(parts[0], ".") || parts[1] == "" || parts[2] == "" {
-			return nil, usageErrorf("%q: pod/NAMESPACE/POD or RESOURCE.GROUP/NAMESPACE/NAME was expected", args[1])
+		if name, err = a.tenantOf(ctx, parts[1]); err != nil {
+			return nil, err
 		}
-		if !isPod {
-			query.Set("kind", parts[0])
+		query.Set("kind", resource)
+		query.Set("host", parts[2])
+	case len(args) != 2:
+		return nil, usageErrorf("a tenant's name and KIND/NAMESPACE/OBJECT were expected, or --from-host")
+	default:
+		parts := strings.Split(args[1], "/")
+		resource, err := explainable("the object", args[1], parts)
+		if err != nil {
+			return nil, err
 		}
 		name = args[0]
+		query.Set("kind", resource)
 		query.Set("namespace", parts[1])
 		query.Set("name", parts[2])
 	}
@@ -90,6 +94,19 @@ func (a *app) explainPod(ctx context.Context, args []string, fromHost string) (*
 		return nil, err
 	}
 	return a.askForExplanation(ctx, name, query)
+}
+
+// explainable returns the resource in the three parts of what is to be explained: kind,
+// namespace and name.
+func explainable(what, text string, parts []string) (string, error) {
+	if len(parts) != 3 || parts[1] == "" || parts[2] == "" {
+		return "", usageErrorf("%s %q: KIND/NAMESPACE/OBJECT was expected", what, text)
+	}
+	resource, ok := syncer.Resource(parts[0])
+	if !ok {
+		return "", usageErrorf("%s %q: nothing of the kind %q goes to the host; pod, service, endpointslice, configmap, secret, pvc, networkpolicy or RESOURCE.GROUP of a plan's rule was expected", what, text, parts[0])
+	}
+	return resource, nil
 }
 
 // tenantOf returns the name of the tenant that a host namespace belongs to.
@@ -168,7 +185,7 @@ func askCell(ctx context.Context, socket, path string, into any) error {
 
 func (a *app) printExplanation(e *syncer.Explanation) error {
 	rows := [][]string{
-		{cmp.Or(e.Kind, "Pod") + ":", e.Namespace + "/" + e.Name},
+		{cmp.Or(e.Kind, "pods") + ":", e.Namespace + "/" + e.Name},
 		{"Host's:", e.HostNamespace + "/" + e.HostName},
 		{"Pairing:", e.Pairing},
 		{"Held:", cmp.Or(e.Held, "no")},
@@ -242,9 +259,8 @@ func (s *syncers) remove(id tenant.ID, ended *syncer.Syncer) {
 
 // with adds to a cell's API, which is for its socket:
 //
-//	GET /tenants/{id}/explain?namespace=NAMESPACE&name=POD   syncer.Explanation or 404
-//	GET /tenants/{id}/explain?kind=RESOURCE.GROUP&namespace=…&name=…   of a rule's object
-//	GET /tenants/{id}/explain?host=POD                       the same, of a host pod
+//	GET /tenants/{id}/explain?kind=RESOURCE&namespace=…&name=…   syncer.Explanation or 404
+//	GET /tenants/{id}/explain?kind=RESOURCE&host=NAME            the same, of a host object
 func (s *syncers) with(cell http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /tenants/{id}/explain", s.serveExplain)
@@ -261,13 +277,11 @@ func (s *syncers) serveExplain(w http.ResponseWriter, r *http.Request) {
 	var e *syncer.Explanation
 	var err error
 	name := tenant.Name{Namespace: r.FormValue("namespace"), Name: r.FormValue("name")}
-	switch host, kind := r.FormValue("host"), r.FormValue("kind"); {
-	case host != "":
-		e, err = running.ExplainHostPod(r.Context(), host)
-	case kind != "":
-		e, err = running.ExplainObject(r.Context(), kind, name)
-	default:
-		e, err = running.ExplainPod(r.Context(), name)
+	kind := r.FormValue("kind")
+	if host := r.FormValue("host"); host != "" {
+		e, err = running.ExplainHost(r.Context(), kind, host)
+	} else {
+		e, err = running.Explain(r.Context(), kind, name)
 	}
 	switch {
 	case errors.Is(err, syncer.ErrNotFound):

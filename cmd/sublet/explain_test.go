@@ -16,8 +16,8 @@ func silent() streams { return streams{in: strings.NewReader(""), out: io.Discar
 
 func TestExplainArguments(t *testing.T) {
 	for _, args := range [][]string{
-		{"explain"}, {"explain", "acme"}, {"explain", "acme", "web"}, {"explain", "acme", "service/shop/web"}, {"explain", "acme", "pod/shop"},
-		{"explain", "acme", "pod//web"}, {"explain", "--from-host", "web"}, {"explain", "--from-host", "a/b/c"}, {"explain", "--from-host", "a/"},
+		{"explain"}, {"explain", "acme"}, {"explain", "acme", "web"}, {"explain", "acme", "node/shop/web"}, {"explain", "--from-host", "node/a/b"}, {"explain", "acme", "pod/shop"},
+		{"explain", "acme", "pod//web"}, {"explain", "--from-host", "web"}, {"explain", "--from-host", "pod/a/b/c"}, {"explain", "--from-host", "a/"},
 		{"explain", "acme", "--from-host", "a/b"}, {"explain", "Not A Name", "pod/shop/web"}, {"explain", "acme", "pod/shop/web", "-o", "name"},
 	} {
 		if code := run(t.Context(), append(args, "--data-dir", t.TempDir()), silent()); code != exitUsage {
@@ -25,8 +25,10 @@ func TestExplainArguments(t *testing.T) {
 		}
 	}
 	// What is right gets as far as the host, which is not there.
-	if code := run(t.Context(), []string{"explain", "acme", "pod/shop/web", "--data-dir", t.TempDir()}, silent()); code == exitUsage || code == exitOK {
-		t.Errorf("exit code %d", code)
+	for _, args := range [][]string{{"acme", "pod/shop/web"}, {"acme", "svc/shop/web"}, {"acme", "certificates.example.org/shop/web"}, {"--from-host", "a/b"}, {"--from-host", "netpol/a/b"}} {
+		if code := run(t.Context(), append(append([]string{"explain"}, args...), "--data-dir", t.TempDir()), silent()); code == exitUsage || code == exitOK {
+			t.Errorf("%q: exit code %d", args, code)
+		}
 	}
 }
 

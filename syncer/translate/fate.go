@@ -31,8 +31,19 @@ var names = map[verdict]string{
 // rules of isolation/policy at a level. A field that others are below is not listed
 // itself.
 func Fates(tenantPod *corev1.Pod, level policy.Level) []Fate {
+	fates := tableFates(reflect.ValueOf(&tenantPod.Spec))
+	asked := *tenantPod
+	asked.Spec.NodeName = "" // set by our own binding
+	for _, r := range append(policy.CheckPod(&asked, level), policy.CheckResources(&asked.Spec)...) {
+		fates = withRefusal(fates, r)
+	}
+	return fates
+}
+
+// tableFates says of every field of a spec what the table of decisions says of it.
+func tableFates(spec reflect.Value) []Fate {
 	var fates []Fate
-	eachField(reflect.ValueOf(&tenantPod.Spec), "spec", func(at string, d decision, v reflect.Value) {
+	eachField(spec, "spec", func(at string, d decision, v reflect.Value) {
 		reason, no := d.refuses(v)
 		switch {
 		case no:
@@ -41,11 +52,6 @@ func Fates(tenantPod *corev1.Pod, level policy.Level) []Fate {
 			fates = append(fates, Fate{Field: at, Fate: names[d.verdict]})
 		}
 	})
-	asked := *tenantPod
-	asked.Spec.NodeName = "" // set by our own binding
-	for _, r := range append(policy.CheckPod(&asked, level), policy.CheckResources(&asked.Spec)...) {
-		fates = withRefusal(fates, r)
-	}
 	return fates
 }
 

@@ -1,9 +1,17 @@
 package syncer
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer"
@@ -16,7 +24,7 @@ func TestExplain(t *testing.T) {
 	ns := namespace(t)
 	own := create(t, simplePod(ns, "web"))
 	hostPod := waitHostPod(t, ns, "web", own.UID)
-	e, err := w.syncer().ExplainHostPod(t.Context(), hostPod.Name)
+	e, err := w.syncer().ExplainHost(t.Context(), "pods", hostPod.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +38,7 @@ func TestExplain(t *testing.T) {
 		t.Errorf("fields %+v", e.Fields)
 	}
 	for _, missing := range []string{"none", hostPod.Name + "x"} {
-		if _, err := w.syncer().ExplainHostPod(t.Context(), missing); !errors.Is(err, syncer.ErrNotFound) {
+		if _, err := w.syncer().ExplainHost(t.Context(), "pods", missing); !errors.Is(err, syncer.ErrNotFound) {
 			t.Errorf("%s: %v", missing, err)
 		}
 		if _, err := w.syncer().ExplainPod(t.Context(), tenant.Name{Namespace: ns, Name: missing}); !errors.Is(err, syncer.ErrNotFound) {
@@ -48,5 +56,80 @@ func TestExplain(t *testing.T) {
 	if at < 0 || e.Fields[at].Fate != "refused" || e.Fields[at].Rule != "host-namespaces" || e.HostPod != nil {
 		t.Errorf("%+v", e)
 	}
+	explainedKinds(t, ns, hostPod)
 	dropPod(t, own, hostPod)
+}
+
+// explainedKinds: an object of every kind can be explained from both sides, with the
+// fates of its fields.
+func explainedKinds(t *testing.T, ns string, hostPod *corev1.Pod) {
+	t.Helper()
+	offerStorage(t)
+	makeClaim(t, storageClaim(ns, "disk"))
+	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: ns, Name: name} }
+	_, err := w.tenant.CoreV1().ConfigMaps(ns).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: meta("used"), Data: map[string]string{"a": "b"}}, metav1.CreateOptions{})
+	if err == nil {
+		_, err = w.tenant.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: meta("used"), StringData: map[string]string{"a": "hidden"}}, metav1.CreateOptions{})
+	}
+	if err == nil {
+		_, err = w.tenant.CoreV1().Services(ns).Create(t.Context(), &corev1.Service{ObjectMeta: meta("web"), Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}, metav1.CreateOptions{})
+	}
+	if err == nil {
+		_, err = w.tenant.DiscoveryV1().EndpointSlices(ns).Create(t.Context(), &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web-1", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}}, AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"8.8.8.8"}}},
+		}, metav1.CreateOptions{})
+	}
+	if err == nil {
+		_, err = w.tenant.NetworkingV1().NetworkPolicies(ns).Create(t.Context(), &networkingv1.NetworkPolicy{ObjectMeta: meta("deny"), Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}}}, metav1.CreateOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := simplePod(ns, "user")
+	user.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{
+		{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "used"}}},
+		{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "used"}}}}
+	create(t, user)
+	for word, c := range map[string]struct {
+		name  string
+		fate  translate.Fate
+		quiet string // does not stand in the explanation
+	}{
+		"svc":                    {"web", translate.Fate{Field: "spec.clusterIP", Fate: "copied"}, ""},
+		"endpointslice":          {"web-1", translate.Fate{Field: "endpoints[0].addresses[0]", Fate: "dropped", Reason: "no pod of the tenant on the host has this address"}, ""},
+		"cm":                     {"used", translate.Fate{Field: "data", Fate: "copied"}, ""},
+		"secret":                 {"used", translate.Fate{Field: "type", Fate: "forced"}, base64.StdEncoding.EncodeToString([]byte("hidden"))},
+		"persistentvolumeclaims": {"disk", translate.Fate{Field: "spec.storageClassName", Fate: "copied"}, ""},
+		"netpol":                 {"deny", translate.Fate{Field: "spec.policyTypes", Fate: "translated"}, ""},
+	} {
+		resource, ok := syncer.Resource(word)
+		if !ok {
+			t.Fatalf("%s is not known", word)
+		}
+		var e *syncer.Explanation
+		wait(t, "the host's "+resource, func() (bool, any) {
+			var err error
+			e, err = w.syncer().ExplainHost(t.Context(), resource, hostName(ns, c.name))
+			return err == nil && e.TenantObject != nil && e.HostObject != nil, err
+		})
+		same, err := w.syncer().Explain(t.Context(), resource, tenant.Name{Namespace: ns, Name: c.name})
+		if err != nil || same.HostName != e.HostName || e.Kind != resource || e.Name != c.name || len(e.Passes) == 0 || !strings.Contains(e.Pairing, "this very object") {
+			t.Errorf("%s: %v, %+v", resource, err, e)
+		}
+		if !slices.Contains(e.Fields, c.fate) {
+			t.Errorf("%s: fields %+v, want %+v", resource, e.Fields, c.fate)
+		}
+		if text := string(must(json.Marshal(e))); c.quiet != "" && strings.Contains(text, c.quiet) {
+			t.Errorf("%s: %s", resource, text)
+		}
+		if _, err := w.syncer().Explain(t.Context(), resource, tenant.Name{Namespace: ns, Name: "none"}); !errors.Is(err, syncer.ErrNotFound) {
+			t.Errorf("%s that is not there: %v", resource, err)
+		}
+	}
+	// What is made for a pod beside it explains the pod.
+	e, err := w.syncer().ExplainHost(t.Context(), "secrets", hostName(ns, "web:tokens"))
+	if err != nil || e.HostPod == nil || e.HostPod.UID != hostPod.UID {
+		t.Errorf("the tokens of a pod: %v, %+v", err, e)
+	}
 }
