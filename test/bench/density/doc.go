@@ -20,6 +20,11 @@
 // nobody asks for anything. Control planes are made one after the other, each when the
 // one before it is ready: /readyz says so, and controllers have made a service account.
 //
+// A quiet control plane and its neighbour's flood are measured in rounds, alone and beside
+// the flood in turns, and the percentiles are those of all rounds. Their clients stand for
+// clients on other machines, see startAs: the one that measures has a processor when it
+// wants one, those that flood have what the cell leaves.
+//
 // Clients that flood or watch are processes of their own; what makes a control plane
 // and asks it for the first time is in the process that is measured. It needs bin/peers
 // (`make upstream`), writes to a temporary folder, and talks to loopback only.

@@ -23,7 +23,9 @@ type options struct {
 	sizes, peers    []int
 	used, sleepers  int
 	window          time.Duration
+	neighbours      bool
 	heap, cpu, idle string
+	beside          string
 }
 
 // reading is one figure, as a child prints it.
@@ -44,6 +46,8 @@ func main() {
 	flag.StringVar(&o.heap, "heap", "", "write a heap profile of ours to this file")
 	flag.StringVar(&o.cpu, "cpu", "", "write a processor profile of ours starting again to this file")
 	flag.StringVar(&o.idle, "idle", "", "write a processor profile of ours while idle, as many as there are, to this file")
+	flag.BoolVar(&o.neighbours, "neighbours", false, "measure nothing but a quiet one beside one that is flooded, among as many as the last of -tenants")
+	flag.StringVar(&o.beside, "beside", "", "write an execution trace of ours beside the flood, in the last round, to this file")
 	flag.StringVar(&o.child, "child", "", "for the program itself")
 	flag.StringVar(&o.kubeconfig, "kubeconfig", "", "for the program itself")
 	flag.StringVar(&o.dir, "dir", "", "for the program itself")
@@ -51,6 +55,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	err := errors.Join(parseInts(*sizes, &o.sizes), parseInts(*peers, &o.peers))
+	if o.neighbours {
+		o.peers, o.used, o.sleepers = nil, 0, 0
+	}
 	if err == nil {
 		err = run(ctx, o)
 	}

@@ -57,6 +57,14 @@ func oursMain(ctx context.Context, o options) (err error) {
 	asCell()
 	w := &ours{dir: o.dir}
 	defer func() { err = errors.Join(err, w.stop()) }()
+	if o.neighbours {
+		for range o.sizes[len(o.sizes)-1] {
+			if err := w.add(ctx); err != nil {
+				return err
+			}
+		}
+		return w.neighbours(ctx, o.beside)
+	}
 	for i, n := range o.sizes {
 		before, err := cpu(os.Getpid())
 		if err != nil {
@@ -92,7 +100,7 @@ func oursMain(ctx context.Context, o options) (err error) {
 	if err := profiled(o.cpu, func() error { return w.restart(ctx) }); err != nil {
 		return err
 	}
-	return w.neighbours(ctx)
+	return w.neighbours(ctx, o.beside)
 }
 
 // profiled runs do, and writes a profile of the processor time of that to a file if
