@@ -126,6 +126,9 @@ type PlanSpec struct {
 	// +kubebuilder:default={}
 	LoadBalancers LoadBalancerTerms `json:"loadBalancers,omitempty"`
 
+	// +kubebuilder:default={}
+	Ingress IngressTerms `json:"ingress,omitempty"`
+
 	// CustomResources are the kinds beyond Kubernetes' own whose objects cross between
 	// host and tenants, one rule for each kind. A rule that is taken away leaves what
 	// there is, on both sides, and nothing follows it any longer.
@@ -281,6 +284,53 @@ type LoadBalancerTerms struct {
 
 	// Annotations are put on every host Service with a load balancer: most load
 	// balancers are configured by them. No annotation of a tenant's gets there.
+	//
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$') && !k.matches('(^|[.])sublet[.]dev/') && size(self[k]) <= 1024 && !self[k].contains('\\n'))",message="annotations have keys as annotations do, none of sublet.dev, and values of one line and at most 1024 characters"
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// IngressTerms say which of the host's ingress controllers serve a tenant's Ingresses,
+// and under which names.
+type IngressTerms struct {
+	// Classes are the host's ingress classes that tenants see and may name; the first
+	// is their default. Without any, no Ingress gets to the host.
+	//
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(o, o == c)) && self.all(c, c.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$'))",message="classes are names of ingress classes, each once"
+	// +listType=atomic
+	// +optional
+	Classes []string `json:"classes,omitempty"`
+
+	// Hostnames are those that a tenant may have: a name, *.SUFFIX for all names below
+	// a suffix, * for all. {tenant} in one stands for the tenant's name. Of those, a
+	// tenant gets what no other tenant has.
+	//
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.all(h, h == '*' || h.matches('^([*][.])?([a-z0-9{]([-a-z0-9{}]*[a-z0-9}])?)([.][a-z0-9{]([-a-z0-9{}]*[a-z0-9}])?)*$'))",message="hostnames are DNS names in lower case, *.SUFFIX or *"
+	// +listType=atomic
+	// +optional
+	Hostnames []string `json:"hostnames,omitempty"`
+
+	// Controllers are the host namespaces in which the ingress controllers' pods run:
+	// the fence lets these reach the tenant's pods, over TCP, and no others. Without any
+	// it lets nobody, which is enough for controllers in the nodes' own network.
+	//
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(o, o == c)) && self.all(c, c.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && !c.startsWith('sublet-'))",message="controllers are names of host namespaces, each once, and none of a tenant"
+	// +listType=atomic
+	// +optional
+	Controllers []string `json:"controllers,omitempty"`
+
+	// Annotations are put on every host Ingress: most controllers are configured by
+	// them. No annotation of a tenant's gets there.
 	//
 	// +kubebuilder:validation:MaxProperties=16
 	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$') && !k.matches('(^|[.])sublet[.]dev/') && size(self[k]) <= 1024 && !self[k].contains('\\n'))",message="annotations have keys as annotations do, none of sublet.dev, and values of one line and at most 1024 characters"

@@ -132,6 +132,11 @@ type VirtualClusterStatus struct {
 	// addresses. The agents read it here, for they do not see plans.
 	// +optional
 	NoInternet bool `json:"noInternet,omitempty"`
+	// IngressFrom are the host namespaces of the ingress controllers that may reach the
+	// tenant's pods, as its plan says. The agents read it here.
+	// +optional
+	// +listType=atomic
+	IngressFrom []string `json:"ingressFrom,omitempty"`
 	// Authority is which of the tenant's CAs sign and are trusted.
 	// +optional
 	Authority AuthorityStatus `json:"authority,omitempty"`

@@ -77,7 +77,15 @@ func (a *app) renderPolicy(ctx context.Context, name, target string) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprint(a.out, netpol.Script(cluster, fence, pods))
+		var ingress []netip.Addr
+		for _, namespace := range fence.IngressFrom {
+			controllers, err := podAddresses(ctx, api, namespace)
+			if err != nil {
+				return err
+			}
+			ingress = append(ingress, controllers...)
+		}
+		_, err = fmt.Fprint(a.out, netpol.Script(cluster, fence, pods, ingress))
 		return err
 	}
 	policies, err := networkPolicies(ctx, api, fence.Namespace)
@@ -115,11 +123,11 @@ func clusterOf(ctx context.Context, api client.Client) (policy.Cluster, []netip.
 func podAddresses(ctx context.Context, api client.Client, namespace string) ([]netip.Addr, error) {
 	var pods corev1.PodList
 	if err := api.List(ctx, &pods, client.InNamespace(namespace)); err != nil {
-		return nil, fmt.Errorf("list the tenant's host pods: %w", explain(err))
+		return nil, fmt.Errorf("list the host pods of %s: %w", namespace, explain(err))
 	}
 	var out []netip.Addr
 	for _, p := range pods.Items {
-		if ip, err := netip.ParseAddr(p.Status.PodIP); err == nil {
+		if ip, err := netip.ParseAddr(p.Status.PodIP); err == nil && !p.Spec.HostNetwork {
 			out = append(out, ip)
 		}
 	}

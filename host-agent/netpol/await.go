@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -106,6 +107,23 @@ func (w world) tenant(f policy.Fence) *Tenant {
 		t.Pods[a] = w.facts[a]
 	}
 	return t
+}
+
+// ingress returns the IPv4 addresses of the pods that a fence lets in: of those of the
+// provider's here and elsewhere.
+func (w world) ingress(f policy.Fence, system []podnet.Endpoint) []netip.Addr {
+	var all []netip.Addr
+	for _, namespace := range f.IngressFrom {
+		all = append(all, w.remote[namespace]...)
+	}
+	for _, e := range system {
+		if slices.Contains(f.IngressFrom, e.Namespace) {
+			all = append(all, e.Addresses...)
+		}
+	}
+	all = slices.DeleteFunc(all, func(a netip.Addr) bool { return !a.Is4() })
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
 }
 
 // add adds an endpoint, and what is known of its pod.

@@ -36,10 +36,19 @@ func (r *renderer) tenant(t Tenant) {
 	)
 }
 
-// in is the receiver's side of the boundary: the tenant's own pods, and what came from
-// elsewhere to one of its node ports or load balancers. The node itself is not asked.
+// in is the receiver's side of the boundary: the tenant's own pods, the ingress controllers
+// that serve it, and what came from elsewhere to one of its node ports or load balancers. The node itself is not asked.
 func (r *renderer) in(t Tenant) []string {
 	rules := []string{fmt.Sprintf("ip saddr @%spods %s return", prefix(t.Fence), r.count(t, "in_own"))}
+	if len(t.Ingress) > 0 {
+		s := nft.Set{Name: prefix(t.Fence) + "ingress", Type: "ipv4_addr"}
+		for _, a := range t.Ingress {
+			s.Elements = append(s.Elements, a.String())
+		}
+		s = set(s.Name, s.Type, s.Elements)
+		r.table.Sets = append(r.table.Sets, s)
+		rules = append(rules, fmt.Sprintf("ip saddr @%s meta l4proto tcp %s return", s.Name, r.count(t, "in_ingress")))
+	}
 	byProto := map[string][]string{}
 	for _, p := range t.NodePorts {
 		proto := strings.ToLower(string(p.Protocol))

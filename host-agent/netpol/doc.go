@@ -39,5 +39,6 @@
 // somebody changes by hand is put back within seconds, and the connections of the
 // node's pods are judged anew; while it can't be read, no pod starts. Packets of the
 // node itself (probes, the front door) are not filtered; packets from outside come in
-// by the node ports of tenants' Services alone.
+// by the node ports and load balancers of tenants' Services alone, and those of the
+// provider's pods if they are ingress controllers of the tenant's plan.
 package netpol

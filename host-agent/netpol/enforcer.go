@@ -235,6 +235,7 @@ func (e *Enforcer) state() State {
 		}
 	}
 	for _, t := range tenants {
+		t.Ingress = e.world.ingress(t.Fence, s.System)
 		s.Tenants = append(s.Tenants, *t)
 	}
 	slices.SortFunc(s.Tenants, func(a, b Tenant) int { return compare(a.Fence.Tenant, b.Fence.Tenant) })

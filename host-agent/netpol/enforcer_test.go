@@ -57,14 +57,14 @@ func TestKernelHasWhatWasRendered(t *testing.T) {
 func TestScript(t *testing.T) {
 	l := newLab(t)
 	w := testWorld()
-	l.nft(Script(w.Cluster, w.Fences[0], []netip.Addr{addr(podA1), addr(podA2)}))
+	l.nft(Script(w.Cluster, w.Fences[0], []netip.Addr{addr(podA1), addr(podA2)}, []netip.Addr{addr(podIngress)}))
 	inside(t, l.node, func() error {
 		kernel, err := nft.Open(TableName)
 		if err != nil {
 			return err
 		}
 		read, err := kernel.Read(t.Context())
-		want := Render(State{Cluster: w.Cluster, DNS: w.Fences[0].DNS[0], Tenants: []Tenant{{Fence: w.Fences[0], Remote: []netip.Addr{addr(podA1), addr(podA2)}}}})
+		want := Render(State{Cluster: w.Cluster, DNS: w.Fences[0].DNS[0], Tenants: []Tenant{{Fence: w.Fences[0], Remote: []netip.Addr{addr(podA1), addr(podA2)}, Ingress: []netip.Addr{addr(podIngress)}}}})
 		if !slices.Equal(read.Lines(), want.Lines()) {
 			t.Errorf("the script says:\n%s", strings.Join(read.Lines(), "\n"))
 		}

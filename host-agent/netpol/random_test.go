@@ -49,6 +49,9 @@ func randomState(r *rand.Rand) State {
 			}
 			t.Ways, t.Masks = append(t.Ways, w), append(t.Masks, netip.AddrFrom4([4]byte{198, 18, 0, byte(r.IntN(3))}))
 		}
+		for range r.IntN(3) {
+			t.Ingress = append(t.Ingress, netip.AddrFrom4([4]byte{10, 244, 2, byte(r.IntN(3))}))
+		}
 		t.Pods, t.Policies = map[netip.Addr]Pod{}, policytest.Random{Rand: r}.Policies()
 		for _, a := range t.addresses() {
 			if r.IntN(10) > 0 { // the others are not known

@@ -26,12 +26,15 @@ const (
 	podB      = "10.244.0.4"
 	podSystem = "10.244.0.5"
 	podOrphan = "10.244.0.6"
-	remoteA   = "10.244.1.5" // a's and b's pods on another node
+	// Ingress controllers, here and on another node, that serve a.
+	podIngress    = "10.244.0.9"
+	remoteIngress = "10.244.1.7"
+	remoteA       = "10.244.1.5" // a's and b's pods on another node
 	remoteB   = "10.244.1.6"
 )
 
 // elsewhere are addresses of the world.
-var elsewhere = []string{internet, otherNode, "169.254.169.254", "100.100.100.200", "168.63.129.16", "192.168.50.1", "172.20.1.1", "10.99.0.1", remoteA, remoteB}
+var elsewhere = []string{internet, otherNode, "169.254.169.254", "100.100.100.200", "168.63.129.16", "192.168.50.1", "172.20.1.1", "10.99.0.1", remoteA, remoteB, remoteIngress}
 
 func addr(s string) netip.Addr   { return netip.MustParseAddr(s) }
 func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
@@ -69,6 +72,10 @@ func testWorld() reach.World {
 	for ip, id := range map[string]tenant.ID{podA1: "a", podA2: "a", remoteA: "a", podB: "b", remoteB: "b", podSystem: "", podOrphan: "gone"} {
 		w.Pods = append(w.Pods, reach.Pod{Addr: addr(ip), Tenant: id})
 	}
+	w.Fences[0].IngressFrom = []string{"ingress"}
+	for _, ip := range []string{podIngress, remoteIngress} {
+		w.Pods = append(w.Pods, reach.Pod{Addr: addr(ip), Namespace: "ingress"})
+	}
 	return w
 }
 
@@ -83,11 +90,12 @@ func (l *lab) plug() State {
 		Cluster: w.Cluster, NodePods: cidrs("10.244.0.0/24"), DNS: at(nodeIP + ":10053"),
 		Tenants: []Tenant{
 			{Fence: a, Endpoints: []podnet.Endpoint{endpoint(podA1, a.Namespace), endpoint(podA2, a.Namespace)}, Remote: []netip.Addr{addr(remoteA)},
+				Ingress: []netip.Addr{addr(podIngress), addr(remoteIngress)},
 				Pods: map[netip.Addr]Pod{addr(podA1): {}, addr(podA2): {}, addr(remoteA): {}}},
 			{Fence: b, Endpoints: []podnet.Endpoint{endpoint(podB, b.Namespace)}, Remote: []netip.Addr{addr(remoteB)},
 				Pods: map[netip.Addr]Pod{addr(podB): {}, addr(remoteB): {}}},
 		},
-		System:  []podnet.Endpoint{endpoint(podSystem, "kube-system")},
+		System:  []podnet.Endpoint{endpoint(podSystem, "kube-system"), endpoint(podIngress, "ingress")},
 		Orphans: []podnet.Endpoint{endpoint(podOrphan, tenant.HostNamespace("gone", "gone"))},
 	}
 }
@@ -137,12 +145,12 @@ func (l *lab) nft(script string) {
 // flows are the matrix: everybody to everything, and forged sources.
 func matrix() []reach.Flow {
 	var senders []netip.Addr
-	for _, s := range []string{podA1, podA2, podB, podSystem, podOrphan, remoteA, remoteB, internet, "192.168.50.1"} {
+	for _, s := range []string{podA1, podA2, podB, podSystem, podOrphan, podIngress, remoteA, remoteB, remoteIngress, internet, "192.168.50.1"} {
 		senders = append(senders, addr(s))
 	}
 	senders = append(senders, netip.Addr{}) // the node
 	var targets []netip.AddrPort
-	for _, s := range append([]string{podA1, podA2, podB, podSystem, podOrphan, nodeIP}, elsewhere...) {
+	for _, s := range append([]string{podA1, podA2, podB, podSystem, podOrphan, podIngress, nodeIP}, elsewhere...) {
 		targets = append(targets, netip.AddrPortFrom(addr(s), 8080))
 	}
 	for _, s := range []string{nodeIP + ":10250", nodeIP + ":7001", nodeIP + ":7002", nodeIP + ":10053", otherNode + ":7002", otherNode + ":7001", otherNode + ":10053"} {
@@ -198,7 +206,7 @@ func otherNodeDecides(f reach.Flow) bool {
 	if isElsewhere(f.Sender) {
 		return !slices.Contains([]string{podA1, podA2, podB, podOrphan}, f.To.Addr().String())
 	}
-	return f.Sender == addr(podSystem) && isElsewhere(f.To.Addr())
+	return (f.Sender == addr(podSystem) || f.Sender == addr(podIngress)) && isElsewhere(f.To.Addr())
 }
 
 func isElsewhere(a netip.Addr) bool { return slices.Contains(elsewhere, a.String()) }
@@ -292,7 +300,7 @@ func TestPacketsArriveAsReachSays(t *testing.T) {
 		}
 	}
 	for _, rule := range []reach.Rule{reach.Itself, reach.Forged, reach.Host, reach.OwnPod, reach.OwnDNS, reach.OwnAPI, reach.Blocked, reach.Node, reach.ForeignPod,
-		reach.Service, reach.PrivateRange, reach.Internet, reach.Default, reach.Stranger, reach.System} {
+		reach.Service, reach.PrivateRange, reach.Internet, reach.Default, reach.Stranger, reach.Ingress, reach.System} {
 		if rules[rule] == 0 {
 			t.Errorf("no packet was decided by %s: it is not tested", rule)
 		}

@@ -38,9 +38,10 @@ func Render(s State) nft.Table {
 
 // Script returns what a tenant's fence is in the language of `nft -f`, for pods at
 // these addresses: the same chains that an agent renders for the tenant on its
-// node, without the interfaces, which only that agent knows.
-func Script(c policy.Cluster, f policy.Fence, pods []netip.Addr) string {
-	s := State{Cluster: c, Tenants: []Tenant{{Fence: f, Remote: pods}}}
+// node, without the interfaces, which only that agent knows. ingress are the addresses
+// of the ingress controllers that the fence lets in.
+func Script(c policy.Cluster, f policy.Fence, pods, ingress []netip.Addr) string {
+	s := State{Cluster: c, Tenants: []Tenant{{Fence: f, Remote: pods, Ingress: ingress}}}
 	if len(f.DNS) > 0 {
 		s.DNS = f.DNS[0]
 	}

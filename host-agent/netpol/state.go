@@ -44,6 +44,9 @@ type Tenant struct {
 	// node ports there lead, sorted.
 	Masks []netip.Addr
 	Ways  []Way
+	// Ingress are the addresses of the ingress controllers' pods, here and there, that
+	// its fence lets in, sorted, each once.
+	Ingress []netip.Addr
 	// Policies are those in its host namespace, sorted by name.
 	Policies []*networkingv1.NetworkPolicy
 }

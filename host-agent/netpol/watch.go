@@ -32,7 +32,7 @@ type world struct {
 	fences   map[string]policy.Fence // by host namespace
 	nodePods []netip.Prefix          // this node's
 	nodes    []netip.Addr
-	remote   map[string][]netip.Addr // tenants' pods on other nodes, by host namespace
+	remote   map[string][]netip.Addr // pods on other nodes, tenants' and the provider's, by host namespace
 	// facts are what policies ask of tenants' pods: elsewhere by address, here by
 	// what names a pod. policies are by host namespace, sorted by name.
 	facts    map[netip.Addr]Pod
@@ -85,6 +85,9 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 	pods := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.LabelSelector = tenant.LabelTenant
 	}), informers.WithTransform(address))
+	others := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.LabelSelector = "!" + tenant.LabelTenant
+	}), informers.WithTransform(address))
 	services := informers.NewSharedInformerFactoryWithOptions(typed, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.LabelSelector = tenant.LabelTenant
 	}), informers.WithTransform(nodePorts))
@@ -96,6 +99,7 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 		tenants: tenants.ForResource(v1alpha1.GroupVersion.WithResource("virtualclusters")).Informer(),
 		nodes:   nodes.Core().V1().Nodes().Informer(),
 		pods:    pods.Core().V1().Pods().Informer(),
+		others:  others.Core().V1().Pods().Informer(),
 		// Also those that the provider wrote.
 		policies: nodes.Networking().V1().NetworkPolicies().Informer(),
 		services: services.Core().V1().Services().Informer(),
@@ -119,13 +123,14 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 	ctx, cancel := context.WithCancel(ctx)
 	nodes.StartWithContext(ctx)
 	pods.StartWithContext(ctx)
+	others.StartWithContext(ctx)
 	services.StartWithContext(ctx)
 	endpoints.StartWithContext(ctx)
 	tenants.Start(ctx.Done())
 	synced := make(chan struct{})
 	go func() { // a host without tenants makes no event
 		defer close(synced)
-		if cache.WaitForCacheSync(ctx.Done(), s.tenants.HasSynced, s.nodes.HasSynced, s.pods.HasSynced, s.policies.HasSynced, s.services.HasSynced, s.slices.HasSynced) {
+		if cache.WaitForCacheSync(ctx.Done(), s.tenants.HasSynced, s.nodes.HasSynced, s.pods.HasSynced, s.others.HasSynced, s.policies.HasSynced, s.services.HasSynced, s.slices.HasSynced) {
 			e.learn(s)
 		}
 	}()
@@ -134,6 +139,7 @@ func (e *Enforcer) follow(ctx context.Context, typed kubernetes.Interface, untyp
 		<-synced
 		nodes.Shutdown()
 		pods.Shutdown()
+		others.Shutdown()
 		services.Shutdown()
 		endpoints.Shutdown()
 		tenants.Shutdown()
@@ -206,11 +212,12 @@ func (w *world) addService(s *corev1.Service) {
 
 // sources are the informers behind a world.
 type sources struct {
-	tenants, nodes, pods, policies, services, slices cache.SharedIndexInformer
+	// pods are tenants', others the provider's.
+	tenants, nodes, pods, others, policies, services, slices cache.SharedIndexInformer
 }
 
 func (s sources) all() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{s.tenants, s.nodes, s.pods, s.policies, s.services, s.slices}
+	return []cache.SharedIndexInformer{s.tenants, s.nodes, s.pods, s.others, s.policies, s.services, s.slices}
 }
 
 // matters says whether a change of an object changes a world: slices do only behind
@@ -268,8 +275,13 @@ func (e *Enforcer) worldOf(s sources) world {
 		}
 	}
 	for _, o := range s.pods.GetStore().List() {
-		if p, ok := o.(*corev1.Pod); ok {
+		if p, ok := o.(*corev1.Pod); ok && isTenants(p) {
 			w.addPod(p, p.Spec.NodeName == e.NodeName)
+		}
+	}
+	for _, o := range s.others.GetStore().List() {
+		if p, ok := o.(*corev1.Pod); ok && !isTenants(p) && p.Spec.NodeName != e.NodeName && !tenant.IsHostNamespace(p.Namespace) {
+			w.remote[p.Namespace] = append(w.remote[p.Namespace], remoteAddresses(p)...)
 		}
 	}
 	for _, o := range s.policies.GetStore().List() {
@@ -294,6 +306,9 @@ func (e *Enforcer) worldOf(s sources) world {
 	}
 	return w
 }
+
+// isTenants says whether a pod bears a tenant's mark, as it was asked for.
+func isTenants(p *corev1.Pod) bool { return p.Labels[tenant.LabelTenant] != "" }
 
 // fence returns the fence that a VirtualCluster describes; false while its status
 // is not complete.
@@ -344,14 +359,23 @@ func (w *world) addPod(p *corev1.Pod, here bool) {
 		w.local[podKey{p.Namespace, p.Name, p.UID}] = facts
 		return
 	}
+	for _, ip := range remoteAddresses(p) {
+		w.remote[p.Namespace] = append(w.remote[p.Namespace], ip)
+		w.facts[ip] = facts
+	}
+}
+
+// remoteAddresses returns the addresses of a pod on another node, while it has them for
+// itself.
+func remoteAddresses(p *corev1.Pod) (all []netip.Addr) {
 	ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 	if ended || p.Spec.NodeName == "" || p.Spec.HostNetwork {
-		return
+		return nil
 	}
 	for _, podIP := range p.Status.PodIPs {
 		if ip, err := netip.ParseAddr(podIP.IP); err == nil { // the API validates them
-			w.remote[p.Namespace] = append(w.remote[p.Namespace], ip)
-			w.facts[ip] = facts
+			all = append(all, ip)
 		}
 	}
+	return all
 }

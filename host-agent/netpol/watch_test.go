@@ -177,8 +177,54 @@ func TestLearnsPodsOnOtherNodes(t *testing.T) {
 	h.until("tenant b is gone", func(w world) bool { return slices.Equal(slices.Collect(maps.Keys(w.fences)), []string{a}) })
 }
 
-// Only tenants' pods are asked for.
-func TestAsksForTenantsPodsOnly(t *testing.T) {
+// Pods of the provider's on other nodes are known by their namespaces, for the fences that
+// let some in; one that stands in a tenant's place is none.
+func TestLearnsIngressControllers(t *testing.T) {
+	h := newHost(t)
+	h.node("here", nodeIP, "10.244.0.0/24")
+	a := h.tenant("a", "10.96.4.0/22")
+	for namespace, ip := range map[string]string{"ingress": "10.244.1.7", "other": "10.244.1.8", a: "10.244.1.9"} {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "controller"}, Spec: corev1.PodSpec{NodeName: "there"},
+			Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: ip}}}}
+		if _, err := h.typed.CoreV1().Pods(namespace).Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.remote("ingress", "10.244.1.7")
+	h.remote("other", "10.244.1.8")
+	registry := h.e.Registry.(*podnet.Registry)
+	for _, e := range []podnet.Endpoint{{ContainerID: "c", Namespace: a, Pod: "p", Interface: "veth0", Addresses: []netip.Addr{addr(podA1)}},
+		{ContainerID: "d", Namespace: "ingress", Pod: "q", Interface: "veth1", Addresses: []netip.Addr{addr(podIngress)}},
+		{ContainerID: "e", Namespace: "other", Pod: "r", Interface: "veth2", Addresses: []netip.Addr{addr(podSystem)}}} {
+		if err := registry.Put(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lets := func() (in, own []netip.Addr) {
+		h.e.mu.Lock()
+		defer h.e.mu.Unlock()
+		s := h.e.state()
+		if len(s.Tenants) == 0 {
+			return nil, nil
+		}
+		return s.Tenants[0].Ingress, s.Tenants[0].Remote
+	}
+	h.until("the tenant", func(w world) bool { return len(w.fences) == 1 })
+	if in, own := lets(); len(in)+len(own) > 0 {
+		t.Errorf("without controllers in its plan, it lets in %v; its own are %v", in, own)
+	}
+	patch := []byte(`{"status":{"ingressFrom":["ingress","` + a + `"]}}`)
+	if _, err := h.untyped.Resource(tenantsResource).Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.until("its controllers", func(w world) bool { return len(w.fences[a].IngressFrom) > 0 })
+	if in, own := lets(); !slices.Equal(in, []netip.Addr{addr(podIngress), addr("10.244.1.7")}) || len(own) > 0 {
+		t.Errorf("it lets in %v; its own are %v", in, own)
+	}
+}
+
+// Tenants' pods are asked for apart from others, which are never a tenant's.
+func TestAsksForTenantsPods(t *testing.T) {
 	h := newHost(t)
 	h.node("here", nodeIP, "10.244.0.0/24")
 	h.until("the node", world.ready)
@@ -197,7 +243,7 @@ func TestAsksForTenantsPodsOnly(t *testing.T) {
 			continue
 		}
 		asked++
-		if by.Labels.String() != tenant.LabelTenant {
+		if selector := by.Labels.String(); selector != tenant.LabelTenant && selector != "!"+tenant.LabelTenant {
 			t.Errorf("%s pods with fields %q and labels %q", action.GetVerb(), by.Fields, by.Labels)
 		}
 	}

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/tenant"
@@ -41,6 +42,9 @@ type Fence struct {
 	DNS, API []netip.AddrPort
 	// Internet allows what is neither blocked nor private.
 	Internet bool
+	// IngressFrom are host namespaces of the provider's whose pods, ingress controllers,
+	// may reach the tenant's over TCP.
+	IngressFrom []string
 }
 
 // FenceFor returns the fence of a tenant as its status describes it; dns is where
@@ -61,7 +65,8 @@ func FenceFor(vc *v1alpha1.VirtualCluster, dns ...netip.AddrPort) (Fence, error)
 	}
 	return Fence{
 		Tenant: tenant.ID(vc.UID), Namespace: vc.Status.Namespace, Services: slice, Internet: !vc.Status.NoInternet,
-		DNS: dns, API: []netip.AddrPort{netip.AddrPortFrom(api, uint16(port))},
+		IngressFrom: slices.DeleteFunc(slices.Clone(vc.Status.IngressFrom), tenant.IsHostNamespace),
+		DNS:         dns, API: []netip.AddrPort{netip.AddrPortFrom(api, uint16(port))},
 	}, nil
 }
 

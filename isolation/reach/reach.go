@@ -56,6 +56,7 @@ const (
 	NodePort      Rule = "node-port"     // from elsewhere by a node port of the tenant's
 	LoadBalancer  Rule = "load-balancer" // from elsewhere by a load balancer of the tenant's
 	Stranger      Rule = "stranger"      // from elsewhere to a tenant's pod
+	Ingress       Rule = "ingress"       // an ingress controller of the provider's that serves the tenant
 	System        Rule = "system"        // a pod of the provider to anything but tenants
 )
 
@@ -69,6 +70,8 @@ type Decision struct {
 type Pod struct {
 	Addr   netip.Addr
 	Tenant tenant.ID
+	// Namespace is the host namespace of a pod of the provider's.
+	Namespace string
 	// Labels are the host pod's, Ports those that have names: what policies ask of
 	// a tenant's pod.
 	Labels map[string]string
@@ -178,6 +181,8 @@ func (w World) direct(f Flow, to netip.AddrPort) Decision {
 	switch fence := w.fence(sender.Tenant); {
 	case sender.Tenant == "" && receiver.Tenant == "":
 		return Decision{true, System}
+	case sender.Tenant == "" && f.Proto == TCP && w.serves(sender, receiver.Tenant):
+		return Decision{true, Ingress}
 	case sender.Tenant == "" && !sender.Addr.IsValid() && w.byNodePort(f, receiver.Tenant):
 		return Decision{true, NodePort}
 	case sender.Tenant == "" && !sender.Addr.IsValid() && w.byBalancer(f, receiver.Tenant):
@@ -193,6 +198,13 @@ func (w World) direct(f Flow, to netip.AddrPort) Decision {
 		return Decision{false, Stranger}
 	}
 	return leaves
+}
+
+// serves says whether a pod of the provider's is of an ingress controller that a
+// tenant's fence lets in.
+func (w World) serves(sender Pod, to tenant.ID) bool {
+	fence := w.fence(to)
+	return fence != nil && sender.Addr.IsValid() && slices.Contains(fence.IngressFrom, sender.Namespace)
 }
 
 // nodePort returns the node port that a flow goes to.

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	networkingv1 "k8s.io/api/networking/v1"
+
 	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/reach"
 	"sublet.dev/isolation/tenant"
@@ -114,6 +116,38 @@ func TestLoadBalancers(t *testing.T) {
 		if got := w.May(reach.Flow{Sender: from, Source: from, To: at(c.to), Proto: c.proto}); got != c.want {
 			t.Errorf("%s -> %s: got %v, want %v", c.from, c.to, got, c.want)
 		}
+	}
+}
+
+// A pod of an ingress controller reaches the pods of the tenants that let it in, over
+// TCP, as far as their own policies allow; another of the provider's does not, nor does
+// it get out to it.
+func TestIngressControllers(t *testing.T) {
+	w := world()
+	w.Fences[0].IngressFrom = []string{"ingress"}
+	w.Pods = append(w.Pods, reach.Pod{Addr: netip.MustParseAddr("10.244.0.7"), Namespace: "ingress"})
+	for _, c := range []struct {
+		from, to string
+		proto    reach.Proto
+		want     reach.Decision
+	}{
+		{"10.244.0.7", "10.244.0.2:8080", reach.TCP, reach.Decision{Allow: true, Rule: reach.Ingress}},
+		{"10.244.0.7", "10.96.4.20:80", reach.TCP, reach.Decision{Allow: true, Rule: reach.Ingress}},
+		{"10.244.0.7", "10.244.0.2:8080", reach.UDP, reach.Decision{Rule: reach.Stranger}},
+		{"10.244.0.7", "10.244.0.4:8080", reach.TCP, reach.Decision{Rule: reach.Stranger}},
+		{"10.244.0.5", "10.244.0.2:8080", reach.TCP, reach.Decision{Rule: reach.Stranger}},
+		{"8.8.8.8", "10.244.0.2:8080", reach.TCP, reach.Decision{Rule: reach.Stranger}},
+		{"10.244.0.2", "10.244.0.7:8080", reach.TCP, reach.Decision{Rule: reach.ForeignPod}},
+	} {
+		from := netip.MustParseAddr(c.from)
+		if got := w.May(reach.Flow{Sender: from, Source: from, To: at(c.to), Proto: c.proto}); got != c.want {
+			t.Errorf("%s -> %s %s: got %v, want %v", c.from, c.to, c.proto, got, c.want)
+		}
+	}
+	w.Policies = map[tenant.ID][]*networkingv1.NetworkPolicy{"a": {{Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{"Ingress"}}}}}
+	from := netip.MustParseAddr("10.244.0.7")
+	if got := w.May(reach.Flow{Sender: from, Source: from, To: at("10.244.0.2:8080"), Proto: reach.TCP}); got != (reach.Decision{Rule: reach.PolicyIngress}) {
+		t.Errorf("under the tenant's own policy: got %v", got)
 	}
 }
 

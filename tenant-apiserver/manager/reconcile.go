@@ -103,7 +103,7 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 		}
 	}
 	terms := plan.For(p)
-	vc.Status.NoInternet = !terms.Internet // with the addresses, without which there is no fence
+	vc.Status.NoInternet, vc.Status.IngressFrom = !terms.Internet, p.Spec.Ingress.Controllers // with the addresses, without which there is no fence
 	if err := m.allocate(ctx, vc, p.Spec.OwnCell); errors.Is(err, errFull) {
 		return outcome{phase: v1alpha1.PhaseFailed, reason: reasonFull, message: err.Error(), again: time.Minute}, nil
 	} else if err != nil {
@@ -118,7 +118,7 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 	if err != nil {
 		return outcome{phase: v1alpha1.PhaseFailed, reason: reasonAddresses, message: err.Error() + ": start the host with the service range it had before"}, nil
 	}
-	t.Terms, vc.Status.NoInternet = terms, !terms.Internet
+	t.Terms, vc.Status.NoInternet, vc.Status.IngressFrom = terms, !terms.Internet, p.Spec.Ingress.Controllers
 	m.authentication(vc, &t)
 	err = m.ownsPrefix(ctx, vc)
 	if err == nil {

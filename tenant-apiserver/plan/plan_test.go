@@ -60,6 +60,11 @@ func TestFor(t *testing.T) {
 		}, func(w *plan.Terms) {
 			w.Tolerations = []policy.Taint{{Key: "k", Value: ptr(""), Effect: corev1.TaintEffectNoSchedule}}
 		}},
+		"ingress": {func(s *v1alpha1.PlanSpec) {
+			s.Ingress = v1alpha1.IngressTerms{Classes: []string{"c"}, Hostnames: []string{"*"}, Annotations: map[string]string{"k": "v"}}
+		}, func(w *plan.Terms) {
+			w.Ingress = plan.Ingress{Classes: []string{"c"}, Annotations: map[string]string{"k": "v"}}
+		}},
 		"definitions": {func(s *v1alpha1.PlanSpec) { s.Objects.CustomResourceDefinitions = ptr[int64](0) },
 			func(w *plan.Terms) { w.Limits.Resources["customresourcedefinitions.apiextensions.k8s.io"] = 0 }},
 		"audit": {func(s *v1alpha1.PlanSpec) { s.Audit = "Request" }, func(w *plan.Terms) { w.Audit = plan.AuditRequest }},
@@ -93,7 +98,7 @@ func TestFor(t *testing.T) {
 // A field that is added to plans is noticed here: it needs a meaning, and a case
 // above or below.
 func TestEveryFieldHasAMeaning(t *testing.T) {
-	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Tolerations", "SnapshotClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "CustomResources", "Audit"}
+	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Tolerations", "SnapshotClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "Ingress", "CustomResources", "Audit"}
 	var fields []string
 	for f := range reflect.TypeFor[v1alpha1.PlanSpec]().Fields() {
 		fields = append(fields, f.Name)

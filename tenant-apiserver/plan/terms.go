@@ -35,8 +35,11 @@ type Terms struct {
 	CustomResources []v1alpha1.CustomResourceRule `json:"customResources,omitempty"`
 	// LoadBalancers are those of the host that the tenant's Services may have.
 	LoadBalancers LoadBalancers `json:"loadBalancers,omitzero"`
-	Limits        Limits        `json:"limits"`
-	Audit         Level         `json:"audit,omitempty"`
+	// Ingress are the host's ingress classes that the tenant sees, its default first;
+	// under which names, the manager decides.
+	Ingress Ingress `json:"ingress,omitzero"`
+	Limits  Limits  `json:"limits"`
+	Audit   Level   `json:"audit,omitempty"`
 }
 
 // LoadBalancers say which load balancers a tenant's Services may have. How many, the
@@ -48,6 +51,12 @@ type LoadBalancers struct {
 	Classes []string `json:"classes,omitempty"`
 	// Annotations are put on their host Services.
 	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// Ingress says how a tenant's Ingresses are served. Without classes they are not.
+type Ingress struct {
+	Classes     []string          `json:"classes,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"` // of their host Ingresses
 }
 
 // Limits bound the use of a tenant's API. A limit of 0 does not bound.
@@ -107,6 +116,7 @@ func For(p *v1alpha1.Plan) Terms {
 		LoadBalancers:   LoadBalancers{Offered: s.LoadBalancers.Count > 0, Classes: slices.Clone(s.LoadBalancers.Classes), Annotations: maps.Clone(s.LoadBalancers.Annotations)},
 		Tolerations:     baseline.Tolerations(s),
 		CustomResources: baseline.CustomResources(s),
+		Ingress:         Ingress{Classes: slices.Clone(s.Ingress.Classes), Annotations: maps.Clone(s.Ingress.Annotations)},
 		Limits: Limits{
 			Concurrent:  int(or(s.Requests.Concurrent, 200)),
 			Streams:     int(or(s.Requests.Streams, 2000)),

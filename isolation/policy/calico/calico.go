@@ -116,10 +116,21 @@ func tenantPolicy(f policy.Fence) *v3.GlobalNetworkPolicy {
 	p.Spec = v3.GlobalNetworkPolicySpec{
 		Tier: TierName, Order: &order, Selector: own,
 		Types:   []v3.PolicyType{v3.PolicyTypeIngress, v3.PolicyTypeEgress},
-		Ingress: []v3.Rule{{Action: v3.Pass, Source: v3.EntityRule{Selector: own}}},
+		Ingress: ingress(f, own),
 		Egress:  egress(f, own),
 	}
 	return p
+}
+
+// ingress passes the tenant's own pods, and the ingress controllers that serve it. Those
+// are known by Calico's label of their namespace too.
+func ingress(f policy.Fence, own string) []v3.Rule {
+	rules := []v3.Rule{{Action: v3.Pass, Source: v3.EntityRule{Selector: own}}}
+	if len(f.IngressFrom) > 0 {
+		rules = append(rules, v3.Rule{Action: v3.Pass, Protocol: protocol(numorstring.ProtocolTCP),
+			Source: v3.EntityRule{Selector: fmt.Sprintf("%s in {%s}", labelNamespace, quoted(f.IngressFrom))}})
+	}
+	return rules
 }
 
 func egress(f policy.Fence, own string) []v3.Rule {

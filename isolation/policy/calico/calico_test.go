@@ -46,6 +46,7 @@ func randomWorld(r *rand.Rand) reach.World {
 			DNS:      []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:10053"), netip.MustParseAddrPort("192.0.2.2:10053")},
 			API:      []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(7000+i))},
 		}
+		f.IngressFrom = [][]string{nil, {"ingress"}, {"other", "ingress"}}[r.IntN(3)]
 		w.Fences = append(w.Fences, f)
 		for range r.IntN(4) {
 			draw := policytest.Random{Rand: r}
@@ -55,8 +56,8 @@ func randomWorld(r *rand.Rand) reach.World {
 			w.Policies[f.Tenant] = policytest.Random{Rand: r}.Policies()
 		}
 	}
-	for range r.IntN(3) {
-		w.Pods = append(w.Pods, reach.Pod{Addr: address()})
+	for range r.IntN(4) {
+		w.Pods = append(w.Pods, reach.Pod{Addr: address(), Namespace: []string{"kube-system", "ingress"}[r.IntN(2)]})
 	}
 	return w
 }
@@ -88,7 +89,7 @@ func TestSaysWhatReachMeans(t *testing.T) {
 			c.add(calico.Render(w.Cluster, f, w.Policies[f.Tenant]...))
 		}
 		for _, p := range w.Pods {
-			namespace := "kube-system"
+			namespace := p.Namespace
 			if i := slices.IndexFunc(w.Fences, func(f policy.Fence) bool { return f.Tenant == p.Tenant }); i >= 0 {
 				namespace = w.Fences[i].Namespace
 			}
@@ -118,7 +119,7 @@ func TestSaysWhatReachMeans(t *testing.T) {
 		}
 	}
 	for _, rule := range []reach.Rule{reach.OwnPod, reach.OwnAPI, reach.OwnDNS, reach.Internet, reach.Blocked, reach.Node, reach.ForeignPod,
-		reach.Service, reach.PrivateRange, reach.Default, reach.Stranger, reach.PolicyEgress, reach.PolicyIngress} {
+		reach.Service, reach.PrivateRange, reach.Default, reach.Stranger, reach.Ingress, reach.PolicyEgress, reach.PolicyIngress} {
 		if verdicts[rule] == 0 {
 			t.Errorf("no packet was decided by %s: it is not tested", rule)
 		}
