@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -22,7 +23,7 @@ import (
 // The indexes of caches.
 const (
 	byConfigMap = "configmap" // tenant pods by namespace/name of a ConfigMap they refer to
-	bySecret    = "secret"    // tenant pods by namespace/name of a Secret they refer to
+	bySecret    = "secret"    // tenant pods, and Ingresses, by namespace/name of a Secret they refer to
 	byAddress   = "address"   // host pods, tenant EndpointSlices by IP address
 	byNodeName  = "nodeName"  // host pods by the tenant's name of the node
 	byPod       = "pod"       // host events by name of the host pod
@@ -32,7 +33,7 @@ const (
 
 // side is one informer for each synced kind of one side.
 type side struct {
-	pods, services, endpointSlices, configMaps, secrets, networkPolicies, claims cache.SharedIndexInformer
+	pods, services, endpointSlices, configMaps, secrets, networkPolicies, claims, ingresses cache.SharedIndexInformer
 }
 
 // caches hold what was last seen of both sides. It implements translate.Lookup and
@@ -46,6 +47,7 @@ type caches struct {
 	tenantVolumes           cache.SharedIndexInformer
 	tenantClasses           cache.SharedIndexInformer // of storage
 	bundles, requests       cache.SharedIndexInformer // of trust and for pods' certificates, the tenant's
+	ingressClasses          cache.SharedIndexInformer // of the tenant
 	nodeNames               *nodeNames
 	events                  cache.SharedIndexInformer // of the host namespace
 }
@@ -73,6 +75,7 @@ func newCaches(config Config, tenantAPI kubernetes.Interface) (*caches, error) {
 	c.tenantClasses = ofTenant.Storage().V1().StorageClasses().Informer()
 	c.bundles = ofTenant.Certificates().V1().ClusterTrustBundles().Informer()
 	c.requests = ofTenant.Certificates().V1().PodCertificateRequests().Informer()
+	c.ingressClasses = ofTenant.Networking().V1().IngressClasses().Informer()
 	c.hostNodes = config.Host.nodes
 	c.events = hostEvents.Core().V1().Events().Informer()
 	return c, errors.Join(c.index(), c.indexStorage(), c.indexAnchors())
@@ -87,6 +90,7 @@ func sideOf(f informers.SharedInformerFactory) side {
 		secrets:         f.Core().V1().Secrets().Informer(),
 		networkPolicies: f.Networking().V1().NetworkPolicies().Informer(),
 		claims:          f.Core().V1().PersistentVolumeClaims().Informer(),
+		ingresses:       f.Networking().V1().Ingresses().Informer(),
 	}
 }
 
@@ -110,6 +114,7 @@ func (c *caches) index() error {
 			byScheduling: index(scheduling),
 			byNodeName:   index(func(p *corev1.Pod) []string { return []string{c.self.ID.NodeName(p.Spec.NodeName)} }),
 		},
+		c.tenant.ingresses:      {bySecret: index(func(i *networkingv1.Ingress) []string { return inNamespace(i, translate.IngressSecrets(i)) })},
 		c.tenant.endpointSlices: {byAddress: index(func(s *discoveryv1.EndpointSlice) []string { return translate.SliceAddresses(s) })},
 		c.events:                {byPod: index(func(e *corev1.Event) []string { return []string{e.InvolvedObject.Name} })},
 	} {

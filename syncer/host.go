@@ -20,7 +20,7 @@ import (
 type HostConfig struct {
 	// Read reads nodes, storage classes, custom resource definitions, and the host namespaces of the tenants whose syncers share
 	// the Host (pods, services, endpointslices, configmaps, secrets,
-	// networkpolicies, events: get, list, watch). Required.
+	// networkpolicies, ingresses, events: get, list, watch). Required.
 	Read *rest.Config
 	// Writes is how many writes to the host go on at a time, for all tenants. 0: 32.
 	Writes int
@@ -36,6 +36,7 @@ type Host struct {
 	shared   informers.SharedInformerFactory
 	nodes    cache.SharedIndexInformer
 	classes  cache.SharedIndexInformer // of storage
+	ingress  cache.SharedIndexInformer // classes
 	budget   *engine.Budget
 	keys     *engine.Budget // of keys that are made: they take long, and all of a processor
 
@@ -76,6 +77,7 @@ func NewHost(c HostConfig) (*Host, error) {
 		shared:   shared,
 		nodes:    shared.Core().V1().Nodes().Informer(),
 		classes:  shared.Storage().V1().StorageClasses().Informer(),
+		ingress:  shared.Networking().V1().IngressClasses().Informer(),
 		budget:   engine.NewBudget(c.Writes),
 		keys:     engine.NewBudget(1),
 

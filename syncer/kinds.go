@@ -47,6 +47,10 @@ func (s *Syncer) kinds() []engine.Pass {
 		secrets,
 		s.services(),
 		s.serviceStatuses(),
+		s.ingressClasses(),
+		s.hostnames(),
+		s.ingresses(),
+		s.ingressStatuses(),
 		s.endpointSlices(),
 		s.nodes(),
 		s.nodeStatuses(),
@@ -121,12 +125,23 @@ func (s *Syncer) configMaps() *engine.Mirror[*corev1.ConfigMap, *corev1.ConfigMa
 	}
 }
 
+// usedSecret wants a Secret that a pod, an object of a rule or an Ingress refers to.
+func (s *Syncer) usedSecret() func(context.Context, *corev1.Secret, *corev1.Secret) (engine.Want[*corev1.Secret], error) {
+	byOthers := used(s, bySecret, s.t.Secret)
+	return func(ctx context.Context, tenantSecret, hostSecret *corev1.Secret) (engine.Want[*corev1.Secret], error) {
+		if s.certifies(tenantSecret) {
+			return engine.Be(s.t.Secret(tenantSecret)), nil
+		}
+		return byOthers(ctx, tenantSecret, hostSecret)
+	}
+}
+
 func (s *Syncer) secrets() *engine.Mirror[*corev1.Secret, *corev1.Secret] {
 	return &engine.Mirror[*corev1.Secret, *corev1.Secret]{
 		Name:   kindSecret,
 		Source: fromTenant[*corev1.Secret](s.caches.tenant.secrets),
 		Target: s.hostSecrets(""),
-		Want:   used(s, bySecret, s.t.Secret),
+		Want:   s.usedSecret(),
 		Merge:  translate.MergeSecret,
 	}
 }

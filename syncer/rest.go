@@ -16,12 +16,12 @@ type Mark struct {
 // Seen is what a syncer has seen of the objects that syncers made in the host
 // namespace.
 type Seen struct {
-	Pods, Services, EndpointSlices, ConfigMaps, Secrets, NetworkPolicies, Claims Mark
+	Pods, Services, EndpointSlices, ConfigMaps, Secrets, NetworkPolicies, Claims, Ingresses Mark
 }
 
 // marks are where the engine notes what Seen says.
 type marks struct {
-	pods, services, endpointSlices, configMaps, secrets, networkPolicies, claims engine.Mark
+	pods, services, endpointSlices, configMaps, secrets, networkPolicies, claims, ingresses engine.Mark
 }
 
 func (m *marks) seen() Seen {
@@ -32,7 +32,7 @@ func (m *marks) seen() Seen {
 	return Seen{
 		Pods: get(&m.pods), Services: get(&m.services), EndpointSlices: get(&m.endpointSlices),
 		ConfigMaps: get(&m.configMaps), Secrets: get(&m.secrets), NetworkPolicies: get(&m.networkPolicies),
-		Claims: get(&m.claims),
+		Claims: get(&m.claims), Ingresses: get(&m.ingresses),
 	}
 }
 

@@ -37,6 +37,7 @@ var sweeps = []swept{
 	{corev1.SchemeGroupVersion.WithResource("services"), []string{kindService, kindServiceStatus}, func(c *caches) cache.SharedIndexInformer { return c.tenant.services }},
 	{discoveryv1.SchemeGroupVersion.WithResource("endpointslices"), []string{kindEndpointSlice}, func(c *caches) cache.SharedIndexInformer { return c.tenant.endpointSlices }},
 	{networkingv1.SchemeGroupVersion.WithResource("networkpolicies"), []string{kindNetworkPolicy}, func(c *caches) cache.SharedIndexInformer { return c.tenant.networkPolicies }},
+	{networkingv1.SchemeGroupVersion.WithResource("ingresses"), []string{kindHostnames, kindIngress, kindIngressStatus}, func(c *caches) cache.SharedIndexInformer { return c.tenant.ingresses }},
 	{corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), []string{kindClaim, kindClaimStatus}, func(c *caches) cache.SharedIndexInformer { return c.tenant.claims }},
 }
 

@@ -87,6 +87,7 @@ type Syncer struct {
 
 	loadBalancers atomic.Pointer[translate.LoadBalancers] // see SetLoadBalancers
 	podTerms      atomic.Pointer[translate.PodTerms]      // see SetPodTerms
+	ingress       atomic.Pointer[translate.Ingresses]     // see SetIngress
 	replanned     moment                                  // when the plan was said last
 }
 
@@ -187,6 +188,11 @@ func (s *Syncer) Run(ctx context.Context) error {
 		return fmt.Errorf("definitions of the host: %w", err)
 	}
 	defer leaveDefinitions()
+	leaveIngress, err := s.engine.Follow(s.config.Host.ingress, keysOf(s.ofIngressClass))
+	if err != nil {
+		return fmt.Errorf("ingress classes of the host: %w", err)
+	}
+	defer leaveIngress()
 	stopEvents := s.held.record(ctx, s.tenantAPI)
 	defer stopEvents()
 	stopCaches := s.caches.start(ctx)

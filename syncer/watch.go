@@ -39,6 +39,9 @@ func (s *Syncer) watch() error {
 		s.engine.Watch(c.host.services, &s.seen.services, keysOf(ofHost[*corev1.Service](s, kindService, kindServiceStatus))),
 		s.engine.Watch(c.host.endpointSlices, &s.seen.endpointSlices, keysOf(ofHost[*discoveryv1.EndpointSlice](s, kindEndpointSlice))),
 		s.engine.Watch(c.host.networkPolicies, &s.seen.networkPolicies, keysOf(ofHost[*networkingv1.NetworkPolicy](s, kindNetworkPolicy))),
+		s.engine.Watch(c.tenant.ingresses, nil, keysOf(ofTenantIngress)),
+		s.engine.Watch(c.ingressClasses, nil, keysOf(s.ofIngressClass)),
+		s.engine.Watch(c.host.ingresses, &s.seen.ingresses, keysOf(ofHost[*networkingv1.Ingress](s, kindIngress, kindIngressStatus, kindHostnames))),
 		s.engine.Watch(c.events, nil, keysOf(s.ofHostEvent)),
 	)
 }
@@ -90,6 +93,9 @@ func ofHost[T metav1.Object](s *Syncer, kinds ...string) func(T) []engine.Key {
 		}
 		if translate.IsAnchors(name) {
 			return keys(name, kindAnchors)
+		}
+		if ingress, derived := strings.CutSuffix(name.Name, translate.SuffixHostnames); derived {
+			return keys(tenant.Name{Namespace: name.Namespace, Name: ingress}, kindHostnames, kindIngress)
 		}
 		for _, suffix := range []string{translate.SuffixTokens, translate.SuffixNode, translate.SuffixCertificates} {
 			if pod, derived := strings.CutSuffix(name.Name, suffix); derived {

@@ -180,7 +180,7 @@ func (c companion) Rest() (cell.Rest, bool) {
 	return cell.Rest{Due: due, Seen: cell.Seen{
 		Pods: cell.Mark(seen.Pods), Services: cell.Mark(seen.Services), EndpointSlices: cell.Mark(seen.EndpointSlices),
 		ConfigMaps: cell.Mark(seen.ConfigMaps), Secrets: cell.Mark(seen.Secrets), NetworkPolicies: cell.Mark(seen.NetworkPolicies),
-		Claims: cell.Mark(seen.Claims),
+		Claims: cell.Mark(seen.Claims), Ingresses: cell.Mark(seen.Ingresses),
 	}}, ok
 }
 
@@ -195,6 +195,7 @@ func (c companion) SetTerms(t plan.Terms) {
 	c.SetLoadBalancers(translate.LoadBalancers(t.LoadBalancers))
 	c.SetPodTerms(translate.PodTerms{Tolerations: t.Tolerations})
 	c.SetCustomResources(t.CustomResources)
+	c.SetIngress(translate.Ingresses(t.Ingress))
 }
 
 // At implements cell.Companion.

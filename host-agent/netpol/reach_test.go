@@ -30,7 +30,7 @@ const (
 	podIngress    = "10.244.0.9"
 	remoteIngress = "10.244.1.7"
 	remoteA       = "10.244.1.5" // a's and b's pods on another node
-	remoteB   = "10.244.1.6"
+	remoteB       = "10.244.1.6"
 )
 
 // elsewhere are addresses of the world.
@@ -91,7 +91,7 @@ func (l *lab) plug() State {
 		Tenants: []Tenant{
 			{Fence: a, Endpoints: []podnet.Endpoint{endpoint(podA1, a.Namespace), endpoint(podA2, a.Namespace)}, Remote: []netip.Addr{addr(remoteA)},
 				Ingress: []netip.Addr{addr(podIngress), addr(remoteIngress)},
-				Pods: map[netip.Addr]Pod{addr(podA1): {}, addr(podA2): {}, addr(remoteA): {}}},
+				Pods:    map[netip.Addr]Pod{addr(podA1): {}, addr(podA2): {}, addr(remoteA): {}}},
 			{Fence: b, Endpoints: []podnet.Endpoint{endpoint(podB, b.Namespace)}, Remote: []netip.Addr{addr(remoteB)},
 				Pods: map[netip.Addr]Pod{addr(podB): {}, addr(remoteB): {}}},
 		},

@@ -182,7 +182,7 @@ func TestSnapshotRights(t *testing.T) {
 func TestQuota(t *testing.T) {
 	quantity := resource.MustParse
 	want := corev1.ResourceList{"pods": quantity("250"), "services": quantity("500"), "configmaps": quantity("1000"), "secrets": quantity("1000"),
-		"count/endpointslices.discovery.k8s.io": quantity("1000"), "count/networkpolicies.networking.k8s.io": quantity("1000"), "services.loadbalancers": quantity("0"), "services.nodeports": quantity("0"),
+		"count/endpointslices.discovery.k8s.io": quantity("1000"), "count/networkpolicies.networking.k8s.io": quantity("1000"), "services.loadbalancers": quantity("0"), "services.nodeports": quantity("0"), "count/ingresses.networking.k8s.io": quantity("0"),
 		"persistentvolumeclaims": quantity("0"), "requests.storage": quantity("0")}
 	for name, c := range map[string]struct {
 		plan   v1alpha1.PlanSpec
@@ -196,6 +196,7 @@ func TestQuota(t *testing.T) {
 			w["persistentvolumeclaims"], w["requests.storage"] = quantity("50"), quantity("20Gi")
 		}},
 		"node ports":     {v1alpha1.PlanSpec{NodePorts: 2}, func(w corev1.ResourceList) { w["services.nodeports"] = quantity("2") }},
+		"ingress":        {v1alpha1.PlanSpec{Ingress: v1alpha1.IngressTerms{Classes: []string{"nginx"}}}, func(w corev1.ResourceList) { w["count/ingresses.networking.k8s.io"] = quantity("200") }},
 		"load balancers": {v1alpha1.PlanSpec{LoadBalancers: v1alpha1.LoadBalancerTerms{Count: 3}}, func(w corev1.ResourceList) { w["services.loadbalancers"] = quantity("3") }},
 	} {
 		want := want.DeepCopy()

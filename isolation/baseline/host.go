@@ -22,7 +22,8 @@ func Host() []Object {
 	claims, claimBinding := Claims()
 	snapshots, snapshotBinding := Snapshots()
 	plans, planBinding := Plans()
-	return append(objects, policy, binding, claims, claimBinding, snapshots, snapshotBinding, plans, planBinding)
+	ingresses, ingressBinding := Ingresses()
+	return append(objects, policy, binding, claims, claimBinding, ingresses, ingressBinding, snapshots, snapshotBinding, plans, planBinding)
 }
 
 // sandboxMemory is what a sandbox needs beside its containers; it is added to the

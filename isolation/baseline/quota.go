@@ -58,6 +58,10 @@ func hard(p v1alpha1.PlanSpec) corev1.ResourceList {
 			list[corev1.ResourceName("count/"+r.Resource+"."+r.Group)] = *resource.NewQuantity(int64(most(r)), resource.DecimalSI)
 		}
 	}
+	list["count/ingresses.networking.k8s.io"] = resource.MustParse("0")
+	if len(p.Ingress.Classes) > 0 {
+		list["count/ingresses.networking.k8s.io"] = resource.MustParse("200")
+	}
 	for name, n := range p.HostResources {
 		if n.Sign() < 0 {
 			n = resource.MustParse("0") // the host's API would refuse the whole quota

@@ -40,7 +40,7 @@ func writeRules() []rbacv1.PolicyRule {
 		// WebSocket clients are judged by "create" too since Kubernetes 1.35.
 		rule("", []string{"get", "create"}, "pods/exec", "pods/attach", "pods/portforward"),
 		rule("discovery.k8s.io", write, "endpointslices"),
-		rule("networking.k8s.io", write, "networkpolicies"),
+		rule("networking.k8s.io", write, "networkpolicies", "ingresses"),
 		rule("", read, "events"),
 		rule("events.k8s.io", read, "events"),
 		rule("metrics.k8s.io", []string{"get", "list"}, "pods"),
@@ -53,7 +53,7 @@ func readRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		rule("", read, "pods", "services", "configmaps", "secrets", "persistentvolumeclaims", "events"),
 		rule("discovery.k8s.io", read, "endpointslices"),
-		rule("networking.k8s.io", read, "networkpolicies"),
+		rule("networking.k8s.io", read, "networkpolicies", "ingresses"),
 		rule("events.k8s.io", read, "events"),
 	}
 }
@@ -100,14 +100,14 @@ func user(name string) rbacv1.Subject {
 }
 
 // Cell returns the host objects that give a cell what it needs beside its
-// tenants' namespaces: to read the nodes and storage classes, of which its tenants
-// get masked views, and the definitions of custom resources.
+// tenants' namespaces: to read the nodes, storage and ingress classes, of which its
+// tenants get masked views, and the definitions of custom resources.
 func Cell(cell string) []Object {
 	return []Object{
 		&rbacv1.ClusterRole{
 			TypeMeta:   typeMeta(rbacV1, "ClusterRole"),
 			ObjectMeta: hostMeta(cellRole),
-			Rules: []rbacv1.PolicyRule{rule("", read, "nodes"), rule("storage.k8s.io", read, "storageclasses"),
+			Rules: []rbacv1.PolicyRule{rule("", read, "nodes"), rule("storage.k8s.io", read, "storageclasses"), rule("networking.k8s.io", read, "ingressclasses"),
 				rule("apiextensions.k8s.io", read, "customresourcedefinitions")},
 		},
 		&rbacv1.ClusterRoleBinding{

@@ -20,6 +20,7 @@ func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 		tenant.AnnotationStorageClasses:      strings.Join(p.StorageClasses, ","),
 		tenant.AnnotationSnapshotClasses:     strings.Join(p.SnapshotClasses, ","),
 		tenant.AnnotationLoadBalancerClasses: strings.Join(p.LoadBalancers.Classes, ","),
+		tenant.AnnotationIngressClasses:      strings.Join(p.Ingress.Classes, ","),
 		tenant.AnnotationForced:              forced(p),
 		tenant.AnnotationTolerations:         tolerable(p),
 	}
@@ -30,8 +31,10 @@ func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 // forced lists the annotations that a plan puts on host objects.
 func forced(p v1alpha1.PlanSpec) string {
 	var lines []string
-	for k, v := range p.LoadBalancers.Annotations {
-		lines = append(lines, k+"="+v)
+	for _, annotations := range []map[string]string{p.LoadBalancers.Annotations, p.Ingress.Annotations} {
+		for k, v := range annotations {
+			lines = append(lines, k+"="+v)
+		}
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")

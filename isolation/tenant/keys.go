@@ -36,6 +36,21 @@ const (
 	// to both.
 	AnnotationLoadBalancerClasses = Domain + "/load-balancer-classes"
 	AnnotationForced              = Domain + "/forced-annotations"
+	// AnnotationIngressClasses, on a tenant's host namespace, holds the ingress classes
+	// that its Ingresses may have, with commas between them, and AnnotationHostnames the
+	// hostnames that it has, which the manager alone decides. The host's admission
+	// policy holds the namespace's Ingresses to both.
+	AnnotationIngressClasses = Domain + "/ingress-classes"
+	AnnotationHostnames      = Domain + "/hostnames"
+	// LabelHostnames, on a host ConfigMap, says that it asks for hostnames, for an
+	// object of the tenant's: see [HostnamesKey]. AnnotationGranted and
+	// AnnotationTaken, on it, are the manager's answer: those that the tenant has, and
+	// those that another has, with commas between them.
+	LabelHostnames    = Domain + "/asks-hostnames"
+	AnnotationGranted = Domain + "/hostnames-granted"
+	AnnotationTaken   = Domain + "/hostnames-taken"
+	// AnnotationAnswered, on it, is what it asked for when it was answered.
+	AnnotationAnswered = Domain + "/hostnames-answered"
 	// AnnotationForcedKeys, on a host object, holds the keys of the annotations that
 	// stand on it because the plan says so, with commas between them.
 	AnnotationForcedKeys = Domain + "/forced-keys"
@@ -57,6 +72,10 @@ const (
 	AnnotationPlacement = Domain + "/placement"
 )
 
+// HostnamesKey is the key of a ConfigMap with [LabelHostnames] that holds the hostnames
+// that it asks for, one a line.
+const HostnamesKey = "hostnames"
+
 // StorageDriver is the driver that a tenant sees behind its storage classes, volumes
 // and classes of snapshots: the host's own is nothing of the tenant's.
 const StorageDriver = "volumes." + Domain
@@ -68,6 +87,7 @@ var keys = []string{
 	AnnotationGeneration, AnnotationWritten, AnnotationLabels, AnnotationAnnotations,
 	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement,
 	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations, AnnotationSnapshotClasses,
+	AnnotationIngressClasses, AnnotationHostnames, LabelHostnames, AnnotationGranted, AnnotationTaken, AnnotationAnswered,
 }
 
 // Keys returns the keys of labels and annotations that Sublet itself writes on host

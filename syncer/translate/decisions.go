@@ -61,7 +61,7 @@ const (
 )
 
 // decisions holds the decision on every field that a pod's spec may have, by the
-// name of its type in k8s.io/api/core/v1, and a Service's and a NetworkPolicy's. Types below a forced, dropped or refused
+// name of its type in k8s.io/api/core/v1, and a Service's, a NetworkPolicy's and an Ingress's. Types below a forced, dropped or refused
 // field need none. What the sandbox and Pod Security decide in addition (see
 // isolation/policy) is not repeated here.
 var decisions = map[string]fields{
@@ -217,6 +217,16 @@ var decisions = map[string]fields{
 	"ServicePort":           serviceDecisions["ServicePort"],
 	"SessionAffinityConfig": serviceDecisions["SessionAffinityConfig"],
 	"ClientIPConfig":        serviceDecisions["ClientIPConfig"],
+
+	"IngressSpec":           ingressDecisions["IngressSpec"],
+	"IngressTLS":            ingressDecisions["IngressTLS"],
+	"IngressRule":           ingressDecisions["IngressRule"],
+	"IngressRuleValue":      ingressDecisions["IngressRuleValue"],
+	"HTTPIngressRuleValue":  ingressDecisions["HTTPIngressRuleValue"],
+	"HTTPIngressPath":       ingressDecisions["HTTPIngressPath"],
+	"IngressBackend":        ingressDecisions["IngressBackend"],
+	"IngressServiceBackend": ingressDecisions["IngressServiceBackend"],
+	"ServiceBackendPort":    ingressDecisions["ServiceBackendPort"],
 
 	"PersistentVolumeClaimVolumeSource": claimDecisions["PersistentVolumeClaimVolumeSource"],
 	"EphemeralVolumeSource":             claimDecisions["EphemeralVolumeSource"],

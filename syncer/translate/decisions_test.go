@@ -18,6 +18,7 @@ func TestEveryFieldIsDecided(t *testing.T) {
 	checkType(t, reflect.TypeFor[corev1.EphemeralContainer](), seen)
 	checkType(t, reflect.TypeFor[networkingv1.NetworkPolicySpec](), seen)
 	checkType(t, reflect.TypeFor[corev1.ServiceSpec](), seen)
+	checkType(t, reflect.TypeFor[networkingv1.IngressSpec](), seen)
 	for name := range decisions {
 		if !seen[name] {
 			t.Errorf("decisions on %s, which no decided field leads to", name)
@@ -148,6 +149,11 @@ var statusFields = map[string]map[string]bool{
 	"LoadBalancerStatus":  {"Ingress": true},
 	"LoadBalancerIngress": {"IP": true, "Hostname": true, "IPMode": true, "Ports": true},
 	"PortStatus":          {"Port": true, "Protocol": true, "Error": true},
+
+	"IngressStatus":              {"LoadBalancer": true},
+	"IngressLoadBalancerStatus":  {"Ingress": true},
+	"IngressLoadBalancerIngress": {"IP": true, "Hostname": true, "Ports": true},
+	"IngressPortStatus":          {"Port": true, "Protocol": true, "Error": true},
 	"ContainerStatus": {
 		"Name": true, "State": true, "LastTerminationState": true, "Ready": true, "RestartCount": true, "Image": true,
 		"ImageID": true, "ContainerID": true, "Started": true, "AllocatedResources": true, "Resources": true,
@@ -159,6 +165,8 @@ func TestEveryStatusFieldIsDecided(t *testing.T) {
 	for name, at := range map[string]reflect.Type{
 		"PodStatus": reflect.TypeFor[corev1.PodStatus](), "ContainerStatus": reflect.TypeFor[corev1.ContainerStatus](),
 		"ServiceStatus": reflect.TypeFor[corev1.ServiceStatus](), "LoadBalancerStatus": reflect.TypeFor[corev1.LoadBalancerStatus](),
+		"IngressStatus": reflect.TypeFor[networkingv1.IngressStatus](), "IngressLoadBalancerStatus": reflect.TypeFor[networkingv1.IngressLoadBalancerStatus](),
+		"IngressLoadBalancerIngress": reflect.TypeFor[networkingv1.IngressLoadBalancerIngress](), "IngressPortStatus": reflect.TypeFor[networkingv1.IngressPortStatus](),
 		"LoadBalancerIngress": reflect.TypeFor[corev1.LoadBalancerIngress](), "PortStatus": reflect.TypeFor[corev1.PortStatus](),
 	} {
 		for i := range at.NumField() {

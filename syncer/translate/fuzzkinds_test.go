@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,6 +40,7 @@ func FuzzKinds(f *testing.F) {
 			&corev1.ConfigMap{ObjectMeta: m, Data: map[string]string{key: text}},
 			&corev1.Secret{ObjectMeta: m, Type: corev1.SecretType(text), Data: map[string][]byte{key: []byte(text)}},
 			claim,
+			hostileIngress(m, text, address, number),
 		} {
 			before := o.DeepCopyObject()
 			host := downOf(o)
@@ -55,6 +57,18 @@ func FuzzKinds(f *testing.F) {
 	})
 }
 
+// hostileIngress is one of the plan's class with a hostname of the tenant's and another.
+func hostileIngress(m metav1.ObjectMeta, text, address string, number int32) *networkingv1.Ingress {
+	class, kind := "public", networkingv1.PathType(text)
+	i := &networkingv1.Ingress{ObjectMeta: m, Spec: networkingv1.IngressSpec{IngressClassName: &class, TLS: []networkingv1.IngressTLS{{Hosts: []string{text, "shop.example"}, SecretName: text}}}}
+	for _, host := range []string{"shop.example", text, address, ""} {
+		i.Spec.Rules = append(i.Spec.Rules, networkingv1.IngressRule{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
+			Paths: []networkingv1.HTTPIngressPath{{Path: "/" + text, PathType: &kind, Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: text, Port: networkingv1.ServiceBackendPort{Name: text, Number: number}}}}}}}})
+	}
+	i.Spec.DefaultBackend = &networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web"}}
+	return i
+}
+
 // downOf translates; nil when the object is not on the host.
 func downOf(o runtime.Object) (host metav1.Object) {
 	switch o := o.(type) {
@@ -69,6 +83,10 @@ func downOf(o runtime.Object) (host metav1.Object) {
 	case *corev1.PersistentVolumeClaim:
 		if c, _ := one.Claim(o, offered); c != nil {
 			return c
+		}
+	case *networkingv1.Ingress:
+		if i, _ := one.Ingress(o, translate.Ingresses{Classes: []string{"public"}}, []string{"shop.example"}, nil); i != nil {
+			return i
 		}
 	case *corev1.ConfigMap:
 		return one.ConfigMap(o)
@@ -107,9 +125,36 @@ func checkHost(t *testing.T, from, host metav1.Object) {
 				}
 			}
 		}
+	case *networkingv1.Ingress:
+		checkIngress(t, from.GetNamespace(), h)
 	case *corev1.Secret:
 		if h.Type == corev1.SecretTypeServiceAccountToken {
 			t.Fatal("the host would fill the Secret with a token")
+		}
+	}
+}
+
+// checkIngress wants a host Ingress for the tenant's one hostname alone, with its own
+// Services and certificates.
+func checkIngress(t *testing.T, namespace string, h *networkingv1.Ingress) {
+	t.Helper()
+	if len(h.Spec.Rules) == 0 || h.Spec.DefaultBackend != nil {
+		t.Fatalf("the host's Ingress is %+v", h.Spec)
+	}
+	own := func(name string) bool { return len(name) > 20 && len(validation.IsDNS1035Label(name)) == 0 }
+	for _, r := range h.Spec.Rules {
+		if r.Host != "shop.example" {
+			t.Fatalf("namespace %s: the host serves %q", namespace, r.Host)
+		}
+		for _, p := range r.HTTP.Paths {
+			if p.Backend.Resource != nil || !own(p.Backend.Service.Name) || *p.PathType != networkingv1.PathTypePrefix && *p.PathType != networkingv1.PathTypeExact || strings.ContainsAny(p.Path, "\n;{}\"'\\ ") {
+				t.Fatalf("the host serves %+v", p)
+			}
+		}
+	}
+	for _, tls := range h.Spec.TLS {
+		if len(tls.Hosts) != 1 || tls.Hosts[0] != "shop.example" || tls.SecretName != "" && !own(tls.SecretName) {
+			t.Fatalf("the host has certificates for %+v", tls)
 		}
 	}
 }

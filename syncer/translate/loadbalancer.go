@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"sublet.dev/isolation/policy"
@@ -46,7 +47,7 @@ func (l LoadBalancers) Balance(hostService, tenantService, have *corev1.Service)
 		return nil, found
 	}
 	balanced := hostService.DeepCopy()
-	force(balanced, l.Annotations)
+	force(&balanced.ObjectMeta, l.Annotations)
 	from, to := &tenantService.Spec, &balanced.Spec
 	to.Type = corev1.ServiceTypeLoadBalancer
 	to.LoadBalancerClass = class
@@ -104,15 +105,15 @@ func WithoutNodePorts(balanced *corev1.Service) *corev1.Service {
 }
 
 // force puts annotations of the plan on a host object, and notes which those are.
-func force(hostService *corev1.Service, annotations map[string]string) {
+func force(hostMeta *metav1.ObjectMeta, annotations map[string]string) {
 	if len(annotations) == 0 {
 		return
 	}
-	if hostService.Annotations == nil {
-		hostService.Annotations = map[string]string{}
+	if hostMeta.Annotations == nil {
+		hostMeta.Annotations = map[string]string{}
 	}
-	maps.Copy(hostService.Annotations, annotations)
-	hostService.Annotations[tenant.AnnotationForcedKeys] = strings.Join(slices.Sorted(maps.Keys(annotations)), ",")
+	maps.Copy(hostMeta.Annotations, annotations)
+	hostMeta.Annotations[tenant.AnnotationForcedKeys] = strings.Join(slices.Sorted(maps.Keys(annotations)), ",")
 }
 
 // ServiceStatus returns the tenant's Service with the addresses that the host's load

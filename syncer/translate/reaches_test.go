@@ -64,6 +64,26 @@ func serviceOf(kind corev1.ServiceType) *corev1.Service {
 	return s
 }
 
+// plainIngress is one of a class and for a hostname that the tenant has.
+func plainIngress() *networkingv1.Ingress {
+	backend := networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}
+	return &networkingv1.Ingress{ObjectMeta: meta("web"), Spec: networkingv1.IngressSpec{
+		IngressClassName: ptr.To("public"), TLS: []networkingv1.IngressTLS{{Hosts: []string{"shop.example"}, SecretName: "cert"}},
+		Rules: []networkingv1.IngressRule{{Host: "shop.example", IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{
+			Paths: []networkingv1.HTTPIngressPath{{Path: "/", PathType: ptr.To(networkingv1.PathTypePrefix), Backend: backend}}}}}},
+	}}
+}
+
+// ingressDown is all that the host has of an Ingress of a tenant that has one hostname.
+func ingressDown(o runtime.Object) []any {
+	tenantIngress := o.(*networkingv1.Ingress)
+	hostIngress, _ := one.Ingress(tenantIngress, translate.Ingresses{Classes: []string{"public"}}, []string{"shop.example"}, nil)
+	if hostIngress == nil {
+		return nil
+	}
+	return []any{hostIngress, one.Hostnames(tenantIngress)}
+}
+
 // down are the kinds that go to the host.
 func down() []side {
 	sides := []side{
@@ -76,6 +96,7 @@ func down() []side {
 			hostPolicy, _ := one.NetworkPolicy(o.(*networkingv1.NetworkPolicy))
 			return []any{hostPolicy}
 		}},
+		{"Ingress", plainIngress(), ingressDown},
 		{"PersistentVolumeClaim", plainClaim(), func(o runtime.Object) []any {
 			hostClaim, refused := one.Claim(o.(*corev1.PersistentVolumeClaim), offered)
 			if len(refused) > 0 {
@@ -131,6 +152,13 @@ func up() []side {
 		}},
 		{"StorageClass", &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "local"}, VolumeBindingMode: ptr.To(storagev1.VolumeBindingImmediate)}, func(o runtime.Object) []any {
 			return []any{one.Class(o.(*storagev1.StorageClass), false)}
+		}},
+		{"Ingress", plainIngress(), func(o runtime.Object) []any {
+			up, _ := translate.IngressStatus(o.(*networkingv1.Ingress), plainIngress())
+			return []any{up}
+		}},
+		{"IngressClass", &networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "public"}}, func(o runtime.Object) []any {
+			return []any{one.IngressClass(o.(*networkingv1.IngressClass), true)}
 		}},
 		{"Service", serviceOf(corev1.ServiceTypeNodePort), func(o runtime.Object) []any {
 			merged, _ := translate.NodePorts(o.(*corev1.Service), serviceOf(corev1.ServiceTypeNodePort))

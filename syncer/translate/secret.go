@@ -10,7 +10,8 @@ import (
 )
 
 // Secret returns the host Secret of a tenant's. The type is kept only where the
-// kubelet looks at it (image pull credentials); every other one is Opaque, so that
+// kubelet looks at it (image pull credentials), or an ingress controller (certificates);
+// every other one is Opaque, so that
 // no controller of the host acts on it, least of all the one that fills
 // service account tokens in.
 func (t Translation) Secret(tenantSecret *corev1.Secret) *corev1.Secret {
@@ -20,7 +21,7 @@ func (t Translation) Secret(tenantSecret *corev1.Secret) *corev1.Secret {
 		Data:       tenantSecret.Data,
 	}
 	switch tenantSecret.Type {
-	case corev1.SecretTypeDockerConfigJson, corev1.SecretTypeDockercfg:
+	case corev1.SecretTypeDockerConfigJson, corev1.SecretTypeDockercfg, corev1.SecretTypeTLS:
 		hostSecret.Type = tenantSecret.Type
 	}
 	return hostSecret

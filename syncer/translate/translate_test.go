@@ -189,6 +189,8 @@ func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[st
 		runPod(t, tr, o, given, got)
 	case *corev1.Service:
 		runService(t, tr, o, given, got)
+	case *networkingv1.Ingress:
+		runIngress(t, tr, o, given, got)
 	case *discoveryv1.EndpointSlice:
 		got["host.yaml"] = encode(t, tr.EndpointSlice(o))
 	case *networkingv1.NetworkPolicy:
@@ -234,6 +236,25 @@ func runService(t *testing.T, tr translate.Translation, tenantService *corev1.Se
 		hostService.Status = decode(t, status)[0].(*corev1.Service).Status
 		up, _ := translate.ServiceStatus(hostService, tenantService)
 		got["up.yaml"] = encode(t, &corev1.Service{Status: up.Status})
+	}
+}
+
+// runIngress translates an Ingress of a tenant that has the hostnames of granted.txt,
+// where others have those of taken.txt.
+func runIngress(t *testing.T, tr translate.Translation, tenantIngress *networkingv1.Ingress, given, got map[string][]byte) {
+	var plan translate.Ingresses
+	if err := yaml.UnmarshalStrict(given["plan.yaml"], &plan); err != nil {
+		t.Fatal(err)
+	}
+	hostIngress, refused := tr.Ingress(tenantIngress, plan, strings.Fields(string(given["granted.txt"])), strings.Fields(string(given["taken.txt"])))
+	got["host.yaml"] = encode(t, hostIngress)
+	if len(refused) > 0 {
+		got["refused.txt"] = refusedText(refused)
+	}
+	if status := given["host-status.yaml"]; status != nil {
+		hostIngress.Status = decode(t, status)[0].(*networkingv1.Ingress).Status
+		up, _ := translate.IngressStatus(hostIngress, tenantIngress)
+		got["up.yaml"] = encode(t, &networkingv1.Ingress{Status: up.Status})
 	}
 }
 

@@ -129,6 +129,7 @@ type Seen struct {
 	Secrets         Mark `json:"secrets,omitzero"`
 	NetworkPolicies Mark `json:"networkPolicies,omitzero"`
 	Claims          Mark `json:"claims,omitzero"`
+	Ingresses       Mark `json:"ingresses,omitzero"`
 }
 
 // Mark is how far the objects of one kind have been seen.

@@ -48,6 +48,7 @@ func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell
 			return err
 		}
 	}
+	m.hostnames.again() // the plan may allow others now
 	return nil
 }
 

@@ -117,7 +117,8 @@ type Manager struct {
 	seats   seats      // guarded by placing
 	changed chan event.TypedGenericEvent[string]
 
-	waker *waker
+	waker     *waker
+	hostnames *hostnames
 
 	mu    sync.Mutex
 	cells map[string]*openCell // guarded by mu: those that run
@@ -171,6 +172,9 @@ func New(c Config) (*Manager, error) {
 	if m.waker, err = newWaker(m, c.Host); err != nil {
 		return nil, err
 	}
+	if m.hostnames, err = newHostnames(m); err != nil {
+		return nil, err
+	}
 	return m, m.build()
 }
 
@@ -189,6 +193,9 @@ func (m *Manager) build() error {
 	}
 	if err := m.inner.Add(m.waker); err != nil {
 		return fmt.Errorf("watch host objects: %w", err)
+	}
+	if err := m.inner.Add(m.hostnames); err != nil {
+		return fmt.Errorf("decide about hostnames: %w", err)
 	}
 	return m.buildCredentials()
 }

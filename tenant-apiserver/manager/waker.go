@@ -28,6 +28,7 @@ var watched = map[schema.GroupVersionResource]func(cell.Seen) cell.Mark{
 	{Version: "v1", Resource: "secrets"}:                                     func(s cell.Seen) cell.Mark { return s.Secrets },
 	{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}:   func(s cell.Seen) cell.Mark { return s.EndpointSlices },
 	{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}: func(s cell.Seen) cell.Mark { return s.NetworkPolicies },
+	{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}:       func(s cell.Seen) cell.Mark { return s.Ingresses },
 	{Version: "v1", Resource: "persistentvolumeclaims"}:                      func(s cell.Seen) cell.Mark { return s.Claims },
 }
 
@@ -81,10 +82,14 @@ func newWaker(m *Manager, host *rest.Config) (*waker, error) {
 	return w, nil
 }
 
-// bare keeps what check looks at.
+// bare keeps what news and hostnames look at.
 func bare(o any) (any, error) {
 	if m, ok := o.(*metav1.PartialObjectMetadata); ok {
-		m.ObjectMeta = metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion}
+		var asks map[string]string
+		if v, ok := m.Labels[tenant.LabelHostnames]; ok {
+			asks = map[string]string{tenant.LabelHostnames: v}
+		}
+		m.ObjectMeta = metav1.ObjectMeta{Labels: asks, Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Generation: m.Generation}
 	}
 	return o, nil
 }

@@ -43,6 +43,7 @@ func TestWaker(t *testing.T) {
 	h := startHost(t)
 	a, b := h.create("a"), h.create("b")
 	t.Run("a tenant that sleeps is woken by its host objects", func(t *testing.T) { h.wokenByHost(t, a, b) })
+	t.Run("a hostname is one tenant's", func(t *testing.T) { h.hostnames(t, a, b) })
 	t.Run("a cell that died has its tenants back", func(t *testing.T) { h.cellDeath(t, a, b) })
 	h.leavesNothing(t, a)
 }

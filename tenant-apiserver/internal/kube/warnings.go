@@ -12,7 +12,7 @@ import (
 // What clients are warned of when they write it: it is stored, and nobody here carries
 // it out.
 const (
-	warnIngress      = "an Ingress is stored, but nothing here carries it out: use a Service of type NodePort, if your plan has node ports"
+	warnIngress      = "an Ingress is stored, but your plan has no ingress class, so the provider does not carry it out: use a Service of type NodePort, if your plan has node ports [ingress]"
 	warnLoadBalancer = "no load balancer is offered: the Service's external address stays pending; its node ports work, if your plan has any [load-balancer]"
 	warnExternalIPs  = "spec.externalIPs leads nowhere: addresses outside of your cluster are the provider's"
 )
@@ -24,7 +24,9 @@ func (t *tenantAdmission) warn(ctx context.Context, a admission.Attributes) {
 	}
 	switch o := a.GetObject().(type) {
 	case *networking.Ingress:
-		warning.AddWarning(ctx, "", warnIngress)
+		if t.terms == nil || len(t.terms().Ingress.Classes) == 0 {
+			warning.AddWarning(ctx, "", warnIngress)
+		}
 	case *core.Service:
 		if o.Spec.Type == core.ServiceTypeLoadBalancer && (t.terms == nil || !t.terms().LoadBalancers.Offered) {
 			warning.AddWarning(ctx, "", warnLoadBalancer)
