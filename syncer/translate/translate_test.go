@@ -177,7 +177,8 @@ func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[st
 		}
 	}
 	object := decode(t, source)[0]
-	if _, isService := object.(*corev1.Service); !isService && given["plan.yaml"] != nil {
+	_, isService := object.(*corev1.Service)
+	if _, isIngress := object.(*networkingv1.Ingress); !isService && !isIngress && given["plan.yaml"] != nil {
 		var terms translate.PodTerms
 		if err := yaml.UnmarshalStrict(given["plan.yaml"], &terms); err != nil {
 			t.Fatal(err)
