@@ -41,8 +41,14 @@ const cellDrain = 2 * time.Second
 // cells hardly differ. The environment's GOGC wins.
 const cellGC = 50
 
+// cellFlags are what a cell is told by the server that starts it.
+type cellFlags struct {
+	name, kmsSocket, auditWebhook string
+	renew                         time.Duration
+}
+
 func newCell(a *app) *cobra.Command {
-	var name, kmsSocket, auditWebhook string
+	var f cellFlags
 	var logs logFlags
 	cmd := &cobra.Command{
 		Use: "cell", Short: "Host tenants' control planes (started by the server)", Hidden: true,
@@ -55,13 +61,14 @@ func newCell(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.log = log.With("process", name)
-			return a.runProcess(cmd.Context(), name, func(ctx context.Context) error { return a.cell(ctx, name, kmsSocket, auditWebhook) })
+			a.log = log.With("process", f.name)
+			return a.runProcess(cmd.Context(), f.name, func(ctx context.Context) error { return a.cell(ctx, f) })
 		},
 	}
-	cmd.Flags().StringVar(&name, "name", "cell-0", "the cell's name")
-	addKMS(cmd, &kmsSocket)
-	addAuditWebhook(cmd, &auditWebhook)
+	cmd.Flags().StringVar(&f.name, "name", "cell-0", "the cell's name")
+	addRenew(cmd, "renew", &f.renew)
+	addKMS(cmd, &f.kmsSocket)
+	addAuditWebhook(cmd, &f.auditWebhook)
 	logs.add(cmd)
 	return cmd
 }
@@ -85,16 +92,17 @@ func (a *app) runProcess(ctx context.Context, name string, work func(context.Con
 	return errors.Join(err, claim.Release())
 }
 
-// cell hosts tenants until ctx ends.
-func (a *app) cell(ctx context.Context, name, kmsSocket, auditWebhook string) error {
+// cell hosts tenants until ctx ends, or until the cell has ended so that another takes
+// its place, which the server starts.
+func (a *app) cell(ctx context.Context, f cellFlags) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(cellGC)
 	}
-	host, err := clientcmd.BuildConfigFromFlags("", a.dir.cellConfig(name))
+	host, err := clientcmd.BuildConfigFromFlags("", a.dir.cellConfig(f.name))
 	if err != nil {
 		return fmt.Errorf("read the cell's kubeconfig, which `sublet server` writes: %w", err)
 	}
-	kms, err := connectKMS(ctx, kmsSocket)
+	kms, err := connectKMS(ctx, f.kmsSocket)
 	if err != nil {
 		return err
 	}
@@ -104,7 +112,7 @@ func (a *app) cell(ctx context.Context, name, kmsSocket, auditWebhook string) er
 	}
 	running := newSyncers()
 	c, err := cell.New(cell.Config{
-		Name: name, Dir: a.dir.tenant, GoldenDir: a.dir.golden(), Socket: a.dir.tenantSocket,
+		Name: f.name, Dir: a.dir.tenant, GoldenDir: a.dir.golden(), Socket: a.dir.tenantSocket,
 		Companion: func(t tenant.Tenant, api *rest.Config, objects informers.SharedInformerFactory) (cell.Companion, error) {
 			return newSyncer(running, shared, host, t, api, objects, a.log)
 		},
@@ -113,12 +121,13 @@ func (a *app) cell(ctx context.Context, name, kmsSocket, auditWebhook string) er
 		KMS:         kms,
 		Logger:      a.log,
 
-		AuditWebhook: auditWebhook,
+		AuditWebhook: f.auditWebhook,
+		Renew:        f.renew,
 	})
 	if err != nil {
 		return err
 	}
-	l, err := listenUnix(a.dir.cellSocket(name))
+	l, err := listenUnix(a.dir.cellSocket(f.name))
 	if err != nil {
 		return err
 	}
@@ -135,11 +144,15 @@ func (a *app) cell(ctx context.Context, name, kmsSocket, auditWebhook string) er
 		}
 		failed <- err
 	}()
-	a.log.Info("cell is ready", "socket", a.dir.cellSocket(name))
+	a.log.Info("cell is ready", "socket", a.dir.cellSocket(f.name))
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // it outlasts the tenants
 	watched := make(chan error, 1)
 	go func() { watched <- shared.Run(watching) }()
 	err = c.Run(ctx)
+	if errors.Is(err, cell.ErrRenewed) {
+		a.log.Info("the cell ends, and another takes its place", "because", err)
+		err = nil
+	}
 	unwatch()
 	err = errors.Join(err, <-watched)
 	drain, stop := context.WithTimeout(context.WithoutCancel(ctx), cellDrain)

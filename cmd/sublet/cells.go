@@ -82,7 +82,7 @@ func (s *hostServer) newCells(ctx context.Context, api *server.Server, c credent
 	}
 	k := &cellKeeper{hostServer: s, api: host, credentials: c, build: build, running: map[string]*keptCell{}}
 	k.argv = func(name string) []string {
-		argv := append([]string{self, "cell", "--name=" + name, "--data-dir=" + string(s.dir)}, s.logs.args()...)
+		argv := append([]string{self, "cell", "--name=" + name, "--data-dir=" + string(s.dir), "--renew=" + s.host.renewCells.String()}, s.logs.args()...)
 		return append(append(argv, kmsArgs(s.host.kmsSocket)...), auditWebhookArgs(s.host.auditWebhook)...)
 	}
 	k.life, k.stopping = context.WithCancel(context.WithoutCancel(ctx))

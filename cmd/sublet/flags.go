@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -25,6 +26,7 @@ type hostFlags struct {
 	apiPort, doorPort uint16
 	domain            string
 	perCell           int // how many tenants share a cell
+	renewCells        time.Duration
 	kmsSocket         string
 	auditWebhook      string
 }
@@ -33,15 +35,24 @@ func (f *hostFlags) add(cmd *cobra.Command) {
 	cmd.Flags().Uint16Var(&f.apiPort, "host-api-port", 6443, "port of the host API")
 	cmd.Flags().Uint16Var(&f.doorPort, "front-door-port", 8443, "the one port at which tenants reach their APIs")
 	cmd.Flags().IntVar(&f.perCell, "tenants-per-cell", manager.DefaultPerCell, "how many tenants' control planes share a process at most; tenants stay where they are")
+	addRenew(cmd, "renew-cells", &f.renewCells)
 	cmd.Flags().StringVar(&f.domain, "domain", "sublet.internal", "a tenant's server name is NAME.DOMAIN; it need not be in any DNS")
 	addKMS(cmd, &f.kmsSocket)
 	addAuditWebhook(cmd, &f.auditWebhook)
 }
 
+// defaultRenewCells is how long a cell runs at least before one takes its place. It
+// costs a second or two of processor time, and whoever connects then waits as long.
+const defaultRenewCells = 5 * time.Minute
+
+func addRenew(cmd *cobra.Command, name string, d *time.Duration) {
+	cmd.Flags().DurationVar(d, name, defaultRenewCells, "how often at most a process in which all tenants sleep is replaced by a new one, which takes less memory; 0: never")
+}
+
 func (f *hostFlags) args() []string {
 	args := []string{
 		fmt.Sprintf("--host-api-port=%d", f.apiPort), fmt.Sprintf("--front-door-port=%d", f.doorPort), "--domain=" + f.domain,
-		fmt.Sprintf("--tenants-per-cell=%d", f.perCell),
+		fmt.Sprintf("--tenants-per-cell=%d", f.perCell), "--renew-cells=" + f.renewCells.String(),
 	}
 	return append(append(args, kmsArgs(f.kmsSocket)...), auditWebhookArgs(f.auditWebhook)...)
 }
@@ -52,6 +63,9 @@ func (f *hostFlags) complete() error {
 	}
 	if f.perCell < 1 {
 		return usageErrorf("--tenants-per-cell must be at least 1")
+	}
+	if f.renewCells < 0 {
+		return usageErrorf("--renew-cells must not be negative")
 	}
 	if msgs := validation.IsDNS1123Subdomain(f.domain); len(msgs) > 0 {
 		return usageErrorf("--domain %q is no domain name: %s", f.domain, strings.Join(msgs, "; "))

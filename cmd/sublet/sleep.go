@@ -88,5 +88,5 @@ func (a *app) cellOf(ctx context.Context, name string) (*cell.Client, tenant.ID,
 	if vc.Status.Cell == "" {
 		return nil, "", &exitError{exitConflict, fmt.Errorf("tenant %q has not been started yet: `sublet describe %s` tells more", name, name)}
 	}
-	return cell.NewClient(a.dir.cellSocket(vc.Status.Cell)), tenant.ID(vc.UID), nil
+	return cell.NewPatientClient(a.dir.cellSocket(vc.Status.Cell)), tenant.ID(vc.UID), nil
 }

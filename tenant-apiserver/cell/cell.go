@@ -74,8 +74,13 @@ type Config struct {
 	// CheckEvery is how long the cell rests between two looks through the open
 	// stores for damage. 0: six hours.
 	CheckEvery time.Duration
-	Clock      clock.WithTicker // nil: the real one
-	Logger     *slog.Logger
+	// Renew is how long the cell runs at least before it ends by itself with
+	// [ErrRenewed]: when all its tenants have been asleep for a while, none is due
+	// soon, nobody connects, and it has clearly more memory than before any ran. Who
+	// runs it is to start another. 0: it never does.
+	Renew  time.Duration
+	Clock  clock.WithTicker // nil: the real one
+	Logger *slog.Logger
 }
 
 func (c Config) validate() error {
@@ -95,6 +100,8 @@ type Cell struct {
 	starting *starts        // who starts a control plane
 	ran      atomic.Bool    // a control plane has been started
 	shrunk   chan struct{}  // gets a value when a tenant has begun to sleep
+	warmed   atomic.Bool    // what tenants share has been made before any tenant ran
+	renewal  renewal
 
 	mu       sync.Mutex
 	closed   bool
@@ -120,16 +127,27 @@ func New(c Config) (*Cell, error) {
 }
 
 // Run warms the process up, waits for ctx to end, stops all tenants, and returns
-// once they have stopped. It is to be called once.
+// once they have stopped. It is to be called once. The error is ErrRenewed when it has
+// ended by itself.
 func (c *Cell) Run(ctx context.Context) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	c.wg.Go(c.warm)
 	c.wg.Go(c.patrol)
+	c.wg.Go(func() {
+		if c.awaitRenewal(ctx) {
+			end(ErrRenewed)
+		}
+	})
 	c.tidy(ctx)
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
 	c.cancel()
 	c.wg.Wait()
+	if cause := context.Cause(ctx); errors.Is(cause, ErrRenewed) {
+		return cause
+	}
 	return nil
 }
 
@@ -161,6 +179,7 @@ func (c *Cell) warm() {
 		return
 	}
 	// Rendering OpenAPI documents takes several times the memory of what stays.
+	c.warmed.Store(true)
 	c.freed()
 	c.config.Logger.Debug("warm", "after", time.Since(begun))
 }
@@ -365,7 +384,7 @@ func (c *Cell) Snapshot(ctx context.Context, after uint64) Snapshot {
 
 // snapshot returns the current state. The caller must hold mu.
 func (c *Cell) snapshot() Snapshot {
-	s := Snapshot{Instance: c.instance, Revision: c.revision, Tenants: []Status{}}
+	s := Snapshot{Instance: c.instance, Revision: c.revision, Ending: c.renewal.left, Tenants: []Status{}}
 	for _, h := range c.hosted {
 		s.Tenants = append(s.Tenants, h.status)
 	}
@@ -376,6 +395,7 @@ func (c *Cell) snapshot() Snapshot {
 // touch wakes everybody who waits for a change. The caller must hold mu.
 func (c *Cell) touch() {
 	c.revision++
+	c.renewal.changed = c.config.Clock.Now()
 	close(c.changed)
 	c.changed = make(chan struct{})
 }

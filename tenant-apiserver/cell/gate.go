@@ -11,11 +11,14 @@ import (
 // or starts again: connections then wait, and are served once there is somebody to
 // serve them.
 type gate struct {
-	listener net.Listener
-	now      func() time.Time
-	done     chan struct{} // closed when accepting has ended
+	path string
+	now  func() time.Time
 
-	mu      sync.Mutex
+	mu       sync.Mutex
+	listener *net.UnixListener
+	done     chan struct{} // closed when accepting on listener has ended
+	leaving  bool          // it is to end
+
 	waiting []net.Conn    // accepted, not served yet
 	open    int           // being served
 	paused  bool          // nothing is handed out
@@ -26,20 +29,28 @@ type gate struct {
 
 // openGate makes the socket and accepts until close.
 func openGate(path string, now func() time.Time) (*gate, error) {
-	l, err := listen(path)
-	if err != nil {
+	g := &gate{path: path, now: now, last: now(), changed: make(chan struct{})}
+	if err := g.listen(); err != nil {
 		return nil, err
 	}
-	g := &gate{listener: l, now: now, done: make(chan struct{}), last: now(), changed: make(chan struct{})}
-	go g.accept()
 	return g, nil
 }
 
-func (g *gate) accept() {
-	defer close(g.done)
+// listen makes the socket and accepts. The caller must hold mu, or be alone.
+func (g *gate) listen() (err error) {
+	if g.listener, err = listen(g.path); err != nil {
+		return err
+	}
+	g.done, g.leaving = make(chan struct{}), false
+	go g.accept(g.listener, g.done)
+	return nil
+}
+
+func (g *gate) accept(l net.Listener, done chan<- struct{}) {
+	defer close(done)
 	for {
-		conn, err := g.listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) || err != nil && g.isLeaving() {
 			return
 		}
 		if err != nil { // no file descriptor is left
@@ -76,15 +87,16 @@ func (g *gate) touch() {
 
 // close ends the gate and drops the connections that wait. It is idempotent.
 func (g *gate) close() {
-	_ = g.listener.Close() // closed already, or gone
 	g.mu.Lock()
+	_ = g.listener.Close() // closed already, or gone
 	for _, c := range g.waiting {
 		_ = c.Close() // its client tries again
 	}
 	g.waiting, g.closed = nil, true
 	g.touch()
+	done := g.done
 	g.mu.Unlock()
-	<-g.done
+	<-done
 }
 
 // idleSince returns since when nobody has been connected; ok is false while somebody

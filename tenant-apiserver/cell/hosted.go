@@ -103,6 +103,9 @@ func (h *hosted) set(p Phase, reason, message string) {
 	h.cell.mu.Lock()
 	defer h.cell.mu.Unlock()
 	s := &h.status
+	if h.cell.renewal.left { // it goes on in another process, and this one has nothing to tell
+		return
+	}
 	if s.Phase == p && s.Reason == reason && s.Message == message {
 		return
 	}
@@ -390,11 +393,11 @@ func (h *hosted) companion(ctx context.Context, api *server.Server, kubelet *lat
 }
 
 // listen makes the unix socket, in place of one that a killed process left.
-func listen(path string) (net.Listener, error) {
+func listen(path string) (*net.UnixListener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the old socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("listen for the front door: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 
 	"sublet.dev/isolation/tenant"
@@ -40,15 +41,24 @@ func (c *Cell) Handler() http.Handler {
 	mux.HandleFunc("DELETE /tenants/{id}", c.serveDelete)
 	mux.HandleFunc("GET /tenants/{id}/key", c.serveKey)
 	mux.HandleFunc("POST /tenants/{id}/key", c.serveRotateKey)
-	mux.HandleFunc("GET /tenants", c.serveSnapshot)
+	all := http.NewServeMux()
+	all.HandleFunc("GET /tenants", c.serveSnapshot)
 	mux.HandleFunc("POST /tenants", c.serveResume)
 	mux.HandleFunc("POST /tenants/{id}/revoked", c.serveRevoke)
 	c.addStoreRoutes(mux)
 	mux.HandleFunc("POST /tenants/{id}/wake", c.serveWake)
 	mux.HandleFunc("POST /tenants/{id}/sleep", c.serveSleep)
-	mux.HandleFunc("GET /metrics", c.serveMetrics)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
-	return mux
+	all.HandleFunc("GET /metrics", c.serveMetrics)
+	all.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	all.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if !c.admit() {
+			refuse(w, ErrStopping)
+			return
+		}
+		defer c.release()
+		mux.ServeHTTP(w, r)
+	})
+	return all
 }
 
 func (c *Cell) servePut(w http.ResponseWriter, r *http.Request) {
@@ -150,19 +160,45 @@ func reply(w http.ResponseWriter, v any) {
 // Client speaks to a cell through its socket. It is safe for concurrent use.
 type Client struct {
 	http http.Client
+	// patience is how long it waits for a cell that is being replaced.
+	patience time.Duration
 }
 
 // NewClient returns a client of the cell whose socket is at path. It connects
 // when it is used.
-func NewClient(path string) *Client {
-	return &Client{http: http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", path)
+func NewClient(path string) *Client { return newClient(path, 0) }
+
+// NewPatientClient is NewClient for who does not try again by himself: it waits for a
+// cell whose process is being replaced, for some seconds.
+func NewPatientClient(path string) *Client { return newClient(path, 10*time.Second) }
+
+func newClient(path string, patience time.Duration) *Client {
+	c := &Client{patience: patience}
+	c.http.Transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
+			again(ctx, patience, func() bool {
+				var d net.Dialer
+				conn, err = d.DialContext(ctx, "unix", path)
+				return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)
+			})
+			return conn, err
 		},
 		MaxIdleConnsPerHost: 8,
 		IdleConnTimeout:     time.Minute,
-	}}}
+	}
+	return c
+}
+
+// again calls try until it does not say that it is to be called once more, for
+// patience at most.
+func again(ctx context.Context, patience time.Duration, try func() bool) {
+	for end := time.Now().Add(patience); try() && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Close drops idle connections.
@@ -243,7 +279,16 @@ func (c *Client) Snapshot(ctx context.Context, after uint64) (Snapshot, error) {
 	return s, err
 }
 
-func (c *Client) do(ctx context.Context, method, path string, body []byte, into any) error {
+func (c *Client) do(ctx context.Context, method, path string, body []byte, into any) (err error) {
+	again(ctx, c.patience, func() bool {
+		err = c.once(ctx, method, path, body, into)
+		var answer *answerError
+		return errors.As(err, &answer) && answer.code == http.StatusServiceUnavailable && answer.text == ErrStopping.Error()
+	})
+	return err
+}
+
+func (c *Client) once(ctx context.Context, method, path string, body []byte, into any) error {
 	req, err := http.NewRequestWithContext(ctx, method, "http://cell"+path, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("ask the cell: %w", err)

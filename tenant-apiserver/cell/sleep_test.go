@@ -43,6 +43,12 @@ func sleeper(id, name string) cell.Tenant {
 // connections do. leave ends its connection.
 func visitor(t *testing.T, dir string, tn cell.Tenant) (api kubernetes.Interface, leave func()) {
 	t.Helper()
+	return visitorWith(t, dir, tn, func(*rest.Config) {})
+}
+
+// visitorWith is visitor with a changed configuration.
+func visitorWith(t *testing.T, dir string, tn cell.Tenant, change func(*rest.Config)) (api kubernetes.Interface, leave func()) {
+	t.Helper()
 	authority, err := pki.LoadOrCreate(cell.PKIDir(filepath.Join(dir, string(tn.ID))), "")
 	if err != nil {
 		t.Fatal(err)
@@ -60,6 +66,7 @@ func visitor(t *testing.T, dir string, tn cell.Tenant) (api kubernetes.Interface
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket(dir, tn.ID))
 	}
+	change(c)
 	h, err := rest.HTTPClientFor(c)
 	if err != nil {
 		t.Fatal(err)
@@ -335,31 +342,8 @@ func TestCronJobFires(t *testing.T) {
 	if _, err := reach.client(t, a.ID).BatchV1().CronJobs("default").Create(t.Context(), cronJob("* * * * *"), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	var s cell.Status
-	for s.Phase != cell.Asleep { // not in the last seconds of a minute
-		var refusal cell.Refusal
-		err := client.Sleep(t.Context(), a.ID, 20*time.Second)
-		if err != nil && !errors.As(err, &refusal) {
-			t.Fatal(err)
-		}
-		if err != nil && strings.Contains(err.Error(), "has not ended") { // a minute came before it slept
-			removeJobs(t, reach.client(t, a.ID))
-		} else if err != nil && !strings.Contains(err.Error(), "due at") && !strings.Contains(err.Error(), "written") {
-			t.Fatal(err)
-		}
-		s = await(t, client, a.ID, func(cell.Status) bool { return true })
-	}
-	await(t, client, a.ID, ready)
-	jobs, err := reach.client(t, a.ID).BatchV1().Jobs("default").Watch(t.Context(), metav1.ListOptions{ResourceVersion: "0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer jobs.Stop()
-	e := <-jobs.ResultChan()
-	j, ok := e.Object.(*batchv1.Job)
-	if !ok || j.Annotations[batchv1.CronJobScheduledTimestampAnnotation] != s.Due.UTC().Format(time.RFC3339) {
-		t.Errorf("due at %s, and then %v", s.Due, e.Object)
-	}
+	s := tillDue(t, client, reach.client(t, a.ID), a)
+	firedAt(t, client, func() kubernetes.Interface { return reach.client(t, a.ID) }, a, s.Due)
 }
 
 // removeJobs removes the jobs in default, and waits until they are gone.

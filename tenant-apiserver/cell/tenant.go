@@ -143,7 +143,10 @@ func (s Status) Settled() bool { return s.Phase != Starting }
 
 // Snapshot is the state of a cell at a revision.
 type Snapshot struct {
-	Instance string   `json:"instance"` // another one after a restart
-	Revision uint64   `json:"revision"` // grows with every change of a status
-	Tenants  []Status `json:"tenants"`
+	Instance string `json:"instance"` // another one after a restart
+	Revision uint64 `json:"revision"` // grows with every change of a status
+	// Ending: all tenants sleep, and the process ends so that a new one takes its
+	// place. What the tenants' statuses say holds for that, too.
+	Ending  bool     `json:"ending,omitempty"`
+	Tenants []Status `json:"tenants"`
 }

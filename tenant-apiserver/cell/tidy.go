@@ -32,7 +32,11 @@ func (c *Cell) tidy(ctx context.Context) {
 		if !c.awaitQuiet(ctx) {
 			return
 		}
+		warmed := c.warmed.Load()
 		took := giveBack()
+		if warmed {
+			c.noteFresh()
+		}
 		c.config.Logger.Debug("gave memory back", "took", took)
 		select {
 		case <-ctx.Done():

@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -94,7 +95,9 @@ type cellWatch struct {
 
 	known map[tenant.ID]cell.Status
 	down  time.Time // since when the cell does not answer; zero: it does
-	told  bool      // the tenants' conditions say that it is down, or are about to
+	// ending: it has ended because all its tenants sleep.
+	ending bool
+	told   bool // the tenants' conditions say that it is down, or are about to
 }
 
 // Start watches until ctx ends or the cell is retired.
@@ -114,6 +117,11 @@ func (w *cellWatch) Start(ctx context.Context) error {
 		w.down, w.told = time.Time{}, false
 		if now.Instance != last.Instance {
 			w.begin(ctx)
+			last = cell.Snapshot{Instance: now.Instance}
+			continue // it has its tenants from now on
+		}
+		if w.ending = now.Ending; now.Ending {
+			pause(ctx, cellPause)
 		}
 		w.changes(ctx, now)
 		last = now
@@ -128,7 +136,11 @@ func (w *cellWatch) away(ctx context.Context, err error) {
 	}
 	if w.down.IsZero() {
 		w.down = time.Now()
-		w.manager.config.Logger.Warn("the cell does not answer", "cell", w.name, "error", err)
+		level := slog.LevelWarn
+		if w.ending {
+			level = slog.LevelDebug
+		}
+		w.manager.config.Logger.Log(ctx, level, "the cell does not answer", "cell", w.name, "error", err)
 	}
 	if !w.told && time.Since(w.down) >= outage {
 		w.told = true
@@ -146,12 +158,17 @@ func (w *cellWatch) begin(ctx context.Context) {
 }
 
 // changes queues the tenants whose status is another than the one that is known, and
-// tells the waker. That one starts is no news: it soon runs or has failed.
+// tells the waker. That one starts is no news: it soon runs or has failed, or sleeps
+// on in another process.
 func (w *cellWatch) changes(ctx context.Context, now cell.Snapshot) {
 	next := make(map[tenant.ID]cell.Status, len(now.Tenants))
 	for _, s := range now.Tenants {
+		before, known := w.known[s.ID]
+		if known && s.Phase == cell.Starting {
+			s = before
+		}
 		next[s.ID] = s
-		if w.known[s.ID] == s {
+		if before == s {
 			continue
 		}
 		w.manager.waker.set(w.name, s)

@@ -130,7 +130,7 @@ func startUp(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := Command("up", "--node-ip", wire.Node)
+	cmd := Command(append([]string{"up", "--node-ip", wire.Node}, Flags...)...)
 	cmd.Stdout, cmd.Stderr = w, log
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start sublet (is bin/sublet built? `make build deps images`): %v", err)

@@ -72,8 +72,10 @@ func runOptions(o Options) *options.ServerRunOptions {
 	// storage of its own (the node ports' bitmap) past those.
 	etcd.StorageConfig.Transformer = o.Transformer
 	// The watch cache of a resource costs memory and goroutines for every
-	// tenant, and saves little here: a watch of the store is a cursor.
-	etcd.EnableWatchCache = o.Host != nil
+	// tenant, and saves little here: a watch of the store is a cursor. A host's
+	// would keep the changes of its busiest minute for as long as nothing else
+	// changes, and of what it has few watch everything.
+	etcd.EnableWatchCache = false
 	// Counting objects for a process-wide metric without a tenant label.
 	etcd.StorageConfig.CountMetricPollPeriod = 0
 

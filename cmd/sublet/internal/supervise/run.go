@@ -72,7 +72,11 @@ func Run(ctx context.Context, s Spec) error {
 		if failures++; !well && s.Tries > 0 && failures >= s.Tries {
 			return &GaveUpError{Name: s.Slot.Name, Tries: failures, Last: how, Log: s.Log}
 		}
-		s.Logger.Warn("process ended, starting it again", "process", s.Slot.Name, "how", how, "after", lived.Round(time.Millisecond), "in", delay)
+		level := slog.LevelWarn
+		if how == wellEnded {
+			level = slog.LevelInfo
+		}
+		s.Logger.Log(ctx, level, "process ended, starting it again", "process", s.Slot.Name, "how", how, "after", lived.Round(time.Millisecond), "in", delay)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -144,8 +148,11 @@ func start(ctx context.Context, s Spec) (how string, err error) {
 	return describe(cmd.ProcessState, lastWords(s.Log, before, filepath.Base(s.Argv[0])+": ")), nil
 }
 
+// wellEnded is how a process ended that had come to its end.
+const wellEnded = "exit status 0"
+
 func describe(state *os.ProcessState, last string) string {
-	if last == "" {
+	if last == "" || state.Success() {
 		return state.String()
 	}
 	return state.String() + ": " + last

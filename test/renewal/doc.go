@@ -1,0 +1,5 @@
+// Package renewal has the process of a cell replaced, on a machine on which that is done
+// every few seconds, while its tenants sleep and while somebody connects.
+//
+// The test needs root and skips without it.
+package renewal
