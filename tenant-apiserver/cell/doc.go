@@ -53,8 +53,16 @@
 // When tenants have fallen asleep, or are gone, their memory is given back to the
 // system: a moment later, and for a bounded part of the time.
 //
+// Where many control planes have run there are gaps: Go does not move objects. So a cell
+// ends by itself ([Config.Renew]) when all its tenants have slept for a while, and has
+// another process take its place, which has none. First the kernel is made to refuse
+// connections to the tenants' sockets, which the front door holds then; if anybody has
+// connected before, the cell goes on. Nobody is told that tenants stop, for they do not:
+// the next process is given them as after a death, and they sleep on.
+//
 // Goroutines: each tenant has one that owns it (start, watch, stop, try again)
 // and waits for those below it: one accepts connections; while the control plane
 // runs there are the TLS listener's, the companion's, and one that looks whether the
-// tenant may sleep. One more warms up and ends. [Cell.Run] waits for all of them.
+// tenant may sleep. One more warms up and ends,
+// and one waits for the time at which all sleep. [Cell.Run] waits for all of them.
 package cell

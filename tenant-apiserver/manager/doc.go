@@ -23,7 +23,8 @@
 //
 // A step that cannot be done yet stops the list; the condition says what is waited
 // for. The manager watches its cells: a restarted one is given all the tenants that it
-// had, as they were put last, and those that the manager has not put are reconciled.
+// had, as they were put last, and those that the manager has not put are reconciled. A
+// tenant that is then as it was is no news.
 //
 // A VirtualCluster is reconciled when somebody asks something of it (its generation),
 // when its cell says something new, when its plan changes, and when its host namespace

@@ -1,9 +1,11 @@
 package manager_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -72,6 +74,12 @@ func (h *host) etcdStores(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.awaitReason("first", "StoreUnusable", "Secret sublet-system/creds does not exist")
+	h.eventually("others are younger", func() error { // by the whole seconds that creation times have
+		if !time.Now().Truncate(time.Second).After(first.CreationTimestamp.Time) {
+			return errors.New("it is the same second")
+		}
+		return nil
+	})
 	inside := onEtcd("inside", func(e *v1alpha1.EtcdStore) { e.Prefix = "/sublet/first/in/" })
 	same := onEtcd("same", func(e *v1alpha1.EtcdStore) { e.Prefix = "/sublet/first/" })
 	beside := onEtcd("first2") // "/sublet/first2/" only begins with the same letters

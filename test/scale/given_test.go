@@ -23,10 +23,8 @@ const (
 	moreGoroutines = 40
 	moreFiles      = 16
 	moreHeap       = 24.0 // MiB
-	// The server's API keeps the last changes of each kind, for watches that come back:
-	// upstream's caches grow with how many there are in 75 seconds, and shrink only
-	// when as many have come again.
-	moreServerHeap = 96.0 // MiB
+	// What a tenant that sleeps may cost, and what a cell may have more besides.
+	sleeperMemory, cellMemory = 100.0 / 1024, 4.0 // MiB
 )
 
 // lasting are the processes that outlive tenants.
@@ -67,11 +65,8 @@ func given(t *testing.T, before map[string]usage) {
 	t.Helper()
 	machine.Eventually(t, "goroutines, files and memory are given back", func() error {
 		for process, was := range before {
-			now, heap := use(t, process), moreHeap
-			if process == "server" {
-				heap = moreServerHeap
-			}
-			if now.goroutines > was.goroutines+moreGoroutines || now.files > was.files+moreFiles || now.heap > was.heap+heap {
+			now := use(t, process)
+			if now.goroutines > was.goroutines+moreGoroutines || now.files > was.files+moreFiles || now.heap > was.heap+moreHeap {
 				return fmt.Errorf("%s had %v, and has %v", process, was, now)
 			}
 		}

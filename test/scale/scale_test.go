@@ -18,7 +18,14 @@ import (
 	"sublet.dev/test/machine"
 )
 
-func TestMain(m *testing.M) { os.Exit(machine.Main(m)) }
+// renewal is how old a cell is at least when another process takes its place because all
+// its tenants sleep.
+const renewal = time.Minute
+
+func TestMain(m *testing.M) {
+	machine.Flags = []string{"--renew-cells=" + renewal.String()}
+	os.Exit(machine.Main(m))
+}
 
 const (
 	// atOnce are made, and woken, at a time; mostAwake may be awake before another is.
@@ -83,7 +90,10 @@ func turn(f *fleet, n int) {
 	f.t.Helper()
 	kubeconfigs := f.addAll(n)
 	f.must(f.until(f.t.Context(), "all sleep", func() bool { all, asleep := f.count(); return all == n && asleep == n }))
-	f.weigh(n)
+	f.weigh("asleep", n)
+	if n > 2 { // there are others to compare with
+		f.renewed(n)
+	}
 	if out := machine.Sublet(f.t, "list"); strings.Count(out, "Asleep") != n {
 		f.t.Errorf("sublet list: %s", out)
 	}
@@ -135,23 +145,25 @@ func (f *fleet) addAll(n int) map[string][]byte {
 func tenantName(i int) string { return fmt.Sprintf("t-%04d", i) }
 
 // weigh prints what the processes have while n tenants sleep, when they have given
-// back what they will.
-func (f *fleet) weigh(n int) {
+// back what they will, and returns what each has.
+func (f *fleet) weigh(when string, n int) map[string]usage {
 	f.t.Helper()
-	running := cells(f.t)
+	running, all := cells(f.t), map[string]usage{}
 	settle(f.t, append([]string{"server"}, running...))
 	var sum usage
 	for _, name := range append(running, "server") {
 		u := use(f.t, name)
+		all[name] = u
 		sum.anonymous, sum.heap = sum.anonymous+u.anonymous, sum.heap+u.heap
 		sum.files, sum.goroutines = sum.files+u.files, sum.goroutines+u.goroutines
-		f.t.Logf("%d asleep: %s: %v", n, name, u)
+		f.t.Logf("%d %s: %s: %v", n, when, name, u)
 	}
-	value("asleep-cells", float64(len(running)), "processes")
-	value("asleep-anonymous", sum.anonymous, "MiB")
-	value("asleep-reachable", sum.heap, "MiB")
-	value("asleep-goroutines", float64(sum.goroutines), "")
-	value("asleep-files", float64(sum.files), "")
+	value(when+"-cells", float64(len(running)), "processes")
+	value(when+"-anonymous", sum.anonymous, "MiB")
+	value(when+"-reachable", sum.heap, "MiB")
+	value(when+"-goroutines", float64(sum.goroutines), "")
+	value(when+"-files", float64(sum.files), "")
+	return all
 }
 
 // wakeAll wakes the tenants in random order, by a request each.

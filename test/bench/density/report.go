@@ -93,8 +93,8 @@ var bars = []bar{
 	{"create -> first answer, p50", "ours/create/first-answer/p50", 100, "ms"},
 	{"create -> first answer, by that of processes", "ratio create/first-answer", 0.05, ""},
 	{"wake -> first answer, p50", "cell/wake/first-answer/p50", 100, "ms"},
-	{"anonymous memory of one more that sleeps, in the cell where it ran", "hibernated/ran/anon", 100, "KiB"},
-	{"anonymous memory of one more that was asleep when the cell started", "hibernated/adopted/anon", 100, "KiB"},
+	{"anonymous memory of one more that sleeps, until its cell is replaced", "hibernated/ran/anon", 100, "KiB"},
+	{"anonymous memory of one more that sleeps, once its cell was replaced", "hibernated/adopted/anon", 100, "KiB"},
 	{"p99 beside a neighbour's flood, by that alone", "ratio neighbour/p99", 2, ""},
 	{"goal: anonymous memory of one more control plane", "marginal/anon/", 8, "MiB"},
 }
