@@ -83,6 +83,7 @@ stories: build deps peers images ## what tenants do with helm, an operator and k
 
 .PHONY: scale
 scale: build deps images ## 1000 tenants made, asleep, woken in random order and deleted (root; SIZE=20 for a try; half an hour)
+	SUBLET_RENEWAL_CRONJOB=1 go test -v -count=1 -timeout 30m ./test/renewal
 	SUBLET_SCALE_TENANTS=$(or $(SIZE),1000) go test -v -count=1 -timeout 3h ./test/scale
 
 .PHONY: bench
