@@ -77,7 +77,8 @@ type Config struct {
 	// Renew is how long the cell runs at least before it ends by itself with
 	// [ErrRenewed]: when all its tenants have been asleep for a while, none is due
 	// soon, nobody connects, and it has clearly more memory than before any ran. Who
-	// runs it is to start another. 0: it never does.
+	// runs it is to start another, and to follow its changes: without that it goes on,
+	// as with 0.
 	Renew  time.Duration
 	Clock  clock.WithTicker // nil: the real one
 	Logger *slog.Logger

@@ -149,6 +149,8 @@ func (c *Cell) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), longPoll)
 	defer cancel()
+	c.following(1)
+	defer c.following(-1)
 	reply(w, c.Snapshot(ctx, after))
 }
 

@@ -33,6 +33,7 @@ type renewal struct {
 	fresh   int64     // anonymous memory before any control plane ran, in bytes; 0: not known. Guarded by Cell.mu
 	changed time.Time // when a status changed last; guarded by Cell.mu
 	asked   int       // how many requests are being answered; guarded by Cell.mu
+	follow  int       // how many wait for changes: managers, who start another. Guarded by Cell.mu
 	left    bool      // nobody is told any more that tenants stop; guarded by Cell.mu
 }
 
@@ -49,10 +50,24 @@ func (c *Cell) awaitRenewal(ctx context.Context) bool {
 			return false
 		case <-time.After(next):
 		}
-		if c.grown() && c.leave(quiet) {
+		if c.followed() && c.grown() && c.leave(quiet) {
 			return true
 		}
 	}
+}
+
+// followed says whether there is a manager: without, nobody would start another process.
+func (c *Cell) followed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.renewal.follow > 0
+}
+
+// following counts who waits for changes.
+func (c *Cell) following(by int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.renewal.follow += by
 }
 
 // grown says whether the process has so much more memory than one in which no control

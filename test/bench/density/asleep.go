@@ -211,6 +211,8 @@ func resting(kind string, n int) error {
 	runtime.ReadMemStats(&memory)
 	figure(fmt.Sprintf("total/%s/anon/%d", kind, n), u.Anon, "MiB")
 	figure(fmt.Sprintf("total/%s/heap/%d", kind, n), float64(memory.HeapAlloc)/(1<<20), "MiB")
+	figure(fmt.Sprintf("total/%s/spans/%d", kind, n), float64(memory.HeapInuse)/(1<<20), "MiB")
+	figure(fmt.Sprintf("total/%s/stacks/%d", kind, n), float64(memory.StackInuse)/(1<<20), "MiB")
 	return nil
 }
 
