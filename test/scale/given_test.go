@@ -23,8 +23,9 @@ const (
 	moreGoroutines = 40
 	moreFiles      = 16
 	moreHeap       = 24.0 // MiB
-	// What a tenant that sleeps may cost, and what a cell may have more besides.
-	sleeperMemory, cellMemory = 100.0 / 1024, 4.0 // MiB
+	// What a tenant that sleeps may cost, and what a cell may have more besides: new
+	// processes, too, differ by how their garbage was collected as they warmed up.
+	sleeperMemory, cellMemory = 100.0 / 1024, 10.0 // MiB
 )
 
 // lasting are the processes that outlive tenants.
