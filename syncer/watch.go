@@ -28,7 +28,7 @@ func (s *Syncer) watch() error {
 		s.engine.Watch(c.tenant.secrets, nil, keysOf(s.ofTenantSecret)),
 		s.engine.Watch(c.tenant.services, nil, keysOf(ofTenant[*corev1.Service](kindService, kindServiceStatus))),
 		s.engine.Watch(c.tenant.endpointSlices, nil, keysOf(ofTenant[*discoveryv1.EndpointSlice](kindEndpointSlice))),
-		s.engine.Watch(c.tenantNodes, nil, keysOf(s.ofTenantNode)),
+		s.engine.WatchChanges(c.tenantNodes, nil, keysOf(s.ofTenantNode), changesOf(s.changedTenantNode)),
 		s.engine.Watch(c.tenant.networkPolicies, nil, keysOf(ofTenant[*networkingv1.NetworkPolicy](kindNetworkPolicy))),
 		s.engine.Watch(c.bundles, nil, keysOf(s.ofBundle)),
 		s.engine.Watch(c.requests, nil, keysOf(s.ofRequest)),
@@ -193,22 +193,38 @@ func (s *Syncer) ofHostNode(hostNode *corev1.Node) []engine.Key {
 	return keys(s.view(hostNode.Name), kindNode, kindNodeStatus)
 }
 
-// ofTenantNode: a view, or what the tenant made of one. Nodes of the tenant's own
-// are left alone.
+// ofTenantNode: a view, or what the tenant made of one, and the pods that it may be for.
+// Nodes of the tenant's own are left alone.
 func (s *Syncer) ofTenantNode(tenantNode *corev1.Node) []engine.Key {
-	_, isView := translate.IsNodeView(tenantNode)
-	if _, hasHost := s.caches.HostNode(tenantNode.Name); !isView && !hasHost {
+	if !s.isView(tenantNode) {
 		return nil
 	}
-	return append(keys(translate.NameOf(tenantNode), kindNode, kindNodeStatus), s.waitingForLabels()...)
+	return append(keys(translate.NameOf(tenantNode), kindNode, kindNodeStatus), s.waitingForNodes()...)
 }
 
-// waitingForLabels: the pods that have no node, and may get one by the labels that the
-// tenant puts on nodes.
-func (s *Syncer) waitingForLabels() []engine.Key {
+// changedTenantNode is ofTenantNode for a change: pods wait for few of them.
+func (s *Syncer) changedTenantNode(before, now *corev1.Node) []engine.Key {
+	switch {
+	case !s.isView(before) && !s.isView(now):
+		return nil
+	case translate.PlacementChanged(before, now):
+		return s.ofTenantNode(now)
+	}
+	return keys(translate.NameOf(now), kindNode, kindNodeStatus)
+}
+
+func (s *Syncer) isView(tenantNode *corev1.Node) bool {
+	_, isView := translate.IsNodeView(tenantNode)
+	_, hasHost := s.caches.HostNode(tenantNode.Name)
+	return isView || hasHost
+}
+
+// waitingForNodes: the pods that have no node. Which they may get can depend on labels
+// and taints that the tenant put on them.
+func (s *Syncer) waitingForNodes() []engine.Key {
 	var all []engine.Key
 	for _, item := range s.caches.tenant.pods.GetStore().List() {
-		if p, ok := item.(*corev1.Pod); ok && p.Spec.NodeName == "" && translate.PlacedByOwnLabels(p) {
+		if p, ok := item.(*corev1.Pod); ok && p.Spec.NodeName == "" {
 			all = append(all, keys(translate.NameOf(p), kindPod)...)
 		}
 	}

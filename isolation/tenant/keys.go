@@ -67,8 +67,8 @@ const (
 	AnnotationLabels      = Domain + "/tenant-labels"
 	AnnotationAnnotations = Domain + "/tenant-annotations"
 	AnnotationField       = Domain + "/field-"
-	// AnnotationPlacement, on a host pod that is placed by labels which the tenant put
-	// on its nodes, is a hash of what the host was told about where.
+	// AnnotationPlacement, on a host pod that is placed by labels or taints which the
+	// tenant put on its nodes, is a hash of what the host was told about where.
 	AnnotationPlacement = Domain + "/placement"
 )
 

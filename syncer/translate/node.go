@@ -47,11 +47,11 @@ func (t Translation) Node(hostNode *corev1.Node) *corev1.Node {
 		corev1.LabelArchStable: hostNode.Labels[corev1.LabelArchStable],
 	}}}
 	view.Spec.ProviderID = providerPrefix + name
-	view.Spec.Unschedulable = hostNode.Spec.Unschedulable || !UsesNode(hostNode, t.Tenant.Sandbox)
-	if view.Spec.Unschedulable {
-		view.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}}
+	if hostNode.Spec.Unschedulable || !UsesNode(hostNode, t.Tenant.Sandbox) {
+		view.Spec.Taints = []corev1.Taint{{Key: taintUnschedulable, Effect: corev1.TaintEffectNoSchedule}}
 	}
 	view.Spec.Taints = append(view.Spec.Taints, t.taints(hostNode)...)
+	markTaints(view)
 	return view
 }
 
@@ -69,20 +69,22 @@ func (t Translation) taints(hostNode *corev1.Node) []corev1.Taint {
 }
 
 // MergeNode is the Merge of node views: whatever the tenant changed is restored. Labels
-// that the tenant added stay: they are its own, and no host node gets them.
+// and taints that the tenant added stay, and so does what it cordoned: they are its own,
+// and no host node gets them.
 func MergeNode(have, want *corev1.Node) (*corev1.Node, engine.Difference) {
 	merged := have.DeepCopy()
 	if merged.Spec.ProviderID != want.Spec.ProviderID && merged.Spec.ProviderID != "" {
 		return merged, engine.Immutable
 	}
-	for i := range merged.Spec.Taints {
-		merged.Spec.Taints[i].TimeAdded = nil
+	for i, t := range merged.Spec.Taints {
+		if slices.ContainsFunc(want.Spec.Taints, func(w corev1.Taint) bool { return taintName(w) == taintName(t) }) {
+			merged.Spec.Taints[i].TimeAdded = nil
+		}
 	}
 	changed := set(&merged.Labels, withOwn(want.Labels, have.Labels))
 	changed = set(&merged.Annotations, want.Annotations) || changed
 	changed = set(&merged.Spec.ProviderID, want.Spec.ProviderID) || changed
-	changed = set(&merged.Spec.Unschedulable, want.Spec.Unschedulable) || changed
-	changed = set(&merged.Spec.Taints, want.Spec.Taints) || changed
+	changed = set(&merged.Spec.Taints, withOwnTaints(want.Spec.Taints, have)) || changed
 	return merged, difference(changed)
 }
 

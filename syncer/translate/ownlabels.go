@@ -30,9 +30,9 @@ var nodeOperators = map[corev1.NodeSelectorOperator]selection.Operator{
 // isOwn says whether a label of nodes is the tenant's own.
 func isOwn(key string) bool { return key != corev1.LabelHostname && !slices.Contains(nodeLabels, key) }
 
-// PlacedByOwnLabels says whether where a pod may run depends on labels that the tenant
+// placedByOwnLabels says whether where a pod may run depends on labels that the tenant
 // put on nodes.
-func PlacedByOwnLabels(tenantPod *corev1.Pod) bool {
+func placedByOwnLabels(tenantPod *corev1.Pod) bool {
 	for k := range tenantPod.Spec.NodeSelector {
 		if isOwn(k) {
 			return true
@@ -132,10 +132,10 @@ func alsoOn(to *corev1.NodeAffinity, requirements []corev1.NodeSelectorRequireme
 	return to
 }
 
-// markPlacement has the host pod of one that is placed by the tenant's own labels say where it
-// may be placed, for keepPlacement to compare.
-func markPlacement(hostPod, tenantPod *corev1.Pod) {
-	if !PlacedByOwnLabels(tenantPod) {
+// markPlacement has the host pod of one that is placed by the tenant's own labels, or kept
+// off nodes by its taints, say where it may be placed, for keepPlacement to compare.
+func (b *podBuilder) markPlacement(hostPod *corev1.Pod) {
+	if !placedByOwnLabels(b.tenantPod) && len(b.keptOff(corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute)) == 0 {
 		return
 	}
 	hash := sha256.New()

@@ -62,7 +62,7 @@ func (b *podBuilder) build() *corev1.Pod {
 	}
 	b.annotations[tenant.AnnotationGeneration] = strconv.FormatInt(b.tenantPod.Generation, 10)
 	hostPod := &corev1.Pod{ObjectMeta: meta, Spec: b.spec()}
-	markPlacement(hostPod, b.tenantPod)
+	b.markPlacement(hostPod)
 	return hostPod
 }
 

@@ -32,20 +32,20 @@ func (b *podBuilder) nodeSelector(from map[string]string) map[string]string {
 }
 
 // affinity maps what a pod asks of nodes and of its neighbours. What its node selector
-// asks of the tenant's own labels becomes a part of it.
+// asks of the tenant's own labels becomes a part of it, and so do the tenant's taints.
 func (b *podBuilder) affinity(from *corev1.Affinity, selector map[string]string) *corev1.Affinity {
-	own := b.selectedByOwn(selector)
-	if from == nil && len(own) == 0 {
+	var ofNodes *corev1.NodeAffinity
+	if from != nil && from.NodeAffinity != nil {
+		ofNodes = b.nodeAffinity(from.NodeAffinity)
+	}
+	ofNodes = b.untainted(alsoOn(ofNodes, b.selectedByOwn(selector)))
+	if from == nil && ofNodes == nil {
 		return nil
 	}
-	to := &corev1.Affinity{}
+	to := &corev1.Affinity{NodeAffinity: ofNodes}
 	if from == nil {
-		from = &corev1.Affinity{}
+		return to
 	}
-	if f := from.NodeAffinity; f != nil {
-		to.NodeAffinity = b.nodeAffinity(f)
-	}
-	to.NodeAffinity = alsoOn(to.NodeAffinity, own)
 	if f := from.PodAffinity; f != nil {
 		to.PodAffinity = &corev1.PodAffinity{
 			RequiredDuringSchedulingIgnoredDuringExecution:  b.podTerms(f.RequiredDuringSchedulingIgnoredDuringExecution),

@@ -189,7 +189,7 @@ func TestNodeViewIsKept(t *testing.T) {
 	if n.Labels["rack"] != "" || len(n.Status.Images) > 0 || n.Status.Addresses[0].Address == hostNodeIP {
 		t.Errorf("the view shows the host: %+v", n)
 	}
-	if _, err := nodes.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"labels":{"mine":"yes","kubernetes.io/hostname":"other"}},"spec":{"unschedulable":true}}`), metav1.PatchOptions{}); err != nil {
+	if _, err := nodes.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"labels":{"mine":"yes","kubernetes.io/hostname":"other"}},"spec":{"taints":[{"key":"sublet.dev/x","effect":"NoSchedule"}]}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := nodes.Patch(t.Context(), name, types.MergePatchType, []byte(`{"status":{"addresses":[{"type":"InternalIP","address":"169.254.169.254"}],"conditions":[]}}`), metav1.PatchOptions{}, "status"); err != nil {
@@ -221,7 +221,7 @@ func TestNodeViewIsKept(t *testing.T) {
 		label("null")
 		wait(t, "no use of the node", func() (bool, any) {
 			n, err := nodes.Get(t.Context(), name, metav1.GetOptions{})
-			return apierrors.IsNotFound(err) || err == nil && n.Spec.Unschedulable, n // pods of other tests may hold it
+			return apierrors.IsNotFound(err) || err == nil && len(n.Spec.Taints) == 1, n // pods of other tests may hold it
 		})
 		label(`"true"`)
 		wait(t, "use of the node", is)

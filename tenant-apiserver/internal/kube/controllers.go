@@ -56,6 +56,7 @@ var everywhere = []string{
 	names.TTLAfterFinishedController,
 	names.RootCACertificatePublisherController,
 	names.ServiceCIDRController,
+	names.TaintEvictionController,
 }
 
 // onHost are the controllers that only the control plane of the nodes has. Tenants'
@@ -65,7 +66,6 @@ var onHost = []string{
 	names.CertificateSigningRequestApprovingController,
 	names.NodeIpamController,
 	names.NodeLifecycleController,
-	names.TaintEvictionController,
 }
 
 // controllers are the controllers of one instance, constructed and not running.

@@ -2,12 +2,14 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/klog/v2"
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
+	"k8s.io/kubernetes/pkg/controller"
 )
 
 // late are the controllers that begin with the first object of one of the named
@@ -36,6 +38,7 @@ var late = map[string][]schema.GroupResource{
 	names.PersistentVolumeProtectionController:       {{Resource: "persistentvolumes"}},
 	names.VolumeAttributesClassProtectionController:  {{Group: "storage.k8s.io", Resource: "volumeattributesclasses"}},
 	names.EphemeralVolumeController:                  {{Resource: "pods"}},
+	names.TaintEvictionController:                    {{Resource: "pods"}},
 	names.TTLAfterFinishedController:                 {{Group: "batch", Resource: "jobs"}},
 	names.ValidatingAdmissionPolicyStatusController:  {{Group: "admissionregistration.k8s.io", Resource: "validatingadmissionpolicies"}},
 }
@@ -46,7 +49,21 @@ const buildRetry = time.Second
 // lateController is one that is not built yet.
 type lateController struct {
 	name  string
-	build func(context.Context, kcm.ControllerContext) (kcm.Controller, error)
+	build buildController
+}
+
+// buildController is how upstream's descriptions build a controller.
+type buildController = func(context.Context, kcm.ControllerContext) (kcm.Controller, error)
+
+// podsByNode gives a controller the index of pods by node that it looks into and does
+// not make: upstream's node lifecycle controller makes it, which tenants do not have.
+func podsByNode(build buildController) buildController {
+	return func(ctx context.Context, c kcm.ControllerContext) (kcm.Controller, error) {
+		if err := controller.AddPodNodeNameIndexer(c.InformerFactory.Core().V1().Pods().Informer()); err != nil {
+			return nil, fmt.Errorf("index of pods by node: %w", err)
+		}
+		return build(ctx, c)
+	}
 }
 
 // takeLate takes the late controllers out of upstream's descriptions.
@@ -54,7 +71,11 @@ func takeLate(descriptors map[string]*kcm.ControllerDescriptor) []lateController
 	var taken []lateController
 	for name := range late {
 		if d, ok := descriptors[name]; ok {
-			taken = append(taken, lateController{name, d.BuildController})
+			l := lateController{name, d.BuildController}
+			if name == names.TaintEvictionController {
+				l.build = podsByNode(l.build)
+			}
+			taken = append(taken, l)
 			delete(descriptors, name)
 		}
 	}
@@ -81,7 +102,7 @@ func (c *controllers) await(due chan<- lateController) {
 // pause, in which others are built.
 func (c *controllers) begin(ctx context.Context, l lateController, due chan<- lateController) kcm.Controller {
 	release := c.hold()
-	controller, err := l.build(ctx, c.ctx)
+	built, err := l.build(ctx, c.ctx)
 	release()
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "A controller cannot be built; trying again", "controller", l.name)
@@ -90,5 +111,5 @@ func (c *controllers) begin(ctx context.Context, l lateController, due chan<- la
 	}
 	c.ctx.InformerFactory.Start(ctx.Done())
 	c.ctx.ObjectOrMetadataInformerFactory.Start(ctx.Done())
-	return controller
+	return built
 }
