@@ -195,7 +195,7 @@ func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 		Bootstrapped: bootstrapped,
 	}
 	if st.ring != nil {
-		o.Transformer = st.ring
+		o.Transformer = pacedValues{st.ring}
 	}
 	o.Paths = c.metricsPaths()
 	if c.Host == nil {

@@ -140,6 +140,9 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 				return // the client is gone
 			}
 			defer end()
+			if computes(info) {
+				w, r = paced(g.turns, w, r)
+			}
 		}
 		next.ServeHTTP(w, r)
 	})

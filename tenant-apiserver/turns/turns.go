@@ -13,6 +13,9 @@
 // return) does not keep others waiting and cannot wait for itself. So this shares
 // processors out; it does not bound what is under way, which plans do.
 //
+// What computes for long in a turn rests for a moment again and again while other flows
+// count ([Breathe]), since turns are of processors and not of the scheduler's queues.
+//
 // The package starts no goroutines, and knows neither requests nor tenants.
 package turns
 
@@ -127,7 +130,7 @@ func (t *Turns) end(mine *turn) {
 func (t *Turns) share() {
 	now := time.Now()
 	t.flows = slices.DeleteFunc(t.flows, func(f *Flow) bool {
-		f.counts = len(f.waiting) > 0 || f.running > 0 || now.Sub(f.last) < Recent
+		f.counts = f.stillCounts(now)
 		return !f.counts
 	})
 	for each := t.each(); t.running < Ahead*t.processors; {
@@ -141,6 +144,11 @@ func (t *Turns) share() {
 		t.begin(f.waiting[0])
 		f.waiting = f.waiting[1:]
 	}
+}
+
+// stillCounts says whether the flow counts. The caller holds mu.
+func (f *Flow) stillCounts(now time.Time) bool {
+	return len(f.waiting) > 0 || f.running > 0 || now.Sub(f.last) < Recent
 }
 
 // lookLater has turns shared out again when flows that only count still may not any
