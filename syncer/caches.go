@@ -46,6 +46,7 @@ type caches struct {
 	hostNodes               cache.SharedIndexInformer // of the Host: shared
 	tenantVolumes           cache.SharedIndexInformer
 	tenantClasses           cache.SharedIndexInformer // of storage
+	runtimeClasses          cache.SharedIndexInformer // the tenant's
 	bundles, requests       cache.SharedIndexInformer // of trust and for pods' certificates, the tenant's
 	ingressClasses          cache.SharedIndexInformer // of the tenant
 	nodeNames               *nodeNames
@@ -73,6 +74,7 @@ func newCaches(config Config, tenantAPI kubernetes.Interface) (*caches, error) {
 	c.tenantNodes = ofTenant.Core().V1().Nodes().Informer()
 	c.tenantVolumes = ofTenant.Core().V1().PersistentVolumes().Informer()
 	c.tenantClasses = ofTenant.Storage().V1().StorageClasses().Informer()
+	c.runtimeClasses = ofTenant.Node().V1().RuntimeClasses().Informer()
 	c.bundles = ofTenant.Certificates().V1().ClusterTrustBundles().Informer()
 	c.requests = ofTenant.Certificates().V1().PodCertificateRequests().Informer()
 	c.ingressClasses = ofTenant.Networking().V1().IngressClasses().Informer()

@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
-	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
 	"sublet.dev/syncer/patrol"
@@ -85,7 +84,7 @@ func (s *Syncer) ExplainPod(ctx context.Context, name tenant.Name) (*Explanation
 	e := s.explanation(name, string(host.HostName(name)), []string{kindPod, kindPodStatus, kindPodEvents})
 	e.Pairing, e.TenantPod, e.HostPod = pairing(host, tenantPod, hostPod), bare(tenantPod), bare(hostPod)
 	if tenantPod != nil {
-		e.Fields = translate.Fates(tenantPod, policy.LevelFor(s.config.Tenant.Sandbox))
+		e.Fields = s.t.Fates(tenantPod)
 		if why, ok := s.held.get(tenantPod); ok {
 			e.Held = why.reason + ": " + why.message
 		}

@@ -40,6 +40,7 @@ func (s *Syncer) kinds() []engine.Pass {
 		volumes,
 		s.claimStatuses(volumes),
 		s.storageClasses(),
+		s.runtimeClasses(),
 		policies,
 		&podUp{Syncer: s, host: s.hostPods()},
 		s.podEvents(),

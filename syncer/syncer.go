@@ -144,7 +144,7 @@ func New(c Config) (*Syncer, error) {
 		return nil, err
 	}
 	s.engine.Put(s.customs)
-	return s, errors.Join(s.watch(), s.watchStorage())
+	return s, errors.Join(s.watch(), s.watchStorage(), s.engine.Watch(s.caches.runtimeClasses, nil, keysOf(s.ofRuntimeClass)))
 }
 
 // hostTimeout bounds a write to the host and its wait for its turn: one that hangs

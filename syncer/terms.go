@@ -1,8 +1,11 @@
 package syncer
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 
+	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/translate"
 )
 
@@ -17,7 +20,11 @@ func (s *Syncer) plan() translate.PodTerms {
 // SetPodTerms says what the tenant's plan gives its pods from now on. It may be called
 // at any time. Pods that have a node keep what they have.
 func (s *Syncer) SetPodTerms(terms translate.PodTerms) {
+	before := s.plan()
 	s.podTerms.Store(&terms)
+	for _, name := range append(slices.Clone(before.RuntimeClasses), terms.RuntimeClasses...) {
+		s.engine.Add(keys(tenant.Name{Name: name}, kindRuntimeClass)...)
+	}
 	for _, o := range s.caches.hostNodes.GetStore().List() {
 		if hostNode, ok := o.(*corev1.Node); ok {
 			s.engine.Add(s.ofHostNode(hostNode)...)

@@ -94,6 +94,27 @@ type PlanSpec struct {
 	// +optional
 	Tolerations []TaintPattern `json:"tolerations,omitempty"`
 
+	// CSIDrivers are the CSI drivers whose inline volumes pods may have: a driver of the
+	// host is given the tenant's attributes, so it must be made for people who do not
+	// trust each other.
+	//
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(o, o == c)) && self.all(c, c.matches('^[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?$'))",message="csiDrivers are names of CSI drivers, each once"
+	// +listType=atomic
+	// +optional
+	CSIDrivers []string `json:"csiDrivers,omitempty"`
+
+	// RuntimeClasses are RuntimeClasses that tenants see, and that pods may name. Each
+	// stands for the tenant's sandbox: there is no choosing another.
+	//
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	RuntimeClasses []RuntimeClassOffer `json:"runtimeClasses,omitempty"`
+
 	// SnapshotClasses are the host's classes of volume snapshots that tenants see; the
 	// first is that of snapshots that name none. Without any, or on a host that serves no
 	// snapshot.storage.k8s.io/v1, there are no snapshots. How many a tenant may have,
@@ -147,6 +168,24 @@ type PlanSpec struct {
 	// +kubebuilder:validation:Enum=None;Metadata;Request
 	// +kubebuilder:default=None
 	Audit string `json:"audit,omitempty"`
+}
+
+// RuntimeClassOffer is a RuntimeClass that tenants see.
+type RuntimeClassOffer struct {
+	// Name is its name, and that of its handler. Tenants can make RuntimeClasses of other
+	// names with this handler.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name"`
+
+	// Sandbox is whose tenants see it: those whose pods run in that sandbox; without it
+	// all do.
+	//
+	// +kubebuilder:validation:Enum=gvisor;runc-userns
+	// +optional
+	Sandbox string `json:"sandbox,omitempty"`
 }
 
 // TaintPattern stands for taints of nodes.

@@ -170,13 +170,14 @@ func newSyncer(running *syncers, shared *syncer.Host, host *rest.Config, t tenan
 	write := rest.CopyConfig(host)
 	write.Impersonate = rest.ImpersonationConfig{UserName: t.ID.WriteUser()}
 	s, err := syncer.New(syncer.Config{Tenant: t, TenantAPI: api, TenantObjects: objects, Host: shared, HostWrite: write, Logger: log})
-	return companion{s, t.ID, running}, err
+	return companion{s, t.ID, t.Sandbox, running}, err
 }
 
 // companion is a syncer as a cell knows it.
 type companion struct {
 	*syncer.Syncer
 	id      tenant.ID
+	sandbox tenant.Sandbox
 	running *syncers
 }
 
@@ -206,7 +207,7 @@ func (c companion) Metrics(ctx context.Context) metricsapi.MetricsGetter {
 func (c companion) SetTerms(t plan.Terms) {
 	c.SetStorageClasses(t.StorageClasses)
 	c.SetLoadBalancers(translate.LoadBalancers(t.LoadBalancers))
-	c.SetPodTerms(translate.PodTerms{Tolerations: t.Tolerations})
+	c.SetPodTerms(translate.PodTerms{Tolerations: t.Tolerations, Offer: t.Offer(c.sandbox)})
 	c.SetCustomResources(t.CustomResources)
 	c.SetIngress(translate.Ingresses(t.Ingress))
 }
@@ -218,8 +219,8 @@ func (c companion) At(ctx context.Context, addr netip.Addr) (dialer.Place, error
 }
 
 // validatePod is the admission of a tenant's pods beside upstream's.
-func validatePod(t tenant.Tenant, tenantPod *corev1.Pod) error {
-	refusals := policy.CheckPod(tenantPod, policy.LevelFor(t.Sandbox))
+func validatePod(t tenant.Tenant, tenantPod *corev1.Pod, terms plan.Terms) error {
+	refusals := terms.Offer(t.Sandbox).CheckPod(tenantPod, policy.LevelFor(t.Sandbox))
 	if len(refusals) == 0 {
 		refusals = translate.CheckFields(tenantPod)
 	}

@@ -103,9 +103,13 @@ func evalPodPolicy(f *Facts) Outcome {
 		return inconclusive("the tenant's sandbox is not known", err)
 	}
 	level := policy.LevelFor(sandbox)
+	var offer policy.Offer
+	if plan, err := f.Plan.Get(); err == nil { // not read: nothing is offered
+		offer.CSIDrivers = plan.Spec.CSIDrivers
+	}
 	var bad findings
 	for i := range pods {
-		for _, r := range policy.CheckHostPod(&pods[i], level) {
+		for _, r := range offer.CheckHostPod(&pods[i], level) {
 			bad.add(podRef(&pods[i]), "breaks the rule %s: %s: %s", r.Rule, r.Field, r.Reason)
 		}
 	}

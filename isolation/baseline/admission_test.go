@@ -325,3 +325,16 @@ func TestAdmissionOfTolerations(t *testing.T) {
 		}
 	}
 }
+
+// Inline volumes are those of the plan's drivers.
+func TestAdmissionOfInlineVolumes(t *testing.T) {
+	tn := acme(tenant.GVisor)
+	b := compile(t, baseline.Tenant(tn, "cell-0", v1alpha1.PlanSpec{CSIDrivers: []string{"good.csi"}})[0].(*corev1.Namespace))
+	for driver, allowed := range map[string]bool{"good.csi": true, "other.csi": false, "": false} {
+		pod := syncedPod(tn)
+		pod.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: driver}}
+		if msg := b.broken(pod, admission.Create); (msg == "") != allowed {
+			t.Errorf("%q: %s", driver, msg)
+		}
+	}
+}

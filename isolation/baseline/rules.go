@@ -24,6 +24,7 @@ func variables() []admissionv1.Variable {
 		{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
 		{Name: "byTenant", Expression: byTenant},
 		{Name: "balancerClasses", Expression: fromNamespace(tenant.AnnotationLoadBalancerClasses, "','")},
+		{Name: "drivers", Expression: fromNamespace(tenant.AnnotationCSIDrivers, "','")},
 		{Name: "tolerable", Expression: fromNamespace(tenant.AnnotationTolerations, "','")},
 		{Name: "forced", Expression: fromNamespace(tenant.AnnotationForced, `"\n"`)},
 	}
@@ -96,7 +97,7 @@ func validations() []admissionv1.Validation {
 		pod("have a user namespace of their own unless their sandbox is gVisor", "object.spec.runtimeClassName == '"+tenant.GVisor.RuntimeClass()+"' ||"+
 			" (has(object.spec.hostUsers) && !object.spec.hostUsers)"),
 		pod("do not share the host's network, processes or IPC", absentOrFalse(spec+"hostNetwork")+" && "+absentOrFalse(spec+"hostPID")+" && "+absentOrFalse(spec+"hostIPC")),
-		pod("have no volume of the host", "variables.volumes.all(v, has(v.configMap) || has(v.secret) || has(v.projected) || has(v.downwardAPI) || has(v.emptyDir) || has(v.image) || has(v.persistentVolumeClaim))"),
+		pod("have no volume of the host", "variables.volumes.all(v, has(v.configMap) || has(v.secret) || has(v.projected) || has(v.downwardAPI) || has(v.emptyDir) || has(v.image) || has(v.persistentVolumeClaim) || (has(v.csi) && v.csi.driver in variables.drivers))"),
 		pod("have no credential of the host", "has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken &&"+
 			" variables.volumes.all(v, !has(v.projected) || !has(v.projected.sources) || v.projected.sources.all(s,"+
 			" !has(s.serviceAccountToken) && !has(s.clusterTrustBundle) && !has(s.podCertificate)))"),

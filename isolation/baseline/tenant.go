@@ -23,6 +23,7 @@ func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 		tenant.AnnotationIngressClasses:      strings.Join(p.Ingress.Classes, ","),
 		tenant.AnnotationForced:              forced(p),
 		tenant.AnnotationTolerations:         tolerable(p),
+		tenant.AnnotationCSIDrivers:          strings.Join(p.CSIDrivers, ","),
 	}
 	objects := []Object{ns, ServiceAccount(t), Quota(t, p)}
 	return append(objects, tenantRights(t, cell, p)...)

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -77,7 +78,28 @@ func (c *check) volumes(volumes []corev1.Volume) {
 	for i := range volumes {
 		path := fmt.Sprintf("spec.volumes[%d]", i)
 		for _, name := range set(&volumes[i].VolumeSource, volumeTypes) {
+			if csi := volumes[i].CSI; name == "csi" && len(c.offer.CSIDrivers) > 0 {
+				c.inline(path+".csi", csi)
+				continue
+			}
 			c.volume(path+"."+name, name)
+		}
+	}
+}
+
+// podInfo begins the attributes of an inline volume by which the kubelet tells the driver
+// whose pod it is.
+const podInfo = "csi.storage.k8s.io/"
+
+// inline judges an inline volume of a CSI driver.
+func (c *check) inline(field string, v *corev1.CSIVolumeSource) {
+	if !slices.Contains(c.offer.CSIDrivers, v.Driver) {
+		c.refuse("csi-driver", field+".driver", "the driver %q is not offered: use one of %q", v.Driver, c.offer.CSIDrivers)
+	}
+	for key := range v.VolumeAttributes {
+		if strings.HasPrefix(key, podInfo) {
+			c.refuse("csi-attributes", field+".volumeAttributes", "%q is what the node tells the driver of the pod: remove it", key)
+			return
 		}
 	}
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,8 +69,20 @@ func Err(refusals []Refusal) error {
 // level; none when it may. It judges what the tenant can write: what the syncer
 // forces or leaves out on the host (scheduler, tolerations, priority, labels,
 // the user namespace) needs no refusal. The pod is not modified.
-func CheckPod(tenantPod *corev1.Pod, l Level) []Refusal {
-	c := &check{}
+func CheckPod(tenantPod *corev1.Pod, l Level) []Refusal { return Offer{}.CheckPod(tenantPod, l) }
+
+// Offer is what a plan offers pods beyond what all may have. The zero value is nothing.
+type Offer struct {
+	// CSIDrivers are the drivers whose inline volumes pods may have.
+	CSIDrivers []string `json:"csiDrivers,omitempty"`
+	// RuntimeClasses are names that stand for the tenant's sandbox.
+	RuntimeClasses []string `json:"runtimeClasses,omitempty"`
+}
+
+// CheckPod is [CheckPod] for a tenant whose plan offers o. A RuntimeClass is judged by
+// the name of its handler.
+func (o Offer) CheckPod(tenantPod *corev1.Pod, l Level) []Refusal {
+	c := &check{offer: o}
 	c.shared(tenantPod)
 	c.tenantOnly(&tenantPod.Spec, l)
 	judged := tenantPod
@@ -89,8 +102,11 @@ func CheckPod(tenantPod *corev1.Pod, l Level) []Refusal {
 // tenant whose pods run at level l; none when it may. It holds for the pod that
 // the syncer is about to create and for one that runs: a pod without UID has not
 // been created yet and must leave to the host what the host decides.
-func CheckHostPod(hostPod *corev1.Pod, l Level) []Refusal {
-	c := &check{}
+func CheckHostPod(hostPod *corev1.Pod, l Level) []Refusal { return Offer{}.CheckHostPod(hostPod, l) }
+
+// CheckHostPod is [CheckHostPod] for a tenant whose plan offers o.
+func (o Offer) CheckHostPod(hostPod *corev1.Pod, l Level) []Refusal {
+	c := &check{offer: o}
 	c.shared(hostPod)
 	c.hostOnly(hostPod, l.sandbox())
 	c.podSecurity(hostPod, l)
@@ -99,6 +115,7 @@ func CheckHostPod(hostPod *corev1.Pod, l Level) []Refusal {
 
 // check collects the refusals of one pod.
 type check struct {
+	offer    Offer
 	refusals []Refusal
 }
 
@@ -177,7 +194,7 @@ func (c *check) tenantOnly(spec *corev1.PodSpec, l Level) {
 		c.refuse("node-name", "spec.nodeName", "pods are placed by the scheduler, a node can't be chosen by name: remove the field (nodeSelector and affinity work)")
 	}
 	forced := l.sandbox().RuntimeClass()
-	if class := spec.RuntimeClassName; class != nil && *class != forced {
+	if class := spec.RuntimeClassName; class != nil && *class != forced && !slices.Contains(c.offer.RuntimeClasses, *class) {
 		c.refuse("runtime-class", "spec.runtimeClassName", "this cluster's pods run in %q and nothing else, not in %q: remove the field", forced, *class)
 	}
 	if strings.HasPrefix(spec.PriorityClassName, "system-") {

@@ -299,3 +299,43 @@ func TestCredentialsOfTheTenantsOwn(t *testing.T) {
 		}
 	}
 }
+
+// What a plan offers is allowed, and nothing else of its kind.
+func TestOffer(t *testing.T) {
+	offer := policy.Offer{CSIDrivers: []string{"good.csi"}, RuntimeClasses: []string{"sandboxed"}}
+	csi := func(v corev1.CSIVolumeSource) func(*corev1.PodSpec) {
+		return func(s *corev1.PodSpec) { s.Volumes[0].VolumeSource = corev1.VolumeSource{CSI: &v} }
+	}
+	for name, c := range map[string]struct {
+		change      func(*corev1.PodSpec)
+		rule, field string // empty: allowed
+	}{
+		"driver":             {csi(corev1.CSIVolumeSource{Driver: "good.csi", VolumeAttributes: map[string]string{"a": "b"}}), "", ""},
+		"class":              {func(s *corev1.PodSpec) { s.RuntimeClassName = ptr.To("sandboxed") }, "", ""},
+		"another driver":     {csi(corev1.CSIVolumeSource{Driver: "good.csi.other"}), "csi-driver", "spec.volumes[0].csi.driver"},
+		"no driver":          {csi(corev1.CSIVolumeSource{}), "csi-driver", "spec.volumes[0].csi.driver"},
+		"what the node says": {csi(corev1.CSIVolumeSource{Driver: "good.csi", VolumeAttributes: map[string]string{"csi.storage.k8s.io/pod.name": "b"}}), "csi-attributes", "spec.volumes[0].csi.volumeAttributes"},
+		"another class":      {func(s *corev1.PodSpec) { s.RuntimeClassName = ptr.To("runc") }, "runtime-class", "spec.runtimeClassName"},
+		"another volume":     {func(s *corev1.PodSpec) { s.Volumes[0].HostPath = &corev1.HostPathVolumeSource{} }, "host-path", "spec.volumes[0].hostPath"},
+	} {
+		for _, l := range levels() {
+			pod := plainPod()
+			c.change(&pod.Spec)
+			got := offer.CheckPod(pod, l)
+			if c.rule != "" {
+				wantRefusal(t, name, got, c.rule, c.field)
+			} else if len(got) > 0 {
+				t.Errorf("%s at %s: %v", name, l, got)
+			}
+			if r := policy.CheckPod(pod, l); len(r) == 0 {
+				t.Errorf("%s at %s: allowed though nothing is offered", name, l)
+			}
+		}
+	}
+	// What runs is the sandbox by its own name, whatever is offered.
+	for _, s := range []tenant.Sandbox{tenant.GVisor, tenant.RuncUserNS} {
+		pod := hostPod(s)
+		pod.Spec.RuntimeClassName = ptr.To("sandboxed")
+		wantRefusal(t, "a host pod", offer.CheckHostPod(pod, policy.LevelFor(s)), "runtime-class", "spec.runtimeClassName")
+	}
+}

@@ -19,7 +19,7 @@ const (
 	// admission policy holds the namespace's claims to it.
 	AnnotationStorageClasses = Domain + "/storage-classes"
 
-	// AnnotationTolerations, on a tenant's host namespace, holds the taints that its pods
+	// AnnotationTolerations, AnnotationCSIDrivers, on a tenant's host namespace, holds the taints that its pods
 	// may tolerate, KEY=VALUE:EFFECT with * for any, with commas between them. The host's
 	// admission policy holds the namespace's pods to it.
 	AnnotationTolerations = Domain + "/tolerations"
@@ -28,6 +28,10 @@ const (
 	// classes that the tenant's snapshots of volumes may have, with commas between them.
 	// The host's admission policy holds the namespace's snapshots to it.
 	AnnotationSnapshotClasses = Domain + "/snapshot-classes"
+
+	// AnnotationCSIDrivers, on a tenant's host namespace, holds the drivers whose inline
+	// volumes its pods may have, likewise.
+	AnnotationCSIDrivers = Domain + "/csi-drivers"
 
 	// AnnotationLoadBalancerClasses, on a tenant's host namespace, holds the classes of
 	// load balancers that its Services may have, with commas between them, and

@@ -90,7 +90,7 @@ var decisions = map[string]fields{
 
 	"Volume": all(translated, "Name", "VolumeSource"),
 	"VolumeSource": with(
-		all(translated, "EmptyDir", "Secret", "ConfigMap", "DownwardAPI", "Projected", "Image", "PersistentVolumeClaim", "Ephemeral"),
+		all(translated, "EmptyDir", "Secret", "ConfigMap", "DownwardAPI", "Projected", "Image", "PersistentVolumeClaim", "Ephemeral", "CSI"),
 		fields{
 			"HostPath":          refuse(whyHost),
 			"GCEPersistentDisk": refuse(whyVolume), "AWSElasticBlockStore": refuse(whyVolume), "GitRepo": refuse(whyVolume),
@@ -98,8 +98,10 @@ var decisions = map[string]fields{
 			"FlexVolume": refuse(whyVolume), "Cinder": refuse(whyVolume), "CephFS": refuse(whyVolume), "Flocker": refuse(whyVolume),
 			"FC": refuse(whyVolume), "AzureFile": refuse(whyVolume), "VsphereVolume": refuse(whyVolume), "Quobyte": refuse(whyVolume),
 			"AzureDisk": refuse(whyVolume), "PhotonPersistentDisk": refuse(whyVolume), "PortworxVolume": refuse(whyVolume),
-			"ScaleIO": refuse(whyVolume), "StorageOS": refuse(whyVolume), "CSI": refuse(whyVolume),
+			"ScaleIO": refuse(whyVolume), "StorageOS": refuse(whyVolume),
 		}),
+	// Which drivers, the plan says: isolation/policy refuses the others.
+	"CSIVolumeSource":       with(all(copied, "Driver", "ReadOnly", "FSType", "VolumeAttributes"), all(translated, "NodePublishSecretRef")),
 	"EmptyDirVolumeSource":  with(all(copied, "Medium", "SizeLimit"), fields{"Mode": refuse(whyOwner)}),
 	"SecretVolumeSource":    with(all(translated, "SecretName"), all(copied, "Items", "DefaultMode", "Optional"), fields{"DefaultUser": refuse(whyOwner)}),
 	"ConfigMapVolumeSource": with(all(translated, "LocalObjectReference"), all(copied, "Items", "DefaultMode", "Optional"), fields{"DefaultUser": refuse(whyOwner)}),

@@ -28,13 +28,13 @@ var names = map[verdict]string{
 
 // Fates says of every field of a pod's spec that is set, and of those that are forced
 // whether set or not, what becomes of it: by the table that Pod goes by, and by the
-// rules of isolation/policy at a level. A field that others are below is not listed
+// rules of isolation/policy. A field that others are below is not listed
 // itself.
-func Fates(tenantPod *corev1.Pod, level policy.Level) []Fate {
+func (t Translation) Fates(tenantPod *corev1.Pod) []Fate {
 	fates := tableFates(reflect.ValueOf(&tenantPod.Spec))
 	asked := *tenantPod
-	asked.Spec.NodeName = "" // set by our own binding
-	for _, r := range append(policy.CheckPod(&asked, level), policy.CheckResources(&asked.Spec)...) {
+	t.judged(&asked.Spec)
+	for _, r := range append(t.plan().CheckPod(&asked, policy.LevelFor(t.Tenant.Sandbox)), policy.CheckResources(&asked.Spec)...) {
 		fates = withRefusal(fates, r)
 	}
 	return fates

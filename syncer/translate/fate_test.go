@@ -5,9 +5,6 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"sublet.dev/isolation/policy"
-	"sublet.dev/isolation/tenant"
 )
 
 // TestFates: each field of a pod has the fate that the table gives it, forced ones
@@ -21,7 +18,7 @@ func TestFates(t *testing.T) {
 	pod.Spec.SecurityContext = &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: "s0"}}
 	pod.Spec.NodeName = "view"
 	got := map[string]Fate{}
-	for _, f := range Fates(pod, policy.LevelFor(tenant.GVisor)) {
+	for _, f := range (Translation{Tenant: testTenant, Lookup: nothing{}, Data: nothing{}}).Fates(pod) {
 		if _, twice := got[f.Field]; twice {
 			t.Errorf("%s is told twice", f.Field)
 		}
@@ -58,7 +55,7 @@ func TestFatesAgree(t *testing.T) {
 		if unset(reflect.ValueOf(&pod.Spec).Elem().Field(i)) {
 			continue // a struct: its fields have tests of their own
 		}
-		fates := Fates(pod, policy.LevelFor(tenant.GVisor))
+		fates := Translation{Tenant: testTenant, Lookup: nothing{}, Data: nothing{}}.Fates(pod)
 		for _, r := range refusals(&pod.Spec) {
 			found := false
 			for _, f := range fates {

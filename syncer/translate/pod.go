@@ -30,9 +30,9 @@ const (
 // run. The refusals name fields of the tenant's pod.
 func (t Translation) Pod(tenantPod *corev1.Pod) (*corev1.Pod, []policy.Refusal) {
 	asked := tenantPod.DeepCopy()
-	asked.Spec.NodeName = "" // set by our own binding
-	level := policy.LevelFor(t.Tenant.Sandbox)
-	if found := policy.CheckPod(asked, level); len(found) > 0 {
+	t.judged(&asked.Spec)
+	level, offer := policy.LevelFor(t.Tenant.Sandbox), t.plan().Offer
+	if found := offer.CheckPod(asked, level); len(found) > 0 {
 		return nil, found
 	}
 	if found := refusals(&asked.Spec); len(found) > 0 {
@@ -40,10 +40,21 @@ func (t Translation) Pod(tenantPod *corev1.Pod) (*corev1.Pod, []policy.Refusal) 
 	}
 	b := podBuilder{Translation: t, tenantPod: tenantPod}
 	hostPod := b.build()
-	if found := policy.CheckHostPod(hostPod, level); len(found) > 0 {
+	if found := offer.CheckHostPod(hostPod, level); len(found) > 0 {
 		return nil, found
 	}
 	return hostPod, nil
+}
+
+// judged makes of a tenant's pod what isolation/policy judges: without the node of our
+// own binding, and with its RuntimeClass's handler in the place of the name.
+func (t Translation) judged(spec *corev1.PodSpec) {
+	spec.NodeName = ""
+	if class := spec.RuntimeClassName; class != nil {
+		if handler, ok := t.Lookup.RuntimeHandler(*class); ok {
+			spec.RuntimeClassName = &handler
+		}
+	}
 }
 
 // podBuilder builds one host pod.
@@ -194,7 +205,7 @@ func (t Translation) EphemeralContainers(tenantPod, hostPod *corev1.Pod) (*corev
 	}
 	level := policy.LevelFor(t.Tenant.Sandbox)
 	policy.Harden(&fresh.Spec, level)
-	if len(policy.CheckHostPod(fresh, level)) > 0 {
+	if len(t.plan().CheckHostPod(fresh, level)) > 0 {
 		return hostPod, false
 	}
 	merged := hostPod.DeepCopy()

@@ -26,6 +26,8 @@ type Lookup interface {
 	// HostPodWithIP returns the tenant's host pod that has the address now; pods
 	// that have ended have none.
 	HostPodWithIP(ip string) (*corev1.Pod, bool)
+	// RuntimeHandler returns the handler of the tenant's RuntimeClass of that name.
+	RuntimeHandler(class string) (string, bool)
 	// Services returns the tenant's Services in a namespace of the tenant.
 	Services(namespace string) []*corev1.Service
 	// Namespaces returns the names of the tenant's namespaces that are selected.
@@ -51,6 +53,7 @@ type Translation struct {
 type PodTerms struct {
 	// Tolerations are the taints of host nodes that the pods may tolerate.
 	Tolerations []policy.Taint `json:"tolerations,omitempty"`
+	policy.Offer
 }
 
 func (t Translation) plan() PodTerms {

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	nodev1 "k8s.io/api/node/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -68,6 +69,14 @@ func (w world) ConfigMap(n tenant.Name) (*corev1.ConfigMap, bool) {
 
 func (w world) Secret(n tenant.Name) (*corev1.Secret, bool) {
 	return find(w, func(s *corev1.Secret) bool { return translate.NameOf(s) == n })
+}
+
+func (w world) RuntimeHandler(class string) (string, bool) {
+	c, ok := find(w, func(c *nodev1.RuntimeClass) bool { return c.Name == class })
+	if !ok {
+		return "", false
+	}
+	return c.Handler, true
 }
 
 func (w world) Services(namespace string) []*corev1.Service {

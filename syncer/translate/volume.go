@@ -40,6 +40,12 @@ func (b *podBuilder) volume(name string, from corev1.VolumeSource) corev1.Volume
 		to.Projected = b.projected(name, from.Projected)
 	case from.Image != nil:
 		to.Image = &corev1.ImageVolumeSource{Reference: from.Image.Reference, PullPolicy: from.Image.PullPolicy}
+	case from.CSI != nil:
+		f := from.CSI
+		to.CSI = &corev1.CSIVolumeSource{Driver: f.Driver, ReadOnly: f.ReadOnly, FSType: f.FSType, VolumeAttributes: f.VolumeAttributes}
+		if f.NodePublishSecretRef != nil {
+			to.CSI.NodePublishSecretRef = &corev1.LocalObjectReference{Name: b.ref(f.NodePublishSecretRef.Name)}
+		}
 	default: // nothing is set: the API means an empty directory
 		to.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	}
@@ -116,6 +122,9 @@ func volumeReferences(v *corev1.VolumeSource) (configMaps, secrets []string) {
 	}
 	if v.Secret != nil {
 		secrets = append(secrets, v.Secret.SecretName)
+	}
+	if v.CSI != nil && v.CSI.NodePublishSecretRef != nil {
+		secrets = append(secrets, v.CSI.NodePublishSecretRef.Name)
 	}
 	if v.Projected == nil {
 		return configMaps, secrets

@@ -24,6 +24,7 @@ import (
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/dialer"
 	"sublet.dev/tenant-apiserver/keyring"
+	"sublet.dev/tenant-apiserver/plan"
 	"sublet.dev/tenant-apiserver/server"
 )
 
@@ -66,8 +67,8 @@ type Config struct {
 	// The companion starts them; they are shut down once it has ended.
 	Companion func(t tenant.Tenant, tenantAPI *rest.Config, objects informers.SharedInformerFactory) (Companion, error)
 	// ValidatePod refuses pods that a tenant must not have; the error's text goes
-	// to the tenant's user.
-	ValidatePod func(t tenant.Tenant, tenantPod *corev1.Pod) error
+	// to the tenant's user. In the place of its RuntimeClass it has the class's handler.
+	ValidatePod func(t tenant.Tenant, tenantPod *corev1.Pod, terms plan.Terms) error
 	// AuditWebhook is a kubeconfig that says where the audit events of all tenants are
 	// sent, beside their files. Empty: nowhere.
 	AuditWebhook string

@@ -25,6 +25,7 @@ import (
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/cell"
 	"sublet.dev/tenant-apiserver/dialer"
+	"sublet.dev/tenant-apiserver/plan"
 )
 
 // idle is a companion with nothing to do.
@@ -80,7 +81,7 @@ func startIn(t *testing.T, dir string, companion companionFunc, change func(*cel
 		Name: "test", Dir: func(id tenant.ID) string { return filepath.Join(dir, string(id)) }, GoldenDir: golden,
 		Socket:      func(id tenant.ID) string { return socket(dir, id) },
 		Companion:   companion,
-		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },
+		ValidatePod: func(tenant.Tenant, *corev1.Pod, plan.Terms) error { return nil },
 		Logger:      slog.New(slog.DiscardHandler),
 	}
 	change(&config)

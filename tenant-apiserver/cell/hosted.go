@@ -341,7 +341,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 		Metrics:      currentMetrics{h},
 		Dial:         h.outgoing.DialContext,
 		DialIssuer:   h.outgoing.DialPublic,
-		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p) },
+		ValidatePod:  func(p *corev1.Pod) error { return h.cell.config.ValidatePod(t.Tenant, p, *h.terms.Load()) },
 		Judge:        h.judge,
 		Terms:        *h.terms.Load(),
 		AuditLog:     AuditLog(dir),

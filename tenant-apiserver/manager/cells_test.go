@@ -27,6 +27,7 @@ import (
 	"sublet.dev/tenant-apiserver/cell"
 	"sublet.dev/tenant-apiserver/dialer"
 	"sublet.dev/tenant-apiserver/manager"
+	"sublet.dev/tenant-apiserver/plan"
 )
 
 // idle is a companion with nothing to do: there are no nodes.
@@ -116,7 +117,7 @@ func (c *cells) run(name string) {
 		Companion: func(t tenant.Tenant, _ *rest.Config, _ informers.SharedInformerFactory) (cell.Companion, error) {
 			return idle{http.NotFoundHandler(), func() cell.Seen { return c.seenOf(t.ID) }}, nil
 		},
-		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },
+		ValidatePod: func(tenant.Tenant, *corev1.Pod, plan.Terms) error { return nil },
 		Logger:      h.log,
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/tenant"
 )
 
 // Terms is what a tenant's plan gives its control plane. The zero value gives no
@@ -31,6 +32,10 @@ type Terms struct {
 	StorageClasses []string `json:"storageClasses,omitempty"`
 	// Tolerations are the taints of the host's nodes that its pods may tolerate.
 	Tolerations []policy.Taint `json:"tolerations,omitempty"`
+	// CSIDrivers are those whose inline volumes its pods may have.
+	CSIDrivers []string `json:"csiDrivers,omitempty"`
+	// RuntimeClasses are those that tenants of a sandbox see and may name.
+	RuntimeClasses []v1alpha1.RuntimeClassOffer `json:"runtimeClasses,omitempty"`
 	// CustomResources are the rules for kinds of the host that the tenant has.
 	CustomResources []v1alpha1.CustomResourceRule `json:"customResources,omitempty"`
 	// LoadBalancers are those of the host that the tenant's Services may have.
@@ -96,6 +101,17 @@ const (
 	AuditRequest  Level = "Request"
 )
 
+// Offer returns what the plan offers the pods of tenants whose pods run in a sandbox.
+func (t Terms) Offer(s tenant.Sandbox) policy.Offer {
+	o := policy.Offer{CSIDrivers: t.CSIDrivers}
+	for _, c := range t.RuntimeClasses {
+		if c.Sandbox == "" || c.Sandbox == string(s) {
+			o.RuntimeClasses = append(o.RuntimeClasses, c.Name)
+		}
+	}
+	return o
+}
+
 // Equal says whether two tenants have the same terms.
 func (t Terms) Equal(o Terms) bool { return reflect.DeepEqual(t, o) }
 
@@ -115,6 +131,8 @@ func For(p *v1alpha1.Plan) Terms {
 		StorageClasses:  classes(s.StorageClasses),
 		LoadBalancers:   LoadBalancers{Offered: s.LoadBalancers.Count > 0, Classes: slices.Clone(s.LoadBalancers.Classes), Annotations: maps.Clone(s.LoadBalancers.Annotations)},
 		Tolerations:     baseline.Tolerations(s),
+		CSIDrivers:      slices.Clone(s.CSIDrivers),
+		RuntimeClasses:  slices.Clone(s.RuntimeClasses),
 		CustomResources: baseline.CustomResources(s),
 		Ingress:         Ingress{Classes: slices.Clone(s.Ingress.Classes), Annotations: maps.Clone(s.Ingress.Annotations)},
 		Limits: Limits{

@@ -103,7 +103,7 @@ func inCell(ctx context.Context, dir string, do func(context.Context, *cell.Cell
 		Companion: func(tenant.Tenant, *rest.Config, informers.SharedInformerFactory) (cell.Companion, error) {
 			return idle{}, nil
 		},
-		ValidatePod: func(tenant.Tenant, *corev1.Pod) error { return nil },
+		ValidatePod: func(tenant.Tenant, *corev1.Pod, plan.Terms) error { return nil },
 		Logger:      slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

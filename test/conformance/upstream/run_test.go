@@ -41,6 +41,8 @@ metadata: {name: conformance}
 spec:
   idleAfter: 0s
   nodePorts: 100
+  runtimeClasses: [{name: test-handler}] # upstream's documented name of a handler that nodes have
+  csiDrivers: [e2e.example.com] # which no node has
   storeQuota: 1Gi
   hostResources: {pods: 500, services: 1000, configmaps: 5000, secrets: 5000}
   objects: {total: 50000, perResource: 20000, customResourceDefinitions: 500, size: 1536Ki}
