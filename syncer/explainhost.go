@@ -20,6 +20,7 @@ import (
 var groupVersions = map[string]schema.GroupVersion{
 	"endpointslices":  {Group: "discovery.k8s.io", Version: "v1"},
 	"networkpolicies": {Group: "networking.k8s.io", Version: "v1"},
+	"ingresses":       {Group: "networking.k8s.io", Version: "v1"},
 }
 
 // ExplainHost is Explain for the tenant's object that an object in its host namespace
@@ -69,6 +70,9 @@ func (s *Syncer) explainOwner(ctx context.Context, resource string, name tenant.
 	}
 	if translate.IsAnchors(name) {
 		return nil, fmt.Errorf("it holds trust bundles of the tenant's, for all pods that ask for them: %w", ErrNotFound)
+	}
+	if ingress, derived := strings.CutSuffix(name.Name, translate.SuffixHostnames); derived {
+		return s.Explain(ctx, "ingresses", tenant.Name{Namespace: name.Namespace, Name: ingress})
 	}
 	for _, suffix := range []string{translate.SuffixTokens, translate.SuffixNode, translate.SuffixCertificates} {
 		if pod, derived := strings.CutSuffix(name.Name, suffix); derived {

@@ -29,6 +29,7 @@ var resources = map[string][]string{
 	"secrets":                {"secret"},
 	"persistentvolumeclaims": {"persistentvolumeclaim", "pvc"},
 	"networkpolicies":        {"networkpolicy", "netpol"},
+	"ingresses":              {"ingress", "ing"},
 }
 
 // Resource returns the resource that a user calls by a word, as kubectl takes it:
@@ -103,13 +104,22 @@ func (s *Syncer) Explain(ctx context.Context, resource string, name tenant.Name)
 			[]cache.InformerSynced{c.tenant.networkPolicies.HasSynced, c.host.networkPolicies.HasSynced}, []string{kindNetworkPolicy},
 			s.t.PolicyFates, "",
 		})
+	case "ingresses":
+		return explainOf(ctx, s, name, explained[*networkingv1.Ingress]{
+			resource, func(ns string) engine.Reader[*networkingv1.Ingress] { return own.NetworkingV1().Ingresses(ns) }, s.hostIngresses(),
+			[]cache.InformerSynced{c.tenant.ingresses.HasSynced, c.host.ingresses.HasSynced, c.host.configMaps.HasSynced}, []string{kindHostnames, kindIngress, kindIngressStatus},
+			func(tenantIngress *networkingv1.Ingress) []translate.Fate {
+				granted, taken, _ := s.answer(tenantIngress)
+				return s.t.IngressFates(tenantIngress, s.served(), granted, taken)
+			}, "one of a class that the plan does not have is for a controller of the tenant's own; what else keeps it is below",
+		})
 	default:
 		return s.ExplainObject(ctx, resource, name)
 	}
 }
 
 // whileUsed is said of ConfigMaps and Secrets.
-const whileUsed = "it is there while a pod, or an object of a plan's rule, refers to it"
+const whileUsed = "it is there while a pod, an Ingress (its certificates) or an object of a plan's rule, refers to it"
 
 // explainOf explains an object of a kind.
 func explainOf[T engine.Object](ctx context.Context, s *Syncer, name tenant.Name, k explained[T]) (*Explanation, error) {

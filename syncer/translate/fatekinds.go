@@ -43,6 +43,22 @@ func (t Translation) PolicyFates(tenantPolicy *networkingv1.NetworkPolicy) []Fat
 	return fates
 }
 
+// IngressFates is Fates for an Ingress, as [Translation.Ingress] is given the rest. One of
+// a class that the plan does not have stays in the tenant.
+func (t Translation) IngressFates(tenantIngress *networkingv1.Ingress, plan Ingresses, granted, taken []string) []Fate {
+	if !plan.Serves(tenantIngress) {
+		var fates fateList
+		fates.add(true, "spec", dropped)
+		return fates
+	}
+	fates := tableFates(reflect.ValueOf(&tenantIngress.Spec))
+	_, refusals := t.Ingress(tenantIngress, plan, granted, taken)
+	for _, r := range refusals {
+		fates = withRefusal(fates, r)
+	}
+	return fates
+}
+
 // ConfigMapFates is Fates for a ConfigMap.
 func ConfigMapFates(tenantMap *corev1.ConfigMap) []Fate {
 	var fates fateList
@@ -52,13 +68,14 @@ func ConfigMapFates(tenantMap *corev1.ConfigMap) []Fate {
 	return fates
 }
 
-// SecretFates is Fates for a Secret. Its type is kept where the kubelet looks at it.
+// SecretFates is Fates for a Secret. Its type is kept where the kubelet or an
+// ingress controller looks at it.
 func SecretFates(tenantSecret *corev1.Secret) []Fate {
 	var fates fateList
 	fates.add(len(tenantSecret.Data) > 0, "data", copied)
 	fates.add(tenantSecret.Immutable != nil, "immutable", dropped)
 	switch tenantSecret.Type {
-	case corev1.SecretTypeDockerConfigJson, corev1.SecretTypeDockercfg:
+	case corev1.SecretTypeDockerConfigJson, corev1.SecretTypeDockercfg, corev1.SecretTypeTLS:
 		fates.add(true, "type", copied)
 	default:
 		fates.add(true, "type", forced)

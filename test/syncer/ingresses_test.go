@@ -1,6 +1,8 @@
 package syncer
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -109,6 +111,14 @@ func TestIngress(t *testing.T) {
 			i.Annotations["example.com/pool"] == "tenants" && i.Annotations[snippet] == "" // the plan's, and none of the tenant's
 	})
 	wait(t, "an event", func() (bool, any) { return said(t.Context(), ns, "web", "the hostname bank.test is another's") })
+	e, err := w.syncer().Explain(t.Context(), "ingresses", tenant.Name{Namespace: ns, Name: "web"})
+	taken := translate.Fate{Field: "spec.rules[1].host", Fate: "refused", Rule: "ingress", Reason: "the hostname bank.test is another's, or overlaps one that is: choose another"}
+	if err != nil || !strings.Contains(e.Pairing, "this very object") || !slices.Contains(e.Fields, taken) || !slices.Contains(e.Fields, translate.Fate{Field: "spec.rules[0].host", Fate: "copied"}) {
+		t.Errorf("explained is %+v, %v", e, err)
+	}
+	if asks, err := w.syncer().ExplainHost(t.Context(), "configmaps", hostName(ns, "web"+translate.SuffixHostnames)); err != nil || asks.Kind != "ingresses" || asks.Name != "web" {
+		t.Errorf("what asks for its hostnames is %+v, %v", asks, err)
+	}
 	wait(t, "the certificate", func() (bool, any) {
 		s, err := w.host.CoreV1().Secrets(acme.HostNamespace).Get(t.Context(), hostName(ns, "cert"), metav1.GetOptions{})
 		return err == nil && s.Type == corev1.SecretTypeTLS, s
