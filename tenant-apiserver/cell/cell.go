@@ -154,7 +154,8 @@ func (c *Cell) Run(ctx context.Context) error {
 }
 
 // warmAfter is how long a cell waits for tenants before it warms up: one that was
-// started again gets those it had within that, and they warm it up.
+// started again gets those it had within that, and they warm it up, but for documents
+// that nobody has asked for yet.
 const warmAfter = 300 * time.Millisecond
 
 // warm makes what the first tenant would otherwise wait for, unless there has been
@@ -165,17 +166,20 @@ func (c *Cell) warm() {
 		return
 	case <-time.After(warmAfter):
 	}
-	leave, err := c.starting.enter(c.ctx, func() bool { return false })
-	if err != nil {
+	if err := c.starting.settle(c.ctx); err != nil {
 		return // it is stopping
 	}
-	defer leave()
-	if c.ran.Load() {
-		c.freed()
+	leave, err := c.starting.enter(c.ctx, func() bool { return false })
+	if err != nil {
 		return
 	}
+	defer leave()
 	begun := time.Now()
-	err = server.Warm(c.ctx, c.config.GoldenDir, c.config.Logger)
+	if c.ran.Load() {
+		err = server.RenderDocuments()
+	} else {
+		err = server.Warm(c.ctx, c.config.GoldenDir, c.config.Logger)
+	}
 	if err != nil && c.ctx.Err() == nil {
 		c.config.Logger.Warn("the first tenant will start slowly", "error", err)
 		return

@@ -12,8 +12,10 @@ import (
 // to whom nobody does.
 type starts struct {
 	mu    sync.Mutex
-	free  int        // how many more may start; guarded by mu
-	queue []*starter // who waits, in the order in which they came; guarded by mu
+	most  int             // how many may start at a time
+	free  int             // how many more may start; guarded by mu
+	queue []*starter      // who waits, in the order in which they came; guarded by mu
+	calm  []chan struct{} // closed when nobody starts; guarded by mu
 }
 
 // starter is a tenant that waits for its turn.
@@ -22,7 +24,22 @@ type starter struct {
 	wanted func() bool   // whether somebody waits for the tenant
 }
 
-func newStarts(most int) *starts { return &starts{free: most} }
+func newStarts(most int) *starts { return &starts{most: most, free: most} }
+
+// settle waits until nobody starts or waits for a turn.
+func (s *starts) settle(ctx context.Context) error {
+	calm := make(chan struct{})
+	s.mu.Lock()
+	s.calm = append(s.calm, calm)
+	s.next()
+	s.mu.Unlock()
+	select {
+	case <-calm:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait until all tenants have started: %w", context.Cause(ctx))
+	}
+}
 
 // enter waits for a turn. wanted is asked whenever one is given away.
 func (s *starts) enter(ctx context.Context, wanted func() bool) (leave func(), err error) {
@@ -54,11 +71,18 @@ func (s *starts) leave() {
 	s.next()
 }
 
-// next gives away the turns that are free. The caller must hold mu.
+// next gives away the turns that are free, and tells who waits for nobody to have one.
+// The caller must hold mu.
 func (s *starts) next() {
 	for ; s.free > 0 && len(s.queue) > 0; s.free-- {
 		i := max(slices.IndexFunc(s.queue, func(w *starter) bool { return w.wanted() }), 0)
 		close(s.queue[i].turn)
 		s.queue = slices.Delete(s.queue, i, i+1)
+	}
+	if s.free == s.most {
+		for _, calm := range s.calm {
+			close(calm)
+		}
+		s.calm = nil
 	}
 }

@@ -57,6 +57,51 @@ func TestStartsInOrder(t *testing.T) {
 	leave()
 }
 
+// TestSettle: it is calm once nobody starts or waits to, not before.
+func TestSettle(t *testing.T) {
+	t.Parallel()
+	s := newStarts(1)
+	if err := s.settle(t.Context()); err != nil { // there is nobody
+		t.Fatal(err)
+	}
+	leave, err := s.enter(t.Context(), func() bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := make(chan func())
+	go func() {
+		leave, err := s.enter(t.Context(), func() bool { return true })
+		if err != nil {
+			t.Error(err)
+		}
+		second <- leave
+	}()
+	s.await(1)
+	calm := make(chan error, 1)
+	go func() { calm <- s.settle(t.Context()) }()
+	leave()
+	leave = <-second
+	select {
+	case <-calm:
+		t.Error("calm while one starts")
+	default:
+	}
+	leave()
+	if err := <-calm; err != nil {
+		t.Error(err)
+	}
+	leave, err = s.enter(t.Context(), func() bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leave()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.settle(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
 // await waits until so many wait.
 func (s *starts) await(n int) {
 	for waiting := -1; waiting < n; runtime.Gosched() {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"sublet.dev/tenant-apiserver/internal/kube"
 	"sublet.dev/tenant-apiserver/pki"
 )
 
@@ -53,8 +54,13 @@ func Warm(ctx context.Context, goldenDir string, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	return s.Stop(context.WithoutCancel(ctx))
+	return errors.Join(RenderDocuments(), s.Stop(context.WithoutCancel(ctx)))
 }
+
+// RenderDocuments makes the process's OpenAPI documents, if there has been a control
+// plane and they are not there yet. Otherwise the first request for one makes them, half
+// a second later than others get theirs.
+func RenderDocuments() error { return kube.RenderOpenAPI() }
 
 // removeLeft removes what killed processes left. Another process may be using a
 // young directory.

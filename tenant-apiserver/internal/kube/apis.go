@@ -76,7 +76,7 @@ func apiKey(groups []*genericapiserver.APIGroupInfo) string {
 // is that, and nil otherwise. The caller holds constructMu.
 func (p *parts) builtIn(server *genericapiserver.GenericAPIServer, groups []*genericapiserver.APIGroupInfo) (apis *builtInAPIs, described *restful.Container, err error) {
 	key := apiKey(groups)
-	if known := recorded[key]; known != nil && sharedOpenAPI().handler != nil {
+	if known := recorded[key]; known != nil && sharedOpenAPI().described.Load() {
 		return known, nil, nil
 	}
 	record, described, err := p.describe(server, groups)
@@ -101,6 +101,9 @@ func (p *parts) describe(server *genericapiserver.GenericAPIServer, groups []*ge
 		return options.ResourcePrefix
 	}}
 	for _, group := range groups {
+		if name := group.PrioritizedVersions[0].Group; name != "" {
+			container.Add(discovery.NewAPIGroupHandler(legacyscheme.Codecs, metav1.APIGroup{Name: name}).WebService())
+		}
 		for _, version := range group.PrioritizedVersions {
 			storage := group.VersionedResourcesStorageMap[version.Version]
 			if len(storage) == 0 {
@@ -172,7 +175,15 @@ func (r *apiRecord) use(groups []*genericapiserver.APIGroupInfo) (*builtInAPIs, 
 			apis.groups[found.Name] = discovery.NewAPIGroupHandler(legacyscheme.Codecs, discovered(found, group)).WebService()
 		}
 	}
-	return apis, nil
+	services := newContainer(legacyscheme.Codecs)
+	for _, service := range apis.discovery {
+		services.Add(service)
+	}
+	for _, service := range apis.groups {
+		services.Add(service)
+	}
+	// They serve many control planes, and are not written to from now on.
+	return apis, shareRoutes(services)
 }
 
 // discovered is a group in discovery.

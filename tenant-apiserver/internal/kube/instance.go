@@ -101,8 +101,9 @@ func (i *Instance) prepare() error {
 	go func() { prepared <- front.PrepareRun() }()
 	i.prepared = <-prepared
 	shared := sharedOpenAPI()
-	if err := shared.render(i.parts.described, kube.Handler.GoRestfulContainer, front.Handler.GoRestfulContainer, extensions.Handler.GoRestfulContainer); err != nil {
-		return err
+	first := !shared.described.Load()
+	if first {
+		shared.describe(i.parts.described, kube.Handler.GoRestfulContainer, front.Handler.GoRestfulContainer, extensions.Handler.GoRestfulContainer)
 	}
 	if err := sharedExtensions().serve(extensions); err != nil {
 		return err
@@ -117,7 +118,7 @@ func (i *Instance) prepare() error {
 		kube.Handler.NonGoRestfulMux.Handle(path, own.Handler)
 	}
 	for _, server := range []*genericapiserver.GenericAPIServer{kube, front, extensions} {
-		if err := shareServer(server); err != nil {
+		if err := shareServer(server, !first); err != nil {
 			return err
 		}
 	}

@@ -84,10 +84,15 @@ var paths = struct {
 	of map[string]unsafe.Pointer
 }{of: map[string]unsafe.Pointer{}}
 
-// shareServer shares what a constructed server has. It does not serve yet.
-func shareServer(server *genericapiserver.GenericAPIServer) error {
+// shareServer shares what a constructed server has. It does not serve yet. routes says
+// whether that is so for its routes, which are left alone when documents are still to
+// be rendered of them.
+func shareServer(server *genericapiserver.GenericAPIServer, routes bool) error {
 	if err := dropStacks(server.Handler.NonGoRestfulMux); err != nil {
 		return err
+	}
+	if !routes {
+		return nil
 	}
 	return shareRoutes(server.Handler.GoRestfulContainer)
 }
@@ -111,7 +116,7 @@ func dropStacks(m *mux.PathRecorderMux) error {
 }
 
 // shareRoutes makes the routes of a container use compiled paths of the process, and
-// drops what describes them: the OpenAPI documents are rendered by then. The
+// drops what describes them: OpenAPI documents are not made of these. The
 // container does not serve yet, but for services that this was done with before.
 func shareRoutes(container *restful.Container) error {
 	paths.Lock()
