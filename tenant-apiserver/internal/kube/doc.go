@@ -24,8 +24,12 @@
 //   - The loopback client calls the handler directly (loopback.go): no socket,
 //     no TLS, no generated RSA keys. Such requests carry a mark that cannot be
 //     forged from outside.
-//   - OpenAPI documents of built-in types are built once per process
-//     (openapi.go); those of custom resources belong to an instance.
+//   - OpenAPI documents of built-in types are built once per process, when
+//     somebody first asks for one (openapi.go); those of custom resources belong to
+//     an instance.
+//   - The routes of a built-in resource are installed by its first request, which
+//     waits for that (lateresources.go). What upstream's installer says of all of
+//     them, discovery included, is recorded once per process (apis.go).
 //   - The aggregator is upstream's, with what it runs for API servers of the
 //     tenant's own (discovery, OpenAPI, availability) made when the first of them
 //     is named (remote.go): most tenants have none.
@@ -40,7 +44,7 @@
 // klog.Fatal ends the calling goroutine, not the process (process.go); the
 // instance it belongs to never becomes ready, or says so in its readiness.
 // kube-openapi's builders write to the definitions they use, and a concurrent
-// write to a map ends a process: so construction is serialised and renders
-// what it shares (openapi.go), and the definitions of custom resources are
+// write to a map ends a process: so construction is serialised, documents are
+// rendered from definitions of their own (openapi.go), and the definitions of custom resources are
 // made unwritable (unshare.go).
 package kube
