@@ -24,6 +24,13 @@ import (
 // kubeletWorkers is how many pods the kubelets bring up at the same time.
 const kubeletWorkers = 16
 
+// A pod whose Secret is not there yet is tried again after these pauses: a kubelet looks
+// every 100 ms for pods to mount volumes for, and again half a second after a failure.
+const (
+	retryAtFirst = 10 * time.Millisecond
+	retryAtMost  = 500 * time.Millisecond
+)
+
 // kubelets do what the kubelets of all nodes do, but for running containers.
 type kubelets struct {
 	host   kubernetes.Interface
@@ -37,7 +44,7 @@ type kubelets struct {
 func startKubelets(ctx context.Context, host kubernetes.Interface, nodes int) (*kubelets, error) {
 	k := &kubelets{
 		host:  host,
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryAtFirst, retryAtMost)),
 		pods:  informers.NewSharedInformerFactory(host, 0),
 	}
 	for i := range nodes {
@@ -173,7 +180,7 @@ func (k *kubelets) bring(ctx context.Context, key string) error {
 		return nil
 	}
 	if err := k.fetch(ctx, pod); err != nil {
-		return ignoreNotFound(err)
+		return err // what is not there yet, comes: a token's Secret is made for a pod that has a node
 	}
 	_, err = pods.UpdateStatus(ctx, running(pod), metav1.UpdateOptions{})
 	return ignoreNotFound(err)
