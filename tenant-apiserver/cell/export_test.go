@@ -2,5 +2,12 @@ package cell
 
 import "time"
 
-// Leave is what a cell does that ends by itself, when nothing has changed for quiet.
-func (c *Cell) Leave(quiet time.Duration) bool { return c.leave(quiet) }
+// Leave is what a cell does that ends by itself, when nothing has changed for quiet: its
+// tenants go on in no process until another has them.
+func (c *Cell) Leave(quiet time.Duration) bool {
+	left := c.leave(quiet)
+	if left {
+		c.cancel()
+	}
+	return left
+}
