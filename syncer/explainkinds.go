@@ -11,6 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
@@ -210,6 +211,7 @@ func shown[T engine.Object](o T) (map[string]any, error) {
 			data[key] = "" // its keys say enough
 		}
 		delete(fields, "stringData")
+		unstructured.RemoveNestedField(fields, "metadata", "annotations", corev1.LastAppliedConfigAnnotation) // kubectl writes them there, too
 	}
 	return fields, nil
 }

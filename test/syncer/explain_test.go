@@ -60,6 +60,13 @@ func TestExplain(t *testing.T) {
 	dropPod(t, own, hostPod)
 }
 
+// appliedSecret is a Secret as kubectl apply makes it: its value stands in an annotation, too.
+func appliedSecret(meta metav1.ObjectMeta) *corev1.Secret {
+	value := base64.StdEncoding.EncodeToString([]byte("hidden"))
+	meta.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: `{"data":{"a":"` + value + `"}}`}
+	return &corev1.Secret{ObjectMeta: meta, Data: map[string][]byte{"a": []byte("hidden")}}
+}
+
 // explainedKinds: an object of every kind can be explained from both sides, with the
 // fates of its fields.
 func explainedKinds(t *testing.T, ns string, hostPod *corev1.Pod) {
@@ -69,7 +76,7 @@ func explainedKinds(t *testing.T, ns string, hostPod *corev1.Pod) {
 	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: ns, Name: name} }
 	_, err := w.tenant.CoreV1().ConfigMaps(ns).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: meta("used"), Data: map[string]string{"a": "b"}}, metav1.CreateOptions{})
 	if err == nil {
-		_, err = w.tenant.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: meta("used"), StringData: map[string]string{"a": "hidden"}}, metav1.CreateOptions{})
+		_, err = w.tenant.CoreV1().Secrets(ns).Create(t.Context(), appliedSecret(meta("used")), metav1.CreateOptions{})
 	}
 	if err == nil {
 		_, err = w.tenant.CoreV1().Services(ns).Create(t.Context(), &corev1.Service{ObjectMeta: meta("web"), Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}, metav1.CreateOptions{})
