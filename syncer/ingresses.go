@@ -207,9 +207,9 @@ func (s *Syncer) ingressClasses() engine.Pass {
 			}
 			return engine.FromCache[*networkingv1.IngressClass](s.config.Host.ingress.GetStore(), n.Name)
 		},
-		Target: ingressClassViews{s},
+		Target: engine.Views[*networkingv1.IngressClass]{Cache: s.caches.ingressClasses.GetStore(), API: s.tenantAPI.NetworkingV1().IngressClasses(), Of: s.viewedIngressClass},
 		Want: be(func(hostClass *networkingv1.IngressClass) *networkingv1.IngressClass {
-			return s.t.IngressClass(hostClass, s.served().Classes[0] == hostClass.Name)
+			return s.t.IngressClass(hostClass, isFirst(s.served().Classes, hostClass.Name))
 		}),
 		Merge: translate.MergeIngressClass,
 	}
@@ -223,38 +223,17 @@ func (s *Syncer) ofIngressClass(class *networkingv1.IngressClass) []engine.Key {
 	return keys(tenant.Name{Name: class.Name}, kindIngressClass)
 }
 
-// ingressClassViews is the tenant's ingress classes as the target of host classes.
-type ingressClassViews struct{ *Syncer }
-
-// Cached implements engine.Target.
-func (v ingressClassViews) Cached(n tenant.Name) (*networkingv1.IngressClass, bool) {
-	return fromTenant[*networkingv1.IngressClass](v.caches.ingressClasses)(n)
-}
-
-// Live implements engine.Target.
-func (v ingressClassViews) Live(ctx context.Context, n tenant.Name) (*networkingv1.IngressClass, bool, error) {
-	view, err := v.tenantAPI.NetworkingV1().IngressClasses().Get(ctx, n.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, false, nil
-	}
-	return view, err == nil, err
-}
-
-// Owner implements engine.Target. A class of an offered name is the view, whatever the
-// tenant made of it; any other is a view by its controller, which nobody can change.
-func (v ingressClassViews) Owner(view *networkingv1.IngressClass) (types.UID, error) {
-	hostClass, ok := engine.FromCache[*networkingv1.IngressClass](v.config.Host.ingress.GetStore(), view.Name)
+// viewedIngressClass says which host class a tenant's is a view of. A class of an offered
+// name is one, whatever the tenant made of it; any other is a view by its controller,
+// which nobody can change.
+func (s *Syncer) viewedIngressClass(view *networkingv1.IngressClass) (types.UID, error) {
+	hostClass, ok := engine.FromCache[*networkingv1.IngressClass](s.config.Host.ingress.GetStore(), view.Name)
 	switch {
-	case ok && slices.Contains(v.served().Classes, view.Name):
+	case ok && slices.Contains(s.served().Classes, view.Name):
 		return hostClass.UID, nil
 	case view.Spec.Controller == translate.IngressController:
 		return "", nil
 	default:
 		return "", fmt.Errorf("%w: ingress class %q was made by the tenant", engine.ErrForeign, view.Name)
 	}
-}
-
-// Writer implements engine.Target.
-func (v ingressClassViews) Writer(tenant.Name) engine.Writer[*networkingv1.IngressClass] {
-	return v.tenantAPI.NetworkingV1().IngressClasses()
 }

@@ -161,7 +161,7 @@ func (s *Syncer) nodes() engine.Pass {
 	return &engine.Mirror[*corev1.Node, *corev1.Node]{
 		Name:   kindNode,
 		Source: s.usableNode,
-		Target: nodeViews{s},
+		Target: s.nodeViews(),
 		Want:   be(s.t.Node),
 		Merge:  translate.MergeNode,
 	}

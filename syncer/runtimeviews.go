@@ -1,14 +1,11 @@
 package syncer
 
 import (
-	"context"
 	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"sublet.dev/isolation/tenant"
@@ -26,7 +23,7 @@ func (s *Syncer) runtimeClasses() engine.Pass {
 		Source: func(n tenant.Name) (*nodev1.RuntimeClass, bool) {
 			return translate.RuntimeClass(n.Name), slices.Contains(s.plan().RuntimeClasses, n.Name)
 		},
-		Target: runtimeViews{s},
+		Target: engine.Views[*nodev1.RuntimeClass]{Cache: s.caches.runtimeClasses.GetStore(), API: s.tenantAPI.NodeV1().RuntimeClasses(), Of: s.viewedRuntime},
 		Want: be(func(offer *nodev1.RuntimeClass) *nodev1.RuntimeClass {
 			view := offer.DeepCopy()
 			view.UID = ""
@@ -36,39 +33,17 @@ func (s *Syncer) runtimeClasses() engine.Pass {
 	}
 }
 
-// runtimeViews is the tenant's RuntimeClasses as the target of those that are offered.
-type runtimeViews struct{ *Syncer }
-
-// Cached implements engine.Target.
-func (v runtimeViews) Cached(n tenant.Name) (*nodev1.RuntimeClass, bool) {
-	return fromTenant[*nodev1.RuntimeClass](v.caches.runtimeClasses)(n)
-}
-
-// Live implements engine.Target.
-func (v runtimeViews) Live(ctx context.Context, n tenant.Name) (*nodev1.RuntimeClass, bool, error) {
-	view, err := v.tenantAPI.NodeV1().RuntimeClasses().Get(ctx, n.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, false, nil
-	}
-	return view, err == nil, err
-}
-
-// Owner implements engine.Target. A class of an offered name is the view, whatever the
-// tenant made of it; any other is one by its mark.
-func (v runtimeViews) Owner(view *nodev1.RuntimeClass) (types.UID, error) {
+// viewedRuntime says which offer a RuntimeClass of the tenant's is a view of. A class of
+// an offered name is one, whatever the tenant made of it; any other is one by its mark.
+func (s *Syncer) viewedRuntime(view *nodev1.RuntimeClass) (types.UID, error) {
 	switch {
-	case slices.Contains(v.plan().RuntimeClasses, view.Name):
+	case slices.Contains(s.plan().RuntimeClasses, view.Name):
 		return translate.RuntimeClass(view.Name).UID, nil
 	case translate.IsRuntimeView(view):
 		return "", nil
 	default:
 		return "", fmt.Errorf("%w: RuntimeClass %q was made by the tenant", engine.ErrForeign, view.Name)
 	}
-}
-
-// Writer implements engine.Target.
-func (v runtimeViews) Writer(tenant.Name) engine.Writer[*nodev1.RuntimeClass] {
-	return v.tenantAPI.NodeV1().RuntimeClasses()
 }
 
 // RuntimeHandler implements translate.Lookup.

@@ -62,38 +62,21 @@ func (s *Syncer) storageClasses() engine.Pass {
 			}
 			return engine.FromCache[*storagev1.StorageClass](s.config.Host.classes.GetStore(), n.Name)
 		},
-		Target: classViews{s},
+		Target: engine.Views[*storagev1.StorageClass]{Cache: s.caches.tenantClasses.GetStore(), API: s.tenantAPI.StorageV1().StorageClasses(), Of: s.viewedClass},
 		Want: be(func(hostClass *storagev1.StorageClass) *storagev1.StorageClass {
-			return s.t.Class(hostClass, s.offered()[0] == hostClass.Name)
+			return s.t.Class(hostClass, isFirst(s.offered(), hostClass.Name))
 		}),
 		Merge: translate.MergeClass,
 	}
 }
 
-// classViews is the tenant's storage classes as the target of host classes.
-type classViews struct{ *Syncer }
-
-// Cached implements engine.Target.
-func (v classViews) Cached(n tenant.Name) (*storagev1.StorageClass, bool) {
-	return fromTenant[*storagev1.StorageClass](v.caches.tenantClasses)(n)
-}
-
-// Live implements engine.Target.
-func (v classViews) Live(ctx context.Context, n tenant.Name) (*storagev1.StorageClass, bool, error) {
-	view, err := v.tenantAPI.StorageV1().StorageClasses().Get(ctx, n.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, false, nil
-	}
-	return view, err == nil, err
-}
-
-// Owner implements engine.Target. A class of an offered name is the view, whatever
-// the tenant made of it; any other is a view by its provisioner, which nobody can
-// change.
-func (v classViews) Owner(view *storagev1.StorageClass) (types.UID, error) {
-	hostClass, ok := engine.FromCache[*storagev1.StorageClass](v.config.Host.classes.GetStore(), view.Name)
+// viewedClass says which host class a tenant's is a view of. A class of an offered name is
+// one, whatever the tenant made of it; any other is a view by its provisioner, which
+// nobody can change.
+func (s *Syncer) viewedClass(view *storagev1.StorageClass) (types.UID, error) {
+	hostClass, ok := engine.FromCache[*storagev1.StorageClass](s.config.Host.classes.GetStore(), view.Name)
 	switch {
-	case ok && slices.Contains(v.offered(), view.Name):
+	case ok && slices.Contains(s.offered(), view.Name):
 		return hostClass.UID, nil
 	case view.Provisioner == translate.StorageDriver:
 		return "", nil
@@ -102,10 +85,9 @@ func (v classViews) Owner(view *storagev1.StorageClass) (types.UID, error) {
 	}
 }
 
-// Writer implements engine.Target.
-func (v classViews) Writer(tenant.Name) engine.Writer[*storagev1.StorageClass] {
-	return v.tenantAPI.StorageV1().StorageClasses()
-}
+// isFirst says whether a name is the first of a list: the first class that a plan offers
+// is the default. The plan may offer none any more by now.
+func isFirst(names []string, name string) bool { return len(names) > 0 && names[0] == name }
 
 // ofClass: the view of a class, or a class that stands in its place.
 func (s *Syncer) ofClass(class *storagev1.StorageClass) []engine.Key {
@@ -125,11 +107,12 @@ type volumeViews struct {
 
 func (s *Syncer) volumes() engine.Pass {
 	p := &volumeViews{Syncer: s}
+	views := engine.Views[*corev1.PersistentVolume]{Cache: s.caches.tenantVolumes.GetStore(), API: s.tenantAPI.CoreV1().PersistentVolumes(), Of: p.viewed}
 	p.mirror = &engine.Mirror[*corev1.PersistentVolumeClaim, *corev1.PersistentVolume]{
-		Name: kindVolume, Source: p.hostClaim, Target: p, Want: be(s.t.Volume), Merge: translate.MergeVolume,
+		Name: kindVolume, Source: p.hostClaim, Target: views, Want: be(s.t.Volume), Merge: translate.MergeVolume,
 	}
 	p.status = &engine.Adjust[*corev1.PersistentVolume, *corev1.PersistentVolume]{
-		Name: kindVolume, Source: p.Cached, Target: p.Cached,
+		Name: kindVolume, Source: views.Cached, Target: views.Cached,
 		Pair: func(_, view *corev1.PersistentVolume) bool { return isVolumeView(view) },
 		Merge: func(_, view *corev1.PersistentVolume) (*corev1.PersistentVolume, bool) {
 			hostClaim, _ := p.hostClaim(tenant.Name{Name: view.Name})
@@ -176,23 +159,9 @@ func (p *volumeViews) hostClaim(n tenant.Name) (*corev1.PersistentVolumeClaim, b
 	return nil, false
 }
 
-// Cached implements engine.Target.
-func (p *volumeViews) Cached(n tenant.Name) (*corev1.PersistentVolume, bool) {
-	return fromTenant[*corev1.PersistentVolume](p.caches.tenantVolumes)(n)
-}
-
-// Live implements engine.Target.
-func (p *volumeViews) Live(ctx context.Context, n tenant.Name) (*corev1.PersistentVolume, bool, error) {
-	view, err := p.tenantAPI.CoreV1().PersistentVolumes().Get(ctx, n.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, false, nil
-	}
-	return view, err == nil, err
-}
-
-// Owner implements engine.Target: the name of a view is its claim's UID, so whatever
-// the tenant made of that name is the view.
-func (p *volumeViews) Owner(view *corev1.PersistentVolume) (types.UID, error) {
+// viewed says which host claim's volume a tenant's is a view of: the name of a view is its
+// claim's UID, so whatever the tenant made of that name is the view.
+func (p *volumeViews) viewed(view *corev1.PersistentVolume) (types.UID, error) {
 	if hostClaim, ok := p.hostClaim(tenant.Name{Name: view.Name}); ok {
 		return hostClaim.UID, nil
 	}
@@ -200,11 +169,6 @@ func (p *volumeViews) Owner(view *corev1.PersistentVolume) (types.UID, error) {
 		return "", nil
 	}
 	return "", fmt.Errorf("%w: volume %q was made by the tenant", engine.ErrForeign, view.Name)
-}
-
-// Writer implements engine.Target.
-func (p *volumeViews) Writer(tenant.Name) engine.Writer[*corev1.PersistentVolume] {
-	return p.tenantAPI.CoreV1().PersistentVolumes()
 }
 
 // ofTenantVolume: a view, or a volume that stands in the place of one.

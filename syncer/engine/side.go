@@ -61,6 +61,33 @@ func (h Host[T]) Owner(object T) (types.UID, error) {
 // Writer implements Target.
 func (h Host[T]) Writer(tenant.Name) Writer[T] { return h.Write }
 
+// Views is the tenant's objects of a kind without namespaces as a Target: views that we
+// made, and what the tenant made in or beside their places.
+type Views[T Object] struct {
+	Cache cache.Store // of the tenant's objects
+	API   interface {
+		Reader[T]
+		Writer[T]
+	}
+	// Of returns the UID of what an object is a view of, "" for a view of something that
+	// is gone, or an error that is ErrForeign for what the tenant made itself.
+	Of func(view T) (types.UID, error)
+}
+
+// Cached implements Target.
+func (v Views[T]) Cached(name tenant.Name) (T, bool) { return FromCache[T](v.Cache, name.Name) }
+
+// Live implements Target.
+func (v Views[T]) Live(ctx context.Context, name tenant.Name) (T, bool, error) {
+	return live(ctx, v.API, name.Name)
+}
+
+// Owner implements Target.
+func (v Views[T]) Owner(view T) (types.UID, error) { return v.Of(view) }
+
+// Writer implements Target.
+func (v Views[T]) Writer(tenant.Name) Writer[T] { return v.API }
+
 // FromCache returns the object of that key. It is shared: do not change it.
 func FromCache[T Object](store cache.Store, key string) (T, bool) {
 	var none T
