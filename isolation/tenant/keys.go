@@ -19,7 +19,7 @@ const (
 	// admission policy holds the namespace's claims to it.
 	AnnotationStorageClasses = Domain + "/storage-classes"
 
-	// AnnotationTolerations, AnnotationCSIDrivers, on a tenant's host namespace, holds the taints that its pods
+	// AnnotationTolerations, on a tenant's host namespace, holds the taints that its pods
 	// may tolerate, KEY=VALUE:EFFECT with * for any, with commas between them. The host's
 	// admission policy holds the namespace's pods to it.
 	AnnotationTolerations = Domain + "/tolerations"

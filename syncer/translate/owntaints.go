@@ -71,6 +71,9 @@ func withOwnTaints(want []corev1.Taint, have *corev1.Node) []corev1.Taint {
 func (b *podBuilder) keptOff(effects ...corev1.TaintEffect) []corev1.NodeSelectorRequirement {
 	var names []string
 	for _, view := range b.Lookup.TenantNodes() {
+		if len(view.Spec.Taints) == 0 && !view.Spec.Unschedulable {
+			continue // as nearly all
+		}
 		if slices.ContainsFunc(withOwnTaints(nil, view), func(t corev1.Taint) bool {
 			return slices.Contains(effects, t.Effect) && !b.tolerates(&t)
 		}) {

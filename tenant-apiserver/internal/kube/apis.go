@@ -24,25 +24,25 @@ import (
 // documents, and which resources are the same objects. It is equal for all control
 // planes that serve the same storages, and has nothing of any of them.
 type apiRecord struct {
-	Versions    []versionRecord    `json:"versions"`
-	Equivalents []equivalentRecord `json:"equivalents"`
+	Versions    []versionRecord
+	Equivalents []equivalentRecord
 }
 
 // versionRecord is one version of a group in the two forms of discovery.
 type versionRecord struct {
-	Group     string                                `json:"group"`
-	Version   string                                `json:"version"`
-	Resources []metav1.APIResource                  `json:"resources"`
-	Documents []apidiscoveryv2.APIResourceDiscovery `json:"documents"`
+	Group     string
+	Version   string
+	Resources []metav1.APIResource
+	Documents []apidiscoveryv2.APIResourceDiscovery
 }
 
 // equivalentRecord is a resource that upstream's installer registered. Those with the
 // same key are the same objects.
 type equivalentRecord struct {
-	Resource    schema.GroupVersionResource `json:"resource"`
-	Subresource string                      `json:"subresource"`
-	Kind        schema.GroupVersionKind     `json:"kind"`
-	Key         string                      `json:"key"`
+	Resource    schema.GroupVersionResource
+	Subresource string
+	Kind        schema.GroupVersionKind
+	Key         string
 }
 
 // builtInAPIs is a record as control planes use it, which none of them writes to.
