@@ -13,7 +13,7 @@ import (
 
 const (
 	// zone is the cluster domain of every tenant.
-	zone = "cluster.local."
+	zone = tenant.ClusterDomain + "."
 	// ttl is how many seconds answers from objects may be kept.
 	ttl = 5
 	// specVersion is the version of the DNS specification that the TXT record

@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletv1 "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/ptr"
+
+	"sublet.dev/isolation/tenant"
 )
 
 const (
@@ -60,7 +62,7 @@ func kubeletConfig(l Layout, m Machine, f KubeletFiles) *kubeletv1.KubeletConfig
 		PodPidsLimit:             ptr.To[int64](podPids),
 		SeccompDefault:           ptr.To(true),
 		SyncFrequency:            metav1.Duration{Duration: 30 * time.Second},
-		ClusterDomain:            "cluster.local",
+		ClusterDomain:            tenant.ClusterDomain,
 		OOMScoreAdj:              ptr.To(int32(m.OOMScore())),
 
 		// Only the front reaches the kubelet, on loopback and with a certificate

@@ -71,6 +71,9 @@ const (
 	AnnotationLabels      = Domain + "/tenant-labels"
 	AnnotationAnnotations = Domain + "/tenant-annotations"
 	AnnotationField       = Domain + "/field-"
+	// AnnotationSubdomain, on a host pod, is the subdomain of the tenant's pod, for the
+	// full name in its hosts file.
+	AnnotationSubdomain = Domain + "/subdomain"
 	// AnnotationPlacement, on a host pod that is placed by labels or taints which the
 	// tenant put on its nodes, is a hash of what the host was told about where.
 	AnnotationPlacement = Domain + "/placement"
@@ -89,7 +92,7 @@ var keys = []string{
 	LabelTenant, LabelNamespace, LabelManagedBy, LabelSandbox, LabelAudit,
 	AnnotationNamespace, AnnotationName, AnnotationUID,
 	AnnotationGeneration, AnnotationWritten, AnnotationLabels, AnnotationAnnotations,
-	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement,
+	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement, AnnotationSubdomain,
 	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations, AnnotationSnapshotClasses, AnnotationCSIDrivers,
 	AnnotationIngressClasses, AnnotationHostnames, LabelHostnames, AnnotationGranted, AnnotationTaken, AnnotationAnswered,
 }

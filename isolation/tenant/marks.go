@@ -5,6 +5,8 @@ import "fmt"
 // The marks on host objects. All keys are ours; values that a tenant chose stand
 // only where the comment says so.
 const (
+	// ClusterDomain is the DNS domain of every tenant's cluster.
+	ClusterDomain = "cluster.local"
 	// Domain is the group of our API and the prefix of our keys.
 	Domain = "sublet.dev"
 	// LabelTenant, on every host object of a tenant, holds the tenant's [ID].

@@ -68,16 +68,15 @@ var decisions = map[string]fields{
 	"PodSpec": with(
 		all(translated, "Volumes", "InitContainers", "Containers", "EphemeralContainers", "DNSPolicy", "DNSConfig",
 			"NodeSelector", "Affinity", "Tolerations", "TopologySpreadConstraints", "SecurityContext", "ImagePullSecrets",
-			"Hostname", "SetHostnameAsFQDN", "HostnameOverride", "OS"),
+			"Hostname", "Subdomain", "SetHostnameAsFQDN", "HostnameOverride", "OS"),
 		all(copied, "RestartPolicy", "TerminationGracePeriodSeconds", "ActiveDeadlineSeconds", "ShareProcessNamespace",
 			"HostAliases", "Resources"),
 		all(forced, "ServiceAccountName", "DeprecatedServiceAccount", "AutomountServiceAccountToken", "RuntimeClassName",
 			"EnableServiceLinks", "SchedulerName", "HostUsers"),
 		// NodeName is set by us through the binding; at creation isolation/policy
 		// refuses it. ReadinessGates and SchedulingGates are honoured on the tenant's
-		// side. Subdomain would put the host namespace's name into /etc/hosts; the DNS
-		// answers for it. Priorities rank the tenant's own pods, which the host does not do.
-		all(dropped, "NodeName", "ReadinessGates", "SchedulingGates", "Subdomain", "PriorityClassName", "Priority",
+		// side. Priorities rank the tenant's own pods, which the host does not do.
+		all(dropped, "NodeName", "ReadinessGates", "SchedulingGates", "PriorityClassName", "Priority",
 			"PreemptionPolicy", "Overhead", "EvictionResponders"),
 		fields{
 			"HostNetwork":     refuse(whyHost),

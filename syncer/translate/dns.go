@@ -28,7 +28,7 @@ func (t Translation) dns(namespace string, spec *corev1.PodSpec) *corev1.PodDNSC
 		config = &corev1.PodDNSConfig{}
 	case corev1.DNSDefault:
 	default: // ClusterFirst, and ClusterFirstWithHostNet without a host network
-		config.Searches = []string{fmt.Sprintf("%s.svc.%s", namespace, ClusterDomain), "svc." + ClusterDomain, ClusterDomain}
+		config.Searches = []string{fmt.Sprintf("%s.svc.%s", namespace, tenant.ClusterDomain), "svc." + tenant.ClusterDomain, tenant.ClusterDomain}
 		config.Options = []corev1.PodDNSConfigOption{{Name: "ndots", Value: &ndots}}
 	}
 	if own := spec.DNSConfig; own != nil {

@@ -72,6 +72,11 @@ func (b *podBuilder) build() *corev1.Pod {
 		meta.Labels[k] = v
 	}
 	b.annotations[tenant.AnnotationGeneration] = strconv.FormatInt(b.tenantPod.Generation, 10)
+	// In the host pod's own field it would put the host namespace's name into the
+	// hosts file. The agent makes the full name; a hostname of one's own has none.
+	if from := &b.tenantPod.Spec; from.Subdomain != "" && from.HostnameOverride == nil {
+		b.annotations[tenant.AnnotationSubdomain] = from.Subdomain
+	}
 	hostPod := &corev1.Pod{ObjectMeta: meta, Spec: b.spec()}
 	b.markPlacement(hostPod)
 	return hostPod
@@ -139,7 +144,7 @@ func (b *podBuilder) hostname(from *corev1.PodSpec) (label string, override *str
 		name = strings.TrimRight(name[:maxHostname], "-.")
 	}
 	if from.SetHostnameAsFQDN != nil && *from.SetHostnameAsFQDN && from.Subdomain != "" {
-		name = fmt.Sprintf("%s.%s.%s.svc.%s", name, from.Subdomain, b.tenantPod.Namespace, ClusterDomain)
+		name = fmt.Sprintf("%s.%s.%s.svc.%s", name, from.Subdomain, b.tenantPod.Namespace, tenant.ClusterDomain)
 	}
 	if len(validation.IsDNS1123Label(name)) > 0 {
 		return "", &name

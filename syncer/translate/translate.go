@@ -13,9 +13,6 @@ import (
 	"sublet.dev/isolation/tenant"
 )
 
-// ClusterDomain is the DNS domain of every tenant's cluster.
-const ClusterDomain = "cluster.local"
-
 // Lookup answers from the caches of both sides. What it returns is shared.
 type Lookup interface {
 	// HostNode returns the host node that the tenant knows under that name.

@@ -42,8 +42,14 @@ func RunKubelet(ctx context.Context, k Kubelet) error {
 	if err != nil {
 		return fmt.Errorf("prepare the kubelet: %w", err)
 	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	k.completeHosts(deps, stop)
 	if err := kubeletapp.Run(ctx, server, deps, utilfeature.DefaultFeatureGate); err != nil {
 		return err
+	}
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		return cause
 	}
 	if ctx.Err() == nil {
 		return fmt.Errorf("the kubelet ended by itself")
