@@ -54,7 +54,8 @@ func Judge(o *Objects, now time.Time) Verdict {
 		and(all(o.Jobs.Items, job)).
 		and(all(o.Autoscalers.Items, autoscaler)).
 		and(all(o.Budgets.Items, budget)).
-		and(all(o.ServiceCIDRs.Items, serviceCIDR))
+		and(all(o.ServiceCIDRs.Items, serviceCIDR)).
+		and(evictions(o.Nodes.Items, o.Pods.Items))
 	for i := range o.CronJobs.Items {
 		v = v.and(cronJob(&o.CronJobs.Items[i], now))
 	}

@@ -49,6 +49,19 @@ func TestSettled(t *testing.T) {
 	}
 }
 
+// tainted puts the pod on a node with a taint, which it tolerates for so many seconds
+// each.
+func tainted(o *Objects, effect corev1.TaintEffect, seconds ...*int64) {
+	taint := corev1.Taint{Key: "k", Value: "v", Effect: effect}
+	o.Nodes.Items = []corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: corev1.NodeSpec{Taints: []corev1.Taint{taint}}}}
+	p := &o.Pods.Items[0].Spec
+	p.NodeName = "n"
+	p.Tolerations = []corev1.Toleration{{Key: "other", Operator: corev1.TolerationOpExists}}
+	for _, s := range seconds {
+		p.Tolerations = append(p.Tolerations, corev1.Toleration{Key: "k", Value: "v", TolerationSeconds: s})
+	}
+}
+
 func TestBusy(t *testing.T) {
 	for name, change := range map[string]func(*Objects){
 		"namespace x":            func(o *Objects) { o.Namespaces.Items[0].Status.Phase = corev1.NamespaceTerminating },
@@ -56,11 +69,13 @@ func TestBusy(t *testing.T) {
 		"pod x is about": func(o *Objects) {
 			o.Pods.Items[0].Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue}}
 		},
-		"replication controller x": func(o *Objects) { o.Replicators.Items[0].Status.AvailableReplicas = 0 },
-		"deployment x has changed": func(o *Objects) { o.Deployments.Items[0].Generation++ },
-		"deployment x is being":    func(o *Objects) { o.Deployments.Items[0].Status.AvailableReplicas = 0 },
-		"replica set x":            func(o *Objects) { o.ReplicaSets.Items[0].Status.Replicas = 0 },
-		"stateful set x":           func(o *Objects) { o.StatefulSets.Items[0].Status.UpdateRevision = "b" },
+		"pod x will be evicted":          func(o *Objects) { tainted(o, corev1.TaintEffectNoExecute, ptr[int64](3600)) },
+		"pod x will be evicted from its": func(o *Objects) { tainted(o, corev1.TaintEffectNoExecute) },
+		"replication controller x":       func(o *Objects) { o.Replicators.Items[0].Status.AvailableReplicas = 0 },
+		"deployment x has changed":       func(o *Objects) { o.Deployments.Items[0].Generation++ },
+		"deployment x is being":          func(o *Objects) { o.Deployments.Items[0].Status.AvailableReplicas = 0 },
+		"replica set x":                  func(o *Objects) { o.ReplicaSets.Items[0].Status.Replicas = 0 },
+		"stateful set x":                 func(o *Objects) { o.StatefulSets.Items[0].Status.UpdateRevision = "b" },
 		"daemon set x": func(o *Objects) {
 			o.DaemonSets.Items = append(o.DaemonSets.Items, appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "x"}})
 		},
@@ -89,6 +104,12 @@ func TestStillSettled(t *testing.T) {
 			d := &o.Deployments.Items[0]
 			d.Status.AvailableReplicas = 0
 			d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded"}}
+		},
+		"a taint that a pod tolerates for ever": func(o *Objects) { tainted(o, corev1.TaintEffectNoExecute, nil, ptr[int64](5)) },
+		"a taint that evicts nobody":            func(o *Objects) { tainted(o, corev1.TaintEffectNoSchedule) },
+		"a taint of another node": func(o *Objects) {
+			tainted(o, corev1.TaintEffectNoExecute)
+			o.Nodes.Items[0].Name = "other"
 		},
 		"a pod that was lost": func(o *Objects) {
 			o.Pods.Items[0].Status = corev1.PodStatus{Phase: corev1.PodFailed, Conditions: []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue}}}

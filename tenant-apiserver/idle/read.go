@@ -19,6 +19,7 @@ import (
 // Objects is what Judge looks at: everything of these kinds that a tenant has.
 type Objects struct {
 	Namespaces   corev1.NamespaceList
+	Nodes        corev1.NodeList
 	Pods         corev1.PodList
 	Replicators  corev1.ReplicationControllerList
 	Deployments  appsv1.DeploymentList
@@ -39,6 +40,7 @@ func Read(ctx context.Context, api kubernetes.Interface) (*Objects, error) {
 	core, apps, batch := api.CoreV1(), api.AppsV1(), api.BatchV1()
 	for _, read := range []func() error{
 		into(ctx, &o.Namespaces, core.Namespaces().List),
+		into(ctx, &o.Nodes, core.Nodes().List),
 		into(ctx, &o.Pods, core.Pods("").List),
 		into(ctx, &o.Replicators, core.ReplicationControllers("").List),
 		into(ctx, &o.Deployments, apps.Deployments("").List),
