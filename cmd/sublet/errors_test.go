@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -40,6 +42,32 @@ func TestExplain(t *testing.T) {
 	for _, err := range []error{nil, context.Canceled, context.DeadlineExceeded} {
 		if got := explain(err); got != err {
 			t.Errorf("%v became %v", err, got)
+		}
+	}
+}
+
+// What tenants have chosen a part of reaches a terminal as text, whatever is in it, in
+// tables, errors and progress; what is fit for one stays as it is.
+func TestOnlyTextReachesTheTerminal(t *testing.T) {
+	const good = "web \"x\" c:\\d häßlich 名前 💥"
+	for name, bad := range map[string]string{
+		"colour": "\x1b[31mred", "title": "\x1b]0;owned\x07", "8 bit": "\u009b2J", "not UTF-8": "a\x9b2J\xff", "line": "a\rb\nfake line", "column": "a\tb",
+		"direction": "a\u202etxt.exe", "hidden": "a\u200bb", "erase": "abc\b\b\x7f",
+	} {
+		var out strings.Builder
+		if err := table(&out, [][]string{{"NAME", "MESSAGE"}, {good, bad}}); err != nil {
+			t.Fatal(err)
+		}
+		newProgress(&out).say(good + bad)
+		fmt.Fprint(&out, printableLines(good+"\n"+strings.ReplaceAll(bad, "\n", "")+"\n"))
+		lines := strings.Split(out.String(), "\n")
+		if len(lines) != 6 || strings.Count(out.String(), good) != 3 {
+			t.Errorf("%s: %q", name, out.String())
+		}
+		for _, r := range strings.Join(lines, "") {
+			if !unicode.IsPrint(r) || r == utf8.RuneError {
+				t.Errorf("%s: %q reaches the terminal in %q", name, r, out.String())
+			}
 		}
 	}
 }

@@ -79,19 +79,13 @@ func (a *app) printCredentials(list []v1alpha1.Credential, namesOnly bool) error
 		if c.Status.NotAfter != nil && time.Now().Before(c.Status.NotAfter.Time) {
 			ends = human(time.Until(c.Status.NotAfter.Time))
 		}
-		rows = append(rows, []string{c.Name, printable(c.Spec.User), printable(strings.Join(c.Spec.Groups, ",")), stateOf(c),
+		rows = append(rows, []string{c.Name, c.Spec.User, strings.Join(c.Spec.Groups, ","), stateOf(c),
 			strconv.FormatInt(c.Status.Generation, 10), age(c.CreationTimestamp.Time), ends})
 	}
 	if namesOnly {
 		return nil
 	}
 	return table(a.out, rows)
-}
-
-// printable is a text of somebody else's, fit for a terminal.
-func printable(s string) string {
-	q := strconv.Quote(s)
-	return q[1 : len(q)-1]
 }
 
 // The states of a credential.

@@ -96,7 +96,7 @@ func (a *app) warnUnready(vc *v1alpha1.VirtualCluster) {
 	}
 	why := ""
 	if c := meta.FindStatusCondition(vc.Status.Conditions, v1alpha1.ConditionReady); c != nil && c.Message != "" {
-		why = ": " + c.Message
+		why = ": " + printable(c.Message)
 	}
 	fmt.Fprintf(a.err, "Warning: tenant %s is %s%s\n", vc.Name, phase(vc), why)
 }

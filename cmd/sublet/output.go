@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -67,11 +70,43 @@ func (o *outputFlag) print(w io.Writer, v any) (ok bool, err error) {
 	return true, err
 }
 
-// table writes rows in columns, the first row being the headings.
+// table writes rows in columns, the first row being the headings. What is in them may
+// be anybody's.
 func table(w io.Writer, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintln(t, strings.Join(r, "\t"))
+		cells := make([]string, len(r))
+		for i, text := range r {
+			cells[i] = printable(text)
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	return t.Flush()
+}
+
+// printable is a text of somebody else's, fit for a terminal: what would move the
+// cursor, colour or hide something, or turn the direction of text, is there as Go
+// writes it in a string. Tenants choose parts of what is printed (CVE-2021-25743).
+func printable(s string) string {
+	var out strings.Builder
+	for rest := s; rest != ""; {
+		r, n := utf8.DecodeRuneInString(rest)
+		if r == utf8.RuneError && n < 2 || !unicode.IsPrint(r) {
+			quoted := strconv.Quote(rest[:n])
+			out.WriteString(quoted[1 : len(quoted)-1])
+		} else {
+			out.WriteString(rest[:n])
+		}
+		rest = rest[n:]
+	}
+	return out.String()
+}
+
+// printableLines is printable for a text of several lines.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }

@@ -28,6 +28,7 @@ func newProgress(w io.Writer) *progress {
 
 // say shows the state. It may be called often with the same one.
 func (p *progress) say(state string) {
+	state = printable(state)
 	if !p.tty {
 		if state != p.last {
 			fmt.Fprintln(p.w, state)

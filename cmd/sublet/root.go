@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		err = fmt.Errorf("interrupted: what was asked for already goes on (%w)", err)
 	}
 	if err != nil && err.Error() != "" {
-		fmt.Fprintf(s.err, "sublet: %v\n", err)
+		fmt.Fprintf(s.err, "sublet: %s\n", printableLines(err.Error()))
 		if codeOf(ctx, err) == exitUsage {
 			fmt.Fprintln(s.err, "Run `sublet help` or `sublet COMMAND --help` for usage.")
 		}
