@@ -77,6 +77,57 @@ func TestStartsLeakNothing(t *testing.T) {
 	}
 }
 
+// issuers names an issuer that nobody connects to.
+const issuers = `{"apiVersion":"apiserver.config.k8s.io/v1","kind":"AuthenticationConfiguration","jwt":[{
+	"issuer":{"url":"https://127.0.0.1:1","audiences":["a"]},"claimMappings":{"username":{"claim":"sub","prefix":"x:"}}}]}`
+
+// TestChangesLeakNothing changes a tenant in every way that there is while it runs, has
+// it started anew by a change, and has it sleep. It uses as much in the end as before.
+func TestChangesLeakNothing(t *testing.T) {
+	c, client, dir := start(t, quiet)
+	a := sleeper("uid-a", "a")
+	visit := func() {
+		t.Helper()
+		k, leave := visitor(t, dir, a)
+		defer leave()
+		if _, err := k.CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn := func(i int) {
+		t.Helper()
+		if i > 0 {
+			visit() // it may sleep
+			await(t, client, a.ID, ready)
+		}
+		before := c.Snapshot(t.Context(), 0)
+		a.Authentication, a.Terms.Plan, a.Revoked = []byte(issuers), fmt.Sprint("plan-", i), []string{fmt.Sprint(i % 2)}
+		put(t, client, a)
+		a.Authentication = nil
+		put(t, client, a)
+		if now := c.Snapshot(t.Context(), 0); i > 0 && now.Revision != before.Revision {
+			t.Fatal("the tenant was started anew for what it can be told")
+		}
+		a.ServerName = fmt.Sprintf("a-%d.test", i)
+		put(t, client, a)
+		visit()
+	}
+	turn(0)
+	during := inUse(t)
+	lull(t, client, a.ID)
+	before := settle(t, usage{200, 64})
+	if during.goroutines < before.goroutines+100 {
+		t.Fatalf("a running tenant does not show: %+v, and asleep %+v", during, before)
+	}
+	for i := range 4 {
+		turn(i + 1)
+		if i%2 == 1 {
+			lull(t, client, a.ID)
+		}
+	}
+	t.Logf("before %+v, after %+v", before, settle(t, before))
+}
+
 // TestManyAtOnce makes fifty tenants at the same time. All of them answer.
 func TestManyAtOnce(t *testing.T) {
 	const n = 50

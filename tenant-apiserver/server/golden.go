@@ -214,6 +214,9 @@ func distil(ctx context.Context, st *storage) ([]*mvccpb.KeyValue, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", prefix, err)
 		}
+		if len(r.Kvs) == 0 {
+			return nil, fmt.Errorf("nothing is kept below %s, as it was in Kubernetes %s: review goldenPrefixes", prefix, kube.Version)
+		}
 		for _, kv := range r.Kvs {
 			objects = append(objects, &mvccpb.KeyValue{Key: kv.Key, Value: kv.Value})
 		}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/utils/ptr"
 )
@@ -183,7 +184,7 @@ func TestWebhooks(t *testing.T) {
 		t.Run("by URL to "+what, func(t *testing.T) {
 			url := "https://" + address + "/validate"
 			defer o.hook(t, admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: o.own.ca})()
-			o.awaitError(t, "refused connection", "refused")
+			o.awaitError(t, "refused connection", address, "refused")
 		})
 	}
 	t.Run("redirect", func(t *testing.T) {
@@ -245,7 +246,8 @@ func TestConversionWebhook(t *testing.T) {
 			},
 		},
 	}
-	if _, err := apiextensions.NewForConfigOrDie(o.admin(t)).ApiextensionsV1().CustomResourceDefinitions().Create(t.Context(), crd, metav1.CreateOptions{}); err != nil {
+	definitions := apiextensions.NewForConfigOrDie(o.admin(t)).ApiextensionsV1().CustomResourceDefinitions()
+	if _, err := definitions.Create(t.Context(), crd, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	d := dynamic.NewForConfigOrDie(o.admin(t))
@@ -269,10 +271,21 @@ func TestConversionWebhook(t *testing.T) {
 		t.Errorf("read as v2: note %q, %v", note, err)
 	}
 	o.lead(t, otherPod, o.other.port)
-	await(t, "refused connection", func(context.Context) (bool, error) {
-		_, err := read()
-		return err != nil && strings.Contains(err.Error(), "refused"), nil
-	})
+	awaitRefusal := func(address string) {
+		t.Helper()
+		await(t, "refused connection to "+address, func(context.Context) (bool, error) {
+			_, err := read()
+			return err != nil && strings.Contains(err.Error(), "refused") && strings.Contains(err.Error(), address), nil
+		})
+	}
+	awaitRefusal("")
+	for what, address := range hostAddresses() {
+		patch := fmt.Sprintf(`{"spec":{"conversion":{"webhook":{"clientConfig":{"service":null,"url":"https://%s/convert"}}}}}`, address)
+		if _, err := definitions.Patch(t.Context(), crd.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		awaitRefusal(address)
+	}
 	o.untouched(t)
 }
 
