@@ -1,6 +1,8 @@
 package syncer
 
 import (
+	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -22,43 +24,51 @@ const toSchedule = 8
 const crowdLooks = 30 * time.Second
 
 // crowd is the pods of a tenant that are not on the host yet because too many before
-// them wait for the scheduler, first come first.
+// them wait for the scheduler: the most important first, of these first come first.
 type crowd struct {
 	mu     sync.Mutex
-	names  []tenant.Name            // guarded by mu
-	in     map[tenant.Name]struct{} // guarded by mu: those in names
+	line   []waiting                // guarded by mu
+	in     map[tenant.Name]struct{} // guarded by mu: those in line
 	called map[tenant.Name]struct{} // guarded by mu: those that were called and have not come yet
+}
+
+// waiting is a pod in the line.
+type waiting struct {
+	name     tenant.Name
+	priority int32
 }
 
 func newCrowd() *crowd {
 	return &crowd{in: map[tenant.Name]struct{}{}, called: map[tenant.Name]struct{}{}}
 }
 
-// add puts a pod at the end of the line, if it does not stand there.
-func (c *crowd) add(name tenant.Name) {
+// add puts a pod behind all that are as important, if it does not stand in the line.
+func (c *crowd) add(name tenant.Name, priority int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.in[name]; !ok {
-		c.in[name] = struct{}{}
-		c.names = append(c.names, name)
+	if _, ok := c.in[name]; ok {
+		return
 	}
+	c.in[name] = struct{}{}
+	at := sort.Search(len(c.line), func(i int) bool { return c.line[i].priority < priority })
+	c.line = slices.Insert(c.line, at, waiting{name, priority})
 }
 
 // call takes as many out of the line as there is room for.
 func (c *crowd) call(room func() int) []tenant.Name {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.names) == 0 {
+	if len(c.line) == 0 {
 		return nil
 	}
-	n := min(len(c.names), max(0, room()-len(c.called)))
-	first := c.names[:n:n]
-	for _, name := range first {
-		delete(c.in, name)
-		c.called[name] = struct{}{}
+	var first []tenant.Name
+	for _, w := range c.line[:min(len(c.line), max(0, room()-len(c.called)))] {
+		delete(c.in, w.name)
+		c.called[w.name] = struct{}{}
+		first = append(first, w.name)
 	}
-	if c.names = c.names[n:]; len(c.names) == 0 {
-		c.names = nil
+	if c.line = c.line[len(first):]; len(c.line) == 0 {
+		c.line = nil
 	}
 	return first
 }
@@ -85,11 +95,11 @@ func (s *Syncer) room() int {
 // crowded says whether a pod has to wait for others of its tenant to be scheduled. It
 // is called again as soon as there is room: whoever makes room after it was put in
 // line finds it there.
-func (s *Syncer) crowded(name tenant.Name) bool {
+func (s *Syncer) crowded(tenantPod *corev1.Pod) bool {
 	if s.room() > 0 {
 		return false
 	}
-	s.crowd.add(name)
+	s.crowd.add(translate.NameOf(tenantPod), translate.RankOf(tenantPod).Priority)
 	return s.room() <= 0
 }
 

@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,8 +16,8 @@ func TestCrowd(t *testing.T) {
 	c, room := newCrowd(), 3
 	name := func(i int) tenant.Name { return tenant.Name{Name: fmt.Sprint(i)} }
 	for i := range 10 {
-		c.add(name(i))
-		c.add(name(i))
+		c.add(name(i), 0)
+		c.add(name(i), 0)
 	}
 	order := append([]tenant.Name(nil), c.call(func() int { return room })...)
 	if len(order) != 3 {
@@ -36,12 +37,27 @@ func TestCrowd(t *testing.T) {
 			t.Errorf("place %d has %s", i, n)
 		}
 	}
-	if len(order) != 10 || len(c.names)+len(c.in)+len(c.called) != 0 {
+	if len(order) != 10 || len(c.line)+len(c.in)+len(c.called) != 0 {
 		t.Errorf("%d came, %+v is left", len(order), c)
 	}
-	c.add(name(1))
+	c.add(name(1), 0)
 	if n := c.call(func() int { return -2 }); len(n) != 0 {
 		t.Errorf("%v were called without room", n)
+	}
+}
+
+// TestCrowdByPriority: the most important are called first, those alike as they came.
+func TestCrowdByPriority(t *testing.T) {
+	c := newCrowd()
+	for i, priority := range []int32{0, 5, -1, 5, 0, 9} {
+		c.add(tenant.Name{Name: fmt.Sprint(i)}, priority)
+	}
+	var order []string
+	for _, n := range c.call(func() int { return 6 }) {
+		order = append(order, n.Name)
+	}
+	if got := strings.Join(order, " "); got != "5 1 3 0 4 2" {
+		t.Errorf("they were called as %s", got)
 	}
 }
 

@@ -89,7 +89,7 @@ func (p *podDown) want(ctx context.Context, tenantPod, hostPod *corev1.Pod) (eng
 	case len(tenantPod.Spec.SchedulingGates) > 0:
 		return leave, nil
 	}
-	if hostPod == nil && p.crowded(translate.NameOf(tenantPod)) {
+	if hostPod == nil && p.crowded(tenantPod) {
 		leave.Again = crowdLooks
 		return leave, nil
 	}

@@ -77,6 +77,8 @@ const (
 	// AnnotationPlacement, on a host pod that is placed by labels or taints which the
 	// tenant put on its nodes, is a hash of what the host was told about where.
 	AnnotationPlacement = Domain + "/placement"
+	// AnnotationRank, on a host pod, holds its [Rank] among its tenant's pods.
+	AnnotationRank = Domain + "/rank"
 )
 
 // HostnamesKey is the key of a ConfigMap with [LabelHostnames] that holds the hostnames
@@ -92,7 +94,7 @@ var keys = []string{
 	LabelTenant, LabelNamespace, LabelManagedBy, LabelSandbox, LabelAudit,
 	AnnotationNamespace, AnnotationName, AnnotationUID,
 	AnnotationGeneration, AnnotationWritten, AnnotationLabels, AnnotationAnnotations,
-	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement, AnnotationSubdomain,
+	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement, AnnotationSubdomain, AnnotationRank,
 	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations, AnnotationSnapshotClasses, AnnotationCSIDrivers,
 	AnnotationIngressClasses, AnnotationHostnames, LabelHostnames, AnnotationGranted, AnnotationTaken, AnnotationAnswered,
 }

@@ -68,16 +68,16 @@ var decisions = map[string]fields{
 	"PodSpec": with(
 		all(translated, "Volumes", "InitContainers", "Containers", "EphemeralContainers", "DNSPolicy", "DNSConfig",
 			"NodeSelector", "Affinity", "Tolerations", "TopologySpreadConstraints", "SecurityContext", "ImagePullSecrets",
-			"Hostname", "Subdomain", "SetHostnameAsFQDN", "HostnameOverride", "OS"),
+			"Hostname", "Subdomain", "SetHostnameAsFQDN", "HostnameOverride", "OS", "Priority", "PreemptionPolicy"),
 		all(copied, "RestartPolicy", "TerminationGracePeriodSeconds", "ActiveDeadlineSeconds", "ShareProcessNamespace",
 			"HostAliases", "Resources"),
 		all(forced, "ServiceAccountName", "DeprecatedServiceAccount", "AutomountServiceAccountToken", "RuntimeClassName",
 			"EnableServiceLinks", "SchedulerName", "HostUsers"),
 		// NodeName is set by us through the binding; at creation isolation/policy
 		// refuses it. ReadinessGates and SchedulingGates are honoured on the tenant's
-		// side. Priorities rank the tenant's own pods, which the host does not do.
-		all(dropped, "NodeName", "ReadinessGates", "SchedulingGates", "PriorityClassName", "Priority",
-			"PreemptionPolicy", "Overhead", "EvictionResponders"),
+		// side. Of a priority class the tenant's API has made the priority, which ranks the
+		// pod among the tenant's own.
+		all(dropped, "NodeName", "ReadinessGates", "SchedulingGates", "PriorityClassName", "Overhead", "EvictionResponders"),
 		fields{
 			"HostNetwork":     refuse(whyHost),
 			"HostPID":         refuse(whyHost),

@@ -12,6 +12,9 @@ import (
 // on pods on any cluster.
 var eventSources = map[string]bool{"kubelet": true, "default-scheduler": true, "taint-eviction-controller": true}
 
+// reasonPreempted is the reason of the scheduler's events about pods that made room.
+const reasonPreempted = "Preempted"
+
 // Event returns the tenant's event for one about its pod on the host, or nil when
 // it comes from a part of the host that is none of the tenant's business.
 func (t Translation) Event(hostEvent *corev1.Event, tenantPod, hostPod *corev1.Pod) *corev1.Event {
@@ -24,8 +27,11 @@ func (t Translation) Event(hostEvent *corev1.Event, tenantPod, hostPod *corev1.P
 	}
 	reveal := t.Reveal(tenantPod, hostPod)
 	message := reveal.Text(hostEvent.Message)
-	if probeTexts[hostEvent.Reason] {
+	switch {
+	case probeTexts[hostEvent.Reason]:
 		message = reveal.names(hostEvent.Message)
+	case hostEvent.Reason == reasonPreempted: // the scheduler names the other pod by its UID on the host
+		message = "Preempted by a pod of higher priority on node " + reveal.node
 	}
 	tenantEvent := &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Namespace: tenantPod.Namespace, Name: eventName(tenantPod.Name, hostEvent.Name)},

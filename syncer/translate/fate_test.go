@@ -27,7 +27,7 @@ func TestFates(t *testing.T) {
 	for field, want := range map[string]string{
 		"spec.containers[0].name": "copied", "spec.containers[0].image": "copied", "spec.containers[0].env[0].value": "copied",
 		"spec.nodeSelector": "translated", "spec.runtimeClassName": "forced", "spec.schedulerName": "forced",
-		"spec.priority": "dropped", "spec.nodeName": "dropped", "spec.hostNetwork": "refused", "spec.securityContext.seLinuxOptions": "dropped",
+		"spec.priority": "translated", "spec.nodeName": "dropped", "spec.hostNetwork": "refused", "spec.securityContext.seLinuxOptions": "dropped",
 	} {
 		if got[field].Fate != want {
 			t.Errorf("%s: %+v, want %s", field, got[field], want)

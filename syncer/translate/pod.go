@@ -77,9 +77,22 @@ func (b *podBuilder) build() *corev1.Pod {
 	if from := &b.tenantPod.Spec; from.Subdomain != "" && from.HostnameOverride == nil {
 		b.annotations[tenant.AnnotationSubdomain] = from.Subdomain
 	}
+	if rank := RankOf(b.tenantPod).String(); rank != "" {
+		b.annotations[tenant.AnnotationRank] = rank
+	}
 	hostPod := &corev1.Pod{ObjectMeta: meta, Spec: b.spec()}
 	b.markPlacement(hostPod)
 	return hostPod
+}
+
+// RankOf is a pod's place among its tenant's own.
+func RankOf(tenantPod *corev1.Pod) tenant.Rank {
+	spec, rank := &tenantPod.Spec, tenant.Rank{}
+	if spec.Priority != nil {
+		rank.Priority = *spec.Priority
+	}
+	rank.Patient = spec.PreemptionPolicy != nil && *spec.PreemptionPolicy == corev1.PreemptNever
+	return rank
 }
 
 func (b *podBuilder) spec() corev1.PodSpec {

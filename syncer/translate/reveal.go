@@ -15,6 +15,7 @@ import (
 type Reveal struct {
 	replacer       *strings.Replacer
 	hostNode, node string              // "" when the pod has none
+	places         map[string]string   // the tenant's names of the host's nodes, while it has none
 	addresses      map[netip.Addr]bool // the pod's
 	images         string
 }
@@ -50,9 +51,26 @@ func (t Translation) Reveal(tenantPod, hostPod *corev1.Pod) Reveal {
 			pairs = append(pairs, hostPod.Status.HostIP, NodeAddress(r.node))
 		}
 		r.hostNode = hostPod.Spec.NodeName
+	} else if hostPod != nil {
+		r.places = t.places()
 	}
 	r.replacer = strings.NewReplacer(pairs...)
 	return r
+}
+
+// places are the tenant's names of the host nodes that it sees, by the host's: the
+// scheduler may say of a pod where there would be room for it.
+func (t Translation) places() map[string]string {
+	if t.Lookup == nil {
+		return nil
+	}
+	names := map[string]string{}
+	for _, view := range t.Lookup.TenantNodes() {
+		if hostNode, ok := t.Lookup.HostNode(view.Name); ok {
+			names[hostNode.Name] = view.Name
+		}
+	}
+	return names
 }
 
 // Text returns a text with the tenant's names, and without addresses of the node's
@@ -66,7 +84,11 @@ func (r Reveal) names(hostText string) string {
 	if hostText == "" {
 		return ""
 	}
-	return replaceWord(r.replacer.Replace(hostText), r.hostNode, r.node)
+	text := replaceWord(r.replacer.Replace(hostText), r.hostNode, r.node)
+	for hostNode, view := range r.places {
+		text = replaceWord(text, hostNode, view)
+	}
+	return text
 }
 
 // replaceWord replaces a name where it stands as a whole: a node may be called

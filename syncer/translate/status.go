@@ -46,6 +46,9 @@ func (t Translation) PodStatus(tenantPod, hostPod *corev1.Pod) (*corev1.Pod, boo
 		AllocatedResources:         host.AllocatedResources,
 		Resources:                  host.Resources,
 	}
+	if n := host.NominatedNodeName; n != "" {
+		status.NominatedNodeName = t.Tenant.ID.NodeName(n)
+	}
 	if address != "" {
 		status.HostIPs = []corev1.HostIP{{IP: address}}
 	}
@@ -205,17 +208,23 @@ const (
 )
 
 // Lost returns the tenant's pod, which had a host pod and has none any more, as
-// failed: what a controller replaces.
+// failed: what a controller replaces. Whoever took the host pod away may have said why
+// (an eviction, a pod of higher priority, a taint): that stays.
 func Lost(tenantPod *corev1.Pod, now metav1.Time) *corev1.Pod {
-	lost := withCondition(tenantPod, corev1.PodCondition{
-		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: ReasonLost, Message: messageLost, LastTransitionTime: now,
-	})
+	lost, reason, message := tenantPod.DeepCopy(), ReasonLost, messageLost
+	if why := condition(lost.Status.Conditions, corev1.DisruptionTarget); why != nil && why.Status == corev1.ConditionTrue && why.Reason != "" {
+		reason, message = why.Reason, why.Message
+	} else {
+		lost = withCondition(lost, corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: now,
+		})
+	}
 	for _, kind := range []corev1.PodConditionType{corev1.PodReady, corev1.ContainersReady} {
 		if c := condition(lost.Status.Conditions, kind); c != nil && c.Status == corev1.ConditionTrue {
-			c.Status, c.Reason, c.Message, c.LastTransitionTime = corev1.ConditionFalse, ReasonLost, messageLost, now
+			c.Status, c.Reason, c.Message, c.LastTransitionTime = corev1.ConditionFalse, reason, message, now
 		}
 	}
-	lost.Status.Phase, lost.Status.Reason, lost.Status.Message = corev1.PodFailed, ReasonLost, messageLost
+	lost.Status.Phase, lost.Status.Reason, lost.Status.Message = corev1.PodFailed, reason, message
 	return lost
 }
 

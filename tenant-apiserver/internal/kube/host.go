@@ -60,11 +60,19 @@ func (p *parts) newScheduler(ctx context.Context) (*hostScheduler, error) {
 		informers: scheduler.NewInformerFactory(client, 0, nil),
 		dynamic:   dynamicinformer.NewFilteredDynamicSharedInformerFactory(dynamicClient, 0, "", nil),
 	}
+	if err := h.informers.Core().V1().Pods().Informer().SetTransform(ranked); err != nil {
+		return nil, fmt.Errorf("scheduler: %w", err)
+	}
+	plugins, err := rankPlugins(&config.Profiles[0])
+	if err != nil {
+		return nil, fmt.Errorf("scheduler: %w", err)
+	}
 	h.Scheduler, err = scheduler.New(ctx, client, h.informers, h.dynamic,
 		func(name string) events.EventRecorderLogger { return h.broadcaster.NewRecorder(name) },
 		scheduler.WithComponentConfigVersion(config.APIVersion),
 		scheduler.WithKubeConfig(p.generic.LoopbackClientConfig),
 		scheduler.WithProfiles(config.Profiles...),
+		scheduler.WithFrameworkOutOfTreeRegistry(plugins),
 		scheduler.WithPercentageOfNodesToScore(config.PercentageOfNodesToScore),
 		scheduler.WithPodInitialBackoffSeconds(config.PodInitialBackoffSeconds),
 		scheduler.WithPodMaxBackoffSeconds(config.PodMaxBackoffSeconds),
