@@ -136,7 +136,9 @@ func (c *custom) up(host engine.Host[object]) engine.Pass {
 			return err == nil && owner == tenantObject.GetUID()
 		},
 		Merge: func(hostObject, tenantObject object) (object, bool) {
-			return c.rule.Status(c.config.Tenant, hostObject, tenantObject)
+			return c.rule.Status(c.config.Tenant, hostObject, tenantObject, func(driverText string) string {
+				return c.t.HideHost(driverText, tenantObject.GetUID(), c.caches.hostNodes.GetStore().ListKeys())
+			})
 		},
 		Write: c.writeStatus,
 	}}

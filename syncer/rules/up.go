@@ -25,8 +25,9 @@ const AnnotationView = tenant.Domain + "/view-of"
 
 // Status returns the tenant's object with what the rule names of the host object's
 // status, and whether that changed anything. Names of the host in it are the tenant's
-// there. A status that is too large is not brought.
-func (r *Rule) Status(t tenant.Tenant, hostObject, tenantObject *unstructured.Unstructured) (*unstructured.Unstructured, bool) {
+// there; hide takes more from what a driver of the host's wrote. A status that is too large
+// is not brought.
+func (r *Rule) Status(t tenant.Tenant, hostObject, tenantObject *unstructured.Unstructured, hide func(driverText string) string) (*unstructured.Unstructured, bool) {
 	if len(r.spec.Status) == 0 {
 		return tenantObject, false
 	}
@@ -36,6 +37,7 @@ func (r *Rule) Status(t tenant.Tenant, hostObject, tenantObject *unstructured.Un
 	status, _ := told.tell(built["status"], "").(map[string]any)
 	if r.Name() == policy.Snapshots {
 		maskContent(status, tenantObject)
+		maskError(status, hide)
 	}
 	if text, err := json.Marshal(status); err != nil || len(text) > maxObject {
 		return tenantObject, false
@@ -64,6 +66,15 @@ func maskContent(status map[string]any, tenantObject *unstructured.Unstructured)
 	const bound = "boundVolumeSnapshotContentName"
 	if _, ok := status[bound]; ok {
 		status[bound] = "snapcontent-" + string(tenantObject.GetUID()) // as upstream names it
+	}
+}
+
+// maskError takes the host's names from why a snapshot failed: its driver, which wrote
+// that, knows no tenants.
+func maskError(status map[string]any, hide func(string) string) {
+	failed, _ := status["error"].(map[string]any)
+	if text, ok := failed["message"].(string); ok {
+		failed["message"] = hide(text)
 	}
 }
 

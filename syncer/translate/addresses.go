@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // hiddenAddress stands for an address that is none of the tenant's business.
@@ -29,6 +30,39 @@ func (r Reveal) hideAddresses(hostText string) string {
 		}
 		return hiddenAddress
 	})
+}
+
+// hiddenIdentifier stands for an identifier that is none of the tenant's business.
+const hiddenIdentifier = "(an identifier of the host)"
+
+var (
+	anyV4      = regexp.MustCompile(`(?:\[?::(?:[fF]{4}:)?)?(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:\]?:[0-9]{1,5}\b|\])?`)
+	anyV6      = regexp.MustCompile(`\[?[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}(?:%[0-9a-zA-Z]+)?(?:\]:[0-9]{1,5}\b|\])?`)
+	identifier = regexp.MustCompile(`(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+)
+
+// HideHost takes from a text that a driver of the host's wrote what says where the host
+// keeps things: addresses, names of nodes, and identifiers but that of the tenant's own
+// object.
+func (t Translation) HideHost(hostText string, own types.UID, hostNodes []string) string {
+	text := identifier.ReplaceAllStringFunc(hostText, func(found string) string {
+		if found == string(own) {
+			return found
+		}
+		return hiddenIdentifier
+	})
+	text = anyV4.ReplaceAllLiteralString(text, hiddenAddress)
+	text = anyV6.ReplaceAllStringFunc(text, func(found string) string {
+		_, err := netip.ParseAddr(strings.Trim(found, "[]"))
+		if _, withPort := netip.ParseAddrPort(found); err != nil && withPort != nil {
+			return found
+		}
+		return hiddenAddress
+	})
+	for _, node := range hostNodes {
+		text = replaceWord(text, node, t.Tenant.ID.NodeName(node))
+	}
+	return text
 }
 
 // addressesOf are the addresses of a pod.

@@ -28,3 +28,21 @@ func TestAddressesOfTheNodeAreHidden(t *testing.T) {
 		}
 	}
 }
+
+// What a driver of the host's says of its storage is told without the host's names.
+func TestDriversTextsAreMasked(t *testing.T) {
+	const own, other = "3b0c7a51-0000-4000-8000-000000000001", "9C1B0A8E-0000-4000-8000-000000000002"
+	tr := Translation{Tenant: testTenant}
+	nodes := []string{"worker-7", "a"}
+	for text, want := range map[string]string{
+		"rpc error: code = Internal desc = snapshot snapcontent-" + own + " of pvc-" + other: "rpc error: code = Internal desc = snapshot snapcontent-" + own + " of pvc-" + hiddenIdentifier,
+		"no answer of 192.0.2.7, nor of 192.0.2.8:3260.":                                     "no answer of " + hiddenAddress + ", nor of " + hiddenAddress + ".",
+		"dial tcp [2001:db8::7]:443 from 2001:db8::8 and [::ffff:192.0.2.1]":                 "dial tcp " + hiddenAddress + " from " + hiddenAddress + " and " + hiddenAddress,
+		"attach on worker-7 failed, not on worker-70; a node":                                "attach on " + testTenant.ID.NodeName("worker-7") + " failed, not on worker-70; " + testTenant.ID.NodeName("a") + " node",
+		"at 12:34:56 the 1.2.3 release had no space left: code=8":                            "at 12:34:56 the 1.2.3 release had no space left: code=8",
+	} {
+		if got := tr.HideHost(text, own, nodes); got != want {
+			t.Errorf("%q\nis told as %q\nwant       %q", text, got, want)
+		}
+	}
+}
