@@ -29,6 +29,7 @@ type guard struct {
 	terms func() *plan.Terms
 	turns *turns.Flow   // nil: nobody is to be fair to
 	turn  time.Duration // of a request
+	room  func()        // puts collecting garbage off; called for lists that others wait for
 	short atomic.Int64  // requests under way
 	long  atomic.Int64  // watches and streams under way
 
@@ -40,7 +41,7 @@ type guard struct {
 // Every request and every TLS handshake of a client waits for its turn at the
 // processors. A turn ends at the latest after these times.
 const (
-	requestTurn   = 20 * time.Millisecond
+	requestTurn   = turns.Brief
 	listTurn      = 500 * time.Millisecond // of what computes all the while
 	handshakeTurn = 2 * time.Millisecond   // what one takes to compute, and some more
 )
@@ -51,7 +52,7 @@ var processors = sync.OnceValue(func() *turns.Turns { return turns.New(runtime.G
 // newGuard makes one; flow, if not nil, is where requests wait, and turn how long
 // their turns are; 0: as long as everybody's.
 func newGuard(terms func() *plan.Terms, flow *turns.Flow, turn time.Duration) *guard {
-	return &guard{terms: terms, turns: flow, turn: cmp.Or(turn, requestTurn), revoked: map[string]struct{}{}, conns: map[*trackedConn]struct{}{}}
+	return &guard{terms: terms, turns: flow, turn: cmp.Or(turn, requestTurn), room: roomForList, revoked: map[string]struct{}{}, conns: map[*trackedConn]struct{}{}}
 }
 
 // revoke refuses certificates of these serial numbers from now on, and closes the
@@ -141,6 +142,9 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 			}
 			defer end()
 			if computes(info) {
+				if g.turns.Shared() {
+					g.room()
+				}
 				w, r = paced(g.turns, w, r)
 			}
 		}

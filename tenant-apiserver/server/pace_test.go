@@ -17,7 +17,7 @@ import (
 
 // A list rests for other tenants, both between the values that it reads and between the
 // writes of its answer; what is short does not, and neither does a list that nobody
-// waits for.
+// waits for. Garbage may gather meanwhile for those that rest.
 func TestListsRestForOthers(t *testing.T) {
 	for _, c := range []struct {
 		method, target string
@@ -39,14 +39,18 @@ func TestListsRestForOthers(t *testing.T) {
 				}
 				end()
 			}
-			var reading, writing bool
+			var reading, writing, room bool
 			g := newGuard(func() *plan.Terms { return &plan.Terms{} }, both.Flow(), 0)
+			g.room = func() { room = true }
 			h := g.wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				reading = takes(t, func() error { return read(r.Context()) })
 				writing = takes(t, func() error { _, err := w.Write([]byte("x")); return err })
 			}))
 			answer := httptest.NewRecorder()
 			h.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), c.method, c.target, nil))
+			if room != c.rests {
+				t.Errorf("%s %s, alone %t: room for garbage %t, want %t", c.method, c.target, c.alone, room, c.rests)
+			}
 			if reading != c.rests || writing != c.rests || answer.Body.String() != "x" {
 				t.Errorf("%s %s, alone %t: rests at a value %t, at a write %t, want %t; answer %q", c.method, c.target, c.alone, reading, writing, c.rests, answer.Body)
 			}

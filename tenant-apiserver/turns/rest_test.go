@@ -65,3 +65,44 @@ func TestStretchesBeginAnew(t *testing.T) {
 		}
 	})
 }
+
+// A rest goes on until the brief turns of others are over, but not for ever, and not for
+// turns that may last.
+func TestRestsLastAsLongAsBriefTurnsOfOthers(t *testing.T) {
+	for name, c := range map[string]struct {
+		own, ends bool          // it is a turn of the same flow; it ends soon
+		lasts     time.Duration // what it was begun for
+		want      time.Duration
+	}{
+		"it ends":               {ends: true, lasts: Brief, want: 4 * Rest},
+		"it does not end":       {lasts: Brief, want: LongestRest},
+		"it may last":           {lasts: Brief + 1, want: Rest},
+		"it is of its own, too": {own: true, lasts: Brief, want: Rest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, 2, func(w *world) {
+				busy, other := w.Flow(), w.Flow()
+				w.ask(other, "other")() // it counts in any case
+				ctx := busy.Paced(w.Context())
+				<-time.After(Stretch)
+				who := other
+				if c.own {
+					who = busy
+				}
+				end, err := who.Begin(w.Context(), c.lasts)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.ends {
+					time.AfterFunc(7*Rest/2, end)
+				}
+				before := time.Now()
+				Breathe(ctx)
+				if took := time.Since(before); took != c.want {
+					t.Errorf("rests for %s, want %s", took, c.want)
+				}
+				end()
+			})
+		})
+	}
+}

@@ -13,8 +13,9 @@
 // return) does not keep others waiting and cannot wait for itself. So this shares
 // processors out; it does not bound what is under way, which plans do.
 //
-// What computes for long in a turn rests for a moment again and again while other flows
-// count ([Breathe]), since turns are of processors and not of the scheduler's queues.
+// What computes for long in a turn rests again and again while other flows count
+// ([Breathe]), for a moment or until their brief turns are over: turns are of processors
+// and not of the scheduler's queues.
 //
 // The package starts no goroutines, and knows neither requests nor tenants.
 package turns
@@ -53,6 +54,7 @@ type Flow struct {
 	// Guarded by of.mu:
 	waiting []*turn
 	running int
+	brief   int       // of those that run
 	last    time.Time // when a turn ended
 	counts  bool      // it is in of.flows
 }
@@ -122,6 +124,9 @@ func (t *Turns) end(mine *turn) {
 	mine.timer.Stop()
 	t.running--
 	mine.flow.running--
+	if mine.lasts <= Brief {
+		mine.flow.brief--
+	}
 	mine.flow.last = time.Now()
 	t.share()
 }
@@ -178,6 +183,9 @@ func (t *Turns) each() int {
 func (t *Turns) begin(next *turn) {
 	t.running++
 	next.flow.running++
+	if next.lasts <= Brief {
+		next.flow.brief++
+	}
 	next.timer = time.AfterFunc(next.lasts, func() { t.end(next) })
 	close(next.begun)
 }

@@ -32,8 +32,9 @@ const (
 	rounds = 5
 	// floodClients is how many clients of its neighbour write and list without pause.
 	floodClients = 16
-	// calm is how long the cell rests after a flood.
-	calm = time.Second
+	// calm is how long the cell rests after a flood: until garbage is collected again as
+	// often as when there was none.
+	calm = 3 * time.Second
 )
 
 // neighbours measures the requests of a quiet control plane: alone, and while
