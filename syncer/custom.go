@@ -38,7 +38,12 @@ func (c *custom) kindStatus() string  { return c.rule.Name() + "/status" }
 func (c *custom) kindSecrets() string { return c.rule.Name() + "/secrets" }
 
 func (c *custom) kinds() []string {
-	if c.rule.ToHost() {
+	switch {
+	case c.rule.InTenant():
+		return nil
+	case c.routes():
+		return []string{c.kind(), c.kindStatus(), c.kindAsks()}
+	case c.rule.ToHost():
 		return []string{c.kind(), c.kindStatus(), c.kindSecrets()}
 	}
 	return []string{c.kind()}
@@ -85,10 +90,18 @@ func (c *customs) start(rule *rules.Rule, hasStatus bool) error {
 	works.cancel = cancel
 	for _, work := range []func(){
 		func() { works.tenantObjects.RunWithContext(ctx) },
-		func() { works.hostObjects.RunWithContext(ctx) },
 		func() {
-			if cache.WaitForCacheSync(ctx.Done(), works.seen) {
-				works.engine.Add(works.everything()...)
+			if works.hostObjects != nil {
+				works.hostObjects.RunWithContext(ctx)
+			}
+		},
+		func() {
+			if !cache.WaitForCacheSync(ctx.Done(), works.seen) {
+				return
+			}
+			works.engine.Add(works.everything()...)
+			if ofGateways(works.kind()) {
+				works.engine.Add(c.rerouted()...)
 			}
 		},
 	} {
@@ -131,6 +144,13 @@ func (c *custom) watch(all *customs) error {
 		bySecret:    index(func(o object) []string { return c.referred(o, "Secret") }),
 	}
 	c.tenantObjects = dynamicinformer.NewFilteredDynamicInformer(all.objects, c.rule.Resource(), metav1.NamespaceAll, 0, indexers, nil).Informer()
+	if c.rule.InTenant() {
+		err := c.tenantObjects.SetTransform(withoutManagedFields)
+		if err == nil {
+			c.seen, err = c.engine.Listen(c.tenantObjects, keysOf(c.ofTenantObject))
+		}
+		return err
+	}
 	namespace := c.rule.HostNamespace()
 	var made dynamicinformer.TweakListOptionsFunc
 	if c.rule.ToHost() {
@@ -173,6 +193,9 @@ func (c *custom) referred(tenantObject object, kind string) []string {
 // ofTenantObject: an object, and what is on the host because it refers to it.
 func (c *custom) ofTenantObject(tenantObject object) []engine.Key {
 	all := keys(translate.NameOf(tenantObject), c.kinds()...)
+	if ofGateways(c.kind()) {
+		return append(all, c.aroundRoutes(tenantObject)...)
+	}
 	if !c.rule.ToHost() {
 		return all
 	}
@@ -203,6 +226,9 @@ func (c *custom) everything() []engine.Key {
 	for _, item := range c.tenantObjects.GetStore().List() {
 		all = append(all, keysOf(c.ofTenantObject)(item)...)
 	}
+	if c.hostObjects == nil {
+		return all // of what stays in the tenant
+	}
 	for _, item := range c.hostObjects.GetStore().List() {
 		all = append(all, keysOf(c.ofHostObject)(item)...)
 	}
@@ -226,7 +252,12 @@ func (c *custom) onHost(all *customs) engine.Host[object] {
 
 // passes are those of the rule.
 func (c *custom) passes(all *customs) []engine.Pass {
-	if !c.rule.ToHost() {
+	switch {
+	case c.rule.InTenant():
+		return nil
+	case c.routes():
+		return c.routePasses(all)
+	case !c.rule.ToHost():
 		return []engine.Pass{c.views()}
 	}
 	host := c.onHost(all)

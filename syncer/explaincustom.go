@@ -11,6 +11,7 @@ import (
 
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/translate"
 )
 
 // ExplainObject tells everything about the tenant's object of that name, of a kind
@@ -56,9 +57,21 @@ func (c *custom) explain(host engine.Host[object], name tenant.Name, tenantObjec
 	e.Kind, e.Pairing = c.kind(), pairObjects(host, tenantObject, hostObject, "")
 	e.TenantObject, e.HostObject = withoutManaged(tenantObject), withoutManaged(hostObject)
 	if tenantObject != nil {
-		e.Fields = c.rule.Fates(c.config.Tenant, tenantObject)
+		e.Fields = c.fates(tenantObject)
 	}
 	return e
+}
+
+// fates says what becomes of the fields of a tenant's object.
+func (c *custom) fates(tenantObject object) []translate.Fate {
+	if !c.routes() {
+		return c.rule.Fates(c.config.Tenant, tenantObject)
+	}
+	to, known := c.route(c.customs, tenantObject)
+	if !known || to.fates == nil {
+		return []translate.Fate{{Field: "spec", Fate: "dropped", Reason: "it is of no gateway class of the plan, or that is not known yet"}}
+	}
+	return to.fates()
 }
 
 // withoutManaged is a copy without what the API keeps for itself.

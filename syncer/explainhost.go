@@ -74,6 +74,9 @@ func (s *Syncer) explainOwner(ctx context.Context, resource string, name tenant.
 	if ingress, derived := strings.CutSuffix(name.Name, translate.SuffixHostnames); derived {
 		return s.Explain(ctx, "ingresses", tenant.Name{Namespace: name.Namespace, Name: ingress})
 	}
+	if object, definition, derived := askedFor(name); derived {
+		return s.Explain(ctx, definition, object)
+	}
 	for _, suffix := range []string{translate.SuffixTokens, translate.SuffixNode, translate.SuffixCertificates} {
 		if pod, derived := strings.CutSuffix(name.Name, suffix); derived {
 			return s.ExplainPod(ctx, tenant.Name{Namespace: name.Namespace, Name: pod})

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
 	"sublet.dev/syncer/translate"
@@ -37,6 +38,12 @@ var resources = map[string][]string{
 // "svc" is services. RESOURCE.GROUP stands for itself. False: nothing that goes to the
 // host is called so.
 func Resource(word string) (resource string, ok bool) {
+	switch word {
+	case "gateway", "gateways", "gtw":
+		return policy.Gateways, true
+	case "httproute", "httproutes":
+		return policy.HTTPRoutes, true
+	}
 	for resource, names := range resources {
 		if word == resource || slices.Contains(names, word) {
 			return resource, true
@@ -120,7 +127,7 @@ func (s *Syncer) Explain(ctx context.Context, resource string, name tenant.Name)
 }
 
 // whileUsed is said of ConfigMaps and Secrets.
-const whileUsed = "it is there while a pod, an Ingress (its certificates) or an object of a plan's rule, refers to it"
+const whileUsed = "it is there while a pod, an Ingress or a Gateway (their certificates), or an object of a plan's rule, refers to it"
 
 // explainOf explains an object of a kind.
 func explainOf[T engine.Object](ctx context.Context, s *Syncer, name tenant.Name, k explained[T]) (*Explanation, error) {

@@ -47,6 +47,10 @@ func (s *Syncer) SetIngress(plan translate.Ingresses) {
 			s.engine.Add(ofTenantIngress(tenantIngress)...)
 		}
 	}
+	if !slices.Equal(before.GatewayClasses, plan.GatewayClasses) {
+		s.engine.Add(s.customs.rerouted()...)
+		s.engine.Add(s.customs.certificates()...)
+	}
 }
 
 func (s *Syncer) served() translate.Ingresses {
@@ -142,15 +146,21 @@ func (p *ingressDown) news(tenantIngress *networkingv1.Ingress, refusals []polic
 // long as it has not spoken about all of them.
 func (s *Syncer) answer(tenantIngress *networkingv1.Ingress) (granted, taken []string, answered bool) {
 	asked := s.t.Hostnames(tenantIngress).Data[tenant.HostnamesKey]
+	granted, taken, answered = s.answered(tenantIngress, translate.SuffixHostnames, asked)
+	return granted, taken, answered || !s.served().Serves(tenantIngress)
+}
+
+// answered returns what the manager said to an object that asks for hostnames, one a line.
+func (s *Syncer) answered(tenantObject metav1.Object, suffix, asked string) (granted, taken []string, answered bool) {
 	if asked == "" {
 		return nil, nil, true
 	}
-	host := s.hostConfigMaps(translate.SuffixHostnames)
-	asks, ok := host.Cached(translate.NameOf(tenantIngress))
+	host := s.hostConfigMaps(suffix)
+	asks, ok := host.Cached(translate.NameOf(tenantObject))
 	if !ok {
-		return nil, nil, !s.served().Serves(tenantIngress)
+		return nil, nil, false
 	}
-	if owner, err := host.Owner(asks); err != nil || owner != tenantIngress.UID {
+	if owner, err := host.Owner(asks); err != nil || owner != tenantObject.GetUID() {
 		return nil, nil, false
 	}
 	text, answered := asks.Annotations[tenant.AnnotationGranted]
@@ -159,16 +169,23 @@ func (s *Syncer) answer(tenantIngress *networkingv1.Ingress) (granted, taken []s
 	return granted, taken, answered && asks.Data[tenant.HostnamesKey] == asked && asks.Annotations[tenant.AnnotationAnswered] == asked
 }
 
-// ingressStatuses tells the tenant where its Ingresses are served.
+// ingressStatuses tells the tenant where its Ingresses are served: nowhere, if one of
+// the plan's classes is not on the host.
 func (s *Syncer) ingressStatuses() engine.Pass {
-	host := s.hostIngresses()
+	host, nowhere := s.hostIngresses(), &networkingv1.Ingress{}
 	return &engine.Adjust[*networkingv1.Ingress, *networkingv1.Ingress]{
-		Name:   kindIngressStatus,
-		Source: host.Cached,
+		Name: kindIngressStatus,
+		Source: func(n tenant.Name) (*networkingv1.Ingress, bool) {
+			if hostIngress, ok := host.Cached(n); ok {
+				return hostIngress, true
+			}
+			tenantIngress, ok := s.tenantIngress(n)
+			return nowhere, ok && s.served().Serves(tenantIngress)
+		},
 		Target: s.tenantIngress,
 		Pair: func(hostIngress, tenantIngress *networkingv1.Ingress) bool {
 			owner, err := host.Owner(hostIngress)
-			return err == nil && owner == tenantIngress.UID
+			return hostIngress == nowhere || err == nil && owner == tenantIngress.UID
 		},
 		Merge: translate.IngressStatus,
 		Write: func(ctx context.Context, tenantIngress *networkingv1.Ingress) error {

@@ -14,12 +14,13 @@ import (
 // Judge says of an object that the tenant writes, at that moment, what would be said
 // by events later: with an error that it is refused (kinds that the provider offers by a
 // rule of the plan), with warnings that it is stored and will not be carried out
-// (Services, claims: kinds that mean something in the tenant alone, too). It looks at
+// (Services, claims, Gateways, HTTPRoutes: kinds that mean something in the tenant alone,
+// too). It looks at
 // nothing but the object and the plan, and may be called at any time.
 func (s *Syncer) Judge(tenantObject runtime.Object) (warnings []string, err error) {
 	switch o := tenantObject.(type) {
 	case *unstructured.Unstructured:
-		return nil, s.customs.judge(o)
+		return s.customs.judge(o)
 	case *corev1.PersistentVolumeClaim:
 		if _, refusals := s.t.Claim(o, s.claimOffer()); len(refusals) > 0 {
 			return []string{translate.Refused(refusals)}, nil
@@ -35,9 +36,9 @@ func (s *Syncer) Judge(tenantObject runtime.Object) (warnings []string, err erro
 	return nil, nil
 }
 
-// judge refuses what a rule that works does not bring to the host. A kind that the
-// tenant has defined itself is its own.
-func (c *customs) judge(tenantObject object) error {
+// judge refuses what a rule that works does not bring to the host, and warns of what the
+// provider's gateways do not serve. A kind that the tenant has defined itself is its own.
+func (c *customs) judge(tenantObject object) (warnings []string, err error) {
 	c.mu.Lock()
 	var works *custom
 	for _, w := range c.running {
@@ -47,10 +48,17 @@ func (c *customs) judge(tenantObject object) error {
 	}
 	c.mu.Unlock()
 	if works == nil {
-		return nil
+		return nil, nil
+	}
+	if works.routes() {
+		to, _ := works.route(c, tenantObject)
+		if never := translate.Never(to.refusals); to.serves && len(never) > 0 {
+			return []string{rules.Refused(never)}, nil
+		}
+		return nil, nil
 	}
 	if _, refusals := works.rule.Down(c.config.Tenant, tenantObject); len(refusals) > 0 {
-		return errors.New(rules.Refused(refusals))
+		return nil, errors.New(rules.Refused(refusals))
 	}
-	return nil
+	return nil, nil
 }

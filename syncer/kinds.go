@@ -126,11 +126,11 @@ func (s *Syncer) configMaps() *engine.Mirror[*corev1.ConfigMap, *corev1.ConfigMa
 	}
 }
 
-// usedSecret wants a Secret that a pod, an object of a rule or an Ingress refers to.
+// usedSecret wants a Secret that a pod, an object of a rule, an Ingress or a Gateway refers to.
 func (s *Syncer) usedSecret() func(context.Context, *corev1.Secret, *corev1.Secret) (engine.Want[*corev1.Secret], error) {
 	byOthers := used(s, bySecret, s.t.Secret)
 	return func(ctx context.Context, tenantSecret, hostSecret *corev1.Secret) (engine.Want[*corev1.Secret], error) {
-		if s.certifies(tenantSecret) {
+		if s.certifies(tenantSecret) || s.customs.certifies(tenantSecret) {
 			return engine.Be(s.t.Secret(tenantSecret)), nil
 		}
 		return byOthers(ctx, tenantSecret, hostSecret)

@@ -61,9 +61,15 @@ func (c *custom) claimsFrom(n tenant.Name) []engine.Key {
 }
 
 // moves says whether the host can bring something about for an object of the tenant's.
-// A snapshot that is ready stays as it is.
+// A snapshot that is ready stays as it is, and what a controller has judged mostly does.
 func (c *custom) moves() bool {
 	hostObjects := c.hostObjects.GetStore().List()
+	if c.routes() {
+		return slices.ContainsFunc(hostObjects, func(o any) bool {
+			hostObject, ok := o.(object)
+			return !ok || !c.settled(hostObject)
+		})
+	}
 	if c.kind() != policy.Snapshots {
 		return len(hostObjects) > 0
 	}

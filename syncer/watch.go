@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
 	"sublet.dev/syncer/translate"
@@ -97,6 +98,9 @@ func ofHost[T metav1.Object](s *Syncer, kinds ...string) func(T) []engine.Key {
 		if ingress, derived := strings.CutSuffix(name.Name, translate.SuffixHostnames); derived {
 			return keys(tenant.Name{Namespace: name.Namespace, Name: ingress}, kindHostnames, kindIngress)
 		}
+		if object, definition, derived := askedFor(name); derived {
+			return keys(object, definition, definition+"/status", definition+"/hostnames")
+		}
 		for _, suffix := range []string{translate.SuffixTokens, translate.SuffixNode, translate.SuffixCertificates} {
 			if pod, derived := strings.CutSuffix(name.Name, suffix); derived {
 				return keys(tenant.Name{Namespace: name.Namespace, Name: pod}, kindPod)
@@ -178,13 +182,17 @@ func (s *Syncer) ofHostPod(hostPod *corev1.Pod) []engine.Key {
 	return all
 }
 
-// ofTenantNamespace: the policies whose peers it may have joined or left.
+// ofTenantNamespace: the policies whose peers it may have joined or left, and the routes
+// that a Gateway may let attach by the labels of their namespaces.
 func (s *Syncer) ofTenantNamespace(*corev1.Namespace) []engine.Key {
 	var all []engine.Key
 	for _, o := range s.caches.tenant.networkPolicies.GetStore().List() {
 		if p, ok := o.(*networkingv1.NetworkPolicy); ok && translate.SelectsNamespaces(p) {
 			all = append(all, keys(translate.NameOf(p), kindNetworkPolicy)...)
 		}
+	}
+	if s.customs.selectsNamespaces() {
+		all = append(all, s.customs.routeKeys(policy.HTTPRoutes)...)
 	}
 	return all
 }

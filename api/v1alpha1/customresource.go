@@ -10,6 +10,9 @@ const (
 	ToHost = "ToHost"
 	// FromHost: objects of the host are shown to the tenant.
 	FromHost = "FromHost"
+	// InTenant: tenants have the kind, and nothing of it crosses. No plan can say so: it
+	// is for what Sublet itself reads of tenants.
+	InTenant = "InTenant"
 )
 
 // What becomes of fields that a CustomResourceRule does not name.
@@ -36,7 +39,7 @@ type CustomResourceRule struct {
 	//
 	// +kubebuilder:validation:MaxLength=190
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$`
-	// +kubebuilder:validation:XValidation:rule="self != 'sublet.dev' && !self.matches('^(admissionregistration|apiextensions|apiregistration|authentication|authorization|rbac.authorization|certificates|coordination|discovery|events|flowcontrol.apiserver|internal.apiserver|networking|node|resource|scheduling|storage|snapshot.storage|groupsnapshot.storage|storagemigration|metrics|custom.metrics|external.metrics)[.]k8s[.]io$')",message="the kinds of this group are Kubernetes' or Sublet's own: no rule can be made for them (snapshotClasses of the plan offers snapshots)"
+	// +kubebuilder:validation:XValidation:rule="self != 'sublet.dev' && !self.matches('^(admissionregistration|apiextensions|apiregistration|authentication|authorization|rbac.authorization|certificates|coordination|discovery|events|flowcontrol.apiserver|internal.apiserver|networking|gateway.networking|node|resource|scheduling|storage|snapshot.storage|groupsnapshot.storage|storagemigration|metrics|custom.metrics|external.metrics)[.]k8s[.]io$')",message="the kinds of this group are Kubernetes' or Sublet's own: no rule can be made for them (snapshotClasses of the plan offers snapshots, ingress.gatewayClasses gateways)"
 	Group string `json:"group"`
 	// +kubebuilder:validation:MaxLength=30
 	// +kubebuilder:validation:Pattern=`^v[0-9]+((alpha|beta)[0-9]+)?$`

@@ -330,8 +330,8 @@ type LoadBalancerTerms struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// IngressTerms say which of the host's ingress controllers serve a tenant's Ingresses,
-// and under which names.
+// IngressTerms say which of the host's controllers serve a tenant's Ingresses, and its
+// Gateways and HTTPRoutes (https://gateway-api.sigs.k8s.io), and under which names.
 type IngressTerms struct {
 	// Classes are the host's ingress classes that tenants see and may name; the first
 	// is their default. Without any, no Ingress gets to the host.
@@ -343,6 +343,19 @@ type IngressTerms struct {
 	// +listType=atomic
 	// +optional
 	Classes []string `json:"classes,omitempty"`
+
+	// GatewayClasses are the host's gateway classes that tenants see, and that their
+	// Gateways may name. Without any, no Gateway and no HTTPRoute gets to the host, and
+	// the tenants' API has not these kinds. Hostnames and Controllers are about them as
+	// about Ingresses; Annotations are not put on them.
+	//
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(o, o == c)) && self.all(c, c.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$'))",message="gatewayClasses are names of gateway classes, each once"
+	// +listType=atomic
+	// +optional
+	GatewayClasses []string `json:"gatewayClasses,omitempty"`
 
 	// Hostnames are those that a tenant may have: a name, *.SUFFIX for all names below
 	// a suffix, * for all. {tenant} in one stands for the tenant's name. Of those, a
@@ -356,7 +369,7 @@ type IngressTerms struct {
 	// +optional
 	Hostnames []string `json:"hostnames,omitempty"`
 
-	// Controllers are the host namespaces in which the ingress controllers' pods run:
+	// Controllers are the host namespaces in which the ingress and gateway controllers' pods run:
 	// the fence lets these reach the tenant's pods, over TCP, and no others. Without any
 	// it lets nobody, which is enough for controllers in the nodes' own network.
 	//

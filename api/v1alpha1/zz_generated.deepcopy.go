@@ -393,6 +393,11 @@ func (in *IngressTerms) DeepCopyInto(out *IngressTerms) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.GatewayClasses != nil {
+		in, out := &in.GatewayClasses, &out.GatewayClasses
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Hostnames != nil {
 		in, out := &in.Hostnames, &out.Hostnames
 		*out = make([]string, len(*in))

@@ -34,7 +34,7 @@ func newExplain(a *app) *cobra.Command {
 It tells which host object was made for it, what becomes of each of its fields there
 (copied, translated, forced, dropped, or refused and by which rule), what its syncer
 is about to do, and what failed last. KIND is pod, service, endpointslice, configmap,
-secret, pvc, networkpolicy or ingress, or RESOURCE.GROUP of a kind that the plan's rules bring
+secret, pvc, networkpolicy, ingress, gateway or httproute, or RESOURCE.GROUP of a kind that the plan's rules bring
 to the host (certificates.cert-manager.io/default/web). With --from-host it starts
 from the host's object, a pod if no kind is said.
 -o json and -o yaml show both objects too, but not what Secrets hold. A tenant that
@@ -104,7 +104,7 @@ func explainable(what, text string, parts []string) (string, error) {
 	}
 	resource, ok := syncer.Resource(parts[0])
 	if !ok {
-		return "", usageErrorf("%s %q: nothing of the kind %q goes to the host; pod, service, endpointslice, configmap, secret, pvc, networkpolicy, ingress or RESOURCE.GROUP of a plan's rule was expected", what, text, parts[0])
+		return "", usageErrorf("%s %q: nothing of the kind %q goes to the host; pod, service, endpointslice, configmap, secret, pvc, networkpolicy, ingress, gateway, httproute or RESOURCE.GROUP of a plan's rule was expected", what, text, parts[0])
 	}
 	return resource, nil
 }

@@ -23,10 +23,12 @@ func most(r v1alpha1.CustomResourceRule) int32 {
 }
 
 // CustomResources returns the rules of a plan for custom resources, and those that it
-// has because it offers snapshots. The caller owns the list.
+// has because it offers snapshots or gateways. The caller owns the list.
 func CustomResources(p v1alpha1.PlanSpec) []v1alpha1.CustomResourceRule {
-	own := slices.DeleteFunc(slices.Clone(p.CustomResources), func(r v1alpha1.CustomResourceRule) bool { return r.Group == policy.SnapshotGroup })
-	return append(own, snapshotRules(p)...)
+	own := slices.DeleteFunc(slices.Clone(p.CustomResources), func(r v1alpha1.CustomResourceRule) bool {
+		return r.Group == policy.SnapshotGroup || r.Group == policy.GatewayGroup
+	})
+	return slices.Concat(own, snapshotRules(p), gatewayRules(p))
 }
 
 // customRules are the rights to a tenant's objects of custom kinds. A kind that is

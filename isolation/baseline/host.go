@@ -23,7 +23,8 @@ func Host() []Object {
 	snapshots, snapshotBinding := Snapshots()
 	plans, planBinding := Plans()
 	ingresses, ingressBinding := Ingresses()
-	return append(objects, policy, binding, claims, claimBinding, ingresses, ingressBinding, snapshots, snapshotBinding, plans, planBinding)
+	gateways, gatewayBinding := Gateways()
+	return append(objects, policy, binding, claims, claimBinding, ingresses, ingressBinding, gateways, gatewayBinding, snapshots, snapshotBinding, plans, planBinding)
 }
 
 // sandboxMemory is what a sandbox needs beside its containers; it is added to the

@@ -21,6 +21,7 @@ func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 		tenant.AnnotationSnapshotClasses:     strings.Join(p.SnapshotClasses, ","),
 		tenant.AnnotationLoadBalancerClasses: strings.Join(p.LoadBalancers.Classes, ","),
 		tenant.AnnotationIngressClasses:      strings.Join(p.Ingress.Classes, ","),
+		tenant.AnnotationGatewayClasses:      strings.Join(p.Ingress.GatewayClasses, ","),
 		tenant.AnnotationForced:              forced(p),
 		tenant.AnnotationTolerations:         tolerable(p),
 		tenant.AnnotationCSIDrivers:          strings.Join(p.CSIDrivers, ","),

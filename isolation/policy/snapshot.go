@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -19,9 +21,11 @@ const (
 const Snapshots = SnapshotResource + "." + SnapshotGroup
 
 // MayCross says whether objects of a kind may cross between tenants and host by a
-// rule: those of a plan's own rules, snapshots, and the classes of snapshots.
+// rule: those of a plan's own rules, snapshots, gateways and routes, and the classes of
+// both.
 func MayCross(group, resource string) bool {
-	return IsCustomGroup(group) || group == SnapshotGroup && (resource == SnapshotResource || resource == SnapshotClasses)
+	return IsCustomGroup(group) || group == SnapshotGroup && (resource == SnapshotResource || resource == SnapshotClasses) ||
+		group == GatewayGroup && slices.Contains([]string{gatewayResource, routeResource, gatewayClassResource}, resource)
 }
 
 // ClaimOffer is what a plan offers to claims.

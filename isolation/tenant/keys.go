@@ -46,6 +46,9 @@ const (
 	// policy holds the namespace's Ingresses to both.
 	AnnotationIngressClasses = Domain + "/ingress-classes"
 	AnnotationHostnames      = Domain + "/hostnames"
+	// AnnotationGatewayClasses, on it, holds the gateway classes that its Gateways may
+	// have, likewise. Gateways and HTTPRoutes are held to the same hostnames.
+	AnnotationGatewayClasses = Domain + "/gateway-classes"
 	// LabelHostnames, on a host ConfigMap, says that it asks for hostnames, for an
 	// object of the tenant's: see [HostnamesKey]. AnnotationGranted and
 	// AnnotationTaken, on it, are the manager's answer: those that the tenant has, and
@@ -89,6 +92,10 @@ const HostnamesKey = "hostnames"
 // and classes of snapshots: the host's own is nothing of the tenant's.
 const StorageDriver = "volumes." + Domain
 
+// GatewayController is the controller that a tenant sees behind its gateway classes, and
+// that speaks for the host's in the status of its routes.
+const GatewayController = "gateway." + Domain + "/host"
+
 // keys are all that Sublet writes on host objects of tenants, but for hashed ones.
 var keys = []string{
 	LabelTenant, LabelNamespace, LabelManagedBy, LabelSandbox, LabelAudit,
@@ -96,7 +103,7 @@ var keys = []string{
 	AnnotationGeneration, AnnotationWritten, AnnotationLabels, AnnotationAnnotations,
 	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement, AnnotationSubdomain, AnnotationRank,
 	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations, AnnotationSnapshotClasses, AnnotationCSIDrivers,
-	AnnotationIngressClasses, AnnotationHostnames, LabelHostnames, AnnotationGranted, AnnotationTaken, AnnotationAnswered,
+	AnnotationIngressClasses, AnnotationGatewayClasses, AnnotationHostnames, LabelHostnames, AnnotationGranted, AnnotationTaken, AnnotationAnswered,
 }
 
 // Keys returns the keys of labels and annotations that Sublet itself writes on host

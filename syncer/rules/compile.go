@@ -39,10 +39,10 @@ type leaf struct {
 // API refuses plans for which there is one.
 func Compile(spec v1alpha1.CustomResourceRule) (*Rule, error) {
 	r := &Rule{spec: *spec.DeepCopy(), fields: &node{}, status: &node{}}
-	if !policy.MayCross(spec.Group, spec.Resource) || spec.Version == "" || spec.Kind == "" || spec.Resource == "" {
+	if !r.InTenant() && !policy.MayCross(spec.Group, spec.Resource) || spec.Version == "" || spec.Kind == "" || spec.Resource == "" {
 		return nil, fmt.Errorf("rule for %s.%s: no rule can be made for this kind", spec.Resource, spec.Group)
 	}
-	if spec.Direction != v1alpha1.ToHost && spec.Direction != v1alpha1.FromHost {
+	if spec.Direction != v1alpha1.ToHost && spec.Direction != v1alpha1.FromHost && !r.InTenant() {
 		return nil, fmt.Errorf("rule for %s: the direction %q is not known", r.Name(), spec.Direction)
 	}
 	if (spec.Direction == v1alpha1.FromHost) != (spec.Select != nil) {
@@ -147,6 +147,10 @@ func (r *Rule) Name() string { return r.spec.Resource + "." + r.spec.Group }
 // ToHost says whether the tenant's objects go to the host; otherwise the host's are
 // shown to the tenant.
 func (r *Rule) ToHost() bool { return r.spec.Direction == v1alpha1.ToHost }
+
+// InTenant says whether nothing of the kind crosses: the tenant's API has it, and the
+// syncer reads it there.
+func (r *Rule) InTenant() bool { return r.spec.Direction == v1alpha1.InTenant }
 
 // Resource is the kind's resource, of the version that crosses.
 func (r *Rule) Resource() schema.GroupVersionResource {

@@ -29,6 +29,7 @@ func (r *Rule) Definition(hostDefinition *apiextensionsv1.CustomResourceDefiniti
 		return nil, fmt.Errorf("the host's definition %s has the kind %s and the resource %s, not %s and %s", hostDefinition.Name, spec.Names.Kind, spec.Names.Plural, r.spec.Kind, r.spec.Resource)
 	case at < 0 || !spec.Versions[at].Served:
 		return nil, fmt.Errorf("the host's definition %s does not serve the version %s", hostDefinition.Name, r.spec.Version)
+	case r.InTenant():
 	case r.ToHost() && !namespaced:
 		return nil, fmt.Errorf("%s have no namespace: they cannot go ToHost", r.Name())
 	case !r.ToHost() && namespaced != (r.spec.Select.Namespace != ""):

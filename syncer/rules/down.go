@@ -43,6 +43,17 @@ func (r *Rule) walk(t tenant.Tenant, tenantObject *unstructured.Unstructured) (m
 // none. The caller owns it.
 func (r *Rule) Down(t tenant.Tenant, tenantObject *unstructured.Unstructured) (*unstructured.Unstructured, []policy.Refusal) {
 	built, w := r.walk(t, tenantObject)
+	return r.finish(t, tenantObject, built, w)
+}
+
+// With returns the host object of a tenant's whose fields somebody else has translated,
+// or why there can be none. The fields are the caller's no longer; it owns the result.
+func (r *Rule) With(t tenant.Tenant, tenantObject *unstructured.Unstructured, fields map[string]any) (*unstructured.Unstructured, []policy.Refusal) {
+	return r.finish(t, tenantObject, fields, &walker{})
+}
+
+// finish makes a host object of its fields, unless w has refused some.
+func (r *Rule) finish(t tenant.Tenant, tenantObject *unstructured.Unstructured, built map[string]any, w *walker) (*unstructured.Unstructured, []policy.Refusal) {
 	text, err := json.Marshal(built)
 	if err == nil && len(text) > maxObject {
 		w.refuse("", fmt.Sprintf("it has %d bytes of JSON, and %d can cross", len(text), maxObject))

@@ -84,14 +84,15 @@ func walkFields(v reflect.Value, path string, visit func(at string, d decision, 
 	}
 }
 
-// decided says whether a type's fields are decided one by one: those of the core
-// and networking APIs are; selectors, quantities and the like are values.
+// decided says whether a type's fields are decided one by one: those of the core,
+// networking and gateway APIs are; selectors, quantities and the like are values.
 func decided(t reflect.Type) bool {
 	if t.Kind() != reflect.Struct {
 		return false
 	}
 	path := t.PkgPath()
-	return strings.HasSuffix(path, "k8s.io/api/core/v1") || strings.HasSuffix(path, "k8s.io/api/networking/v1")
+	return strings.HasSuffix(path, "k8s.io/api/core/v1") || strings.HasSuffix(path, "k8s.io/api/networking/v1") ||
+		strings.HasSuffix(path, "gateway-api/apis/v1")
 }
 
 // unset says whether a field has no value; a pointer to false or to nothing says

@@ -1,5 +1,7 @@
 package translate
 
+import "maps"
+
 // verdict is what becomes of a field of a tenant's pod.
 type verdict int
 
@@ -50,6 +52,13 @@ func with(m map[string]decision, more ...map[string]decision) map[string]decisio
 
 type fields = map[string]decision
 
+// joined is one table of two, which share no type.
+func joined(a, b map[string]fields) map[string]fields {
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	return all
+}
+
 const (
 	whyHost    = "it would reach into the node, which other tenants share: remove the field"
 	whyVolume  = "this kind of volume is not offered: use persistentVolumeClaim, ephemeral, emptyDir, configMap, secret, downwardAPI, projected or image"
@@ -64,7 +73,7 @@ const (
 // name of its type in k8s.io/api/core/v1, and a Service's, a NetworkPolicy's and an Ingress's. Types below a forced, dropped or refused
 // field need none. What the sandbox and Pod Security decide in addition (see
 // isolation/policy) is not repeated here.
-var decisions = map[string]fields{
+var decisions = joined(gatewayDecisions, map[string]fields{
 	"PodSpec": with(
 		all(translated, "Volumes", "InitContainers", "Containers", "EphemeralContainers", "DNSPolicy", "DNSConfig",
 			"NodeSelector", "Affinity", "Tolerations", "TopologySpreadConstraints", "SecurityContext", "ImagePullSecrets",
@@ -236,7 +245,7 @@ var decisions = map[string]fields{
 	"TypedLocalObjectReference":         claimDecisions["TypedLocalObjectReference"],
 	"TypedObjectReference":              claimDecisions["TypedObjectReference"],
 	"VolumeResourceRequirements":        claimDecisions["VolumeResourceRequirements"],
-}
+})
 
 // containerFields are the decisions on containers of all three sorts.
 var containerFields = with(

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 // TestEveryFieldIsDecided fails when the linked API has a field that nobody has
@@ -19,6 +20,8 @@ func TestEveryFieldIsDecided(t *testing.T) {
 	checkType(t, reflect.TypeFor[networkingv1.NetworkPolicySpec](), seen)
 	checkType(t, reflect.TypeFor[corev1.ServiceSpec](), seen)
 	checkType(t, reflect.TypeFor[networkingv1.IngressSpec](), seen)
+	checkType(t, reflect.TypeFor[gatewayv1.GatewaySpec](), seen)
+	checkType(t, reflect.TypeFor[gatewayv1.HTTPRouteSpec](), seen)
 	for name := range decisions {
 		if !seen[name] {
 			t.Errorf("decisions on %s, which no decided field leads to", name)
@@ -150,6 +153,14 @@ var statusFields = map[string]map[string]bool{
 	"LoadBalancerIngress": {"IP": true, "Hostname": true, "IPMode": true, "Ports": true},
 	"PortStatus":          {"Port": true, "Protocol": true, "Error": true},
 
+	"GatewayStatus":        {"Addresses": true, "Conditions": true, "Listeners": true, "AttachedListenerSets": false},
+	"GatewayStatusAddress": {"Type": true, "Value": true},
+	"ListenerStatus":       {"Name": true, "SupportedKinds": true, "AttachedRoutes": true, "Conditions": true},
+	"HTTPRouteStatus":      {"RouteStatus": true},
+	"RouteStatus":          {"Parents": true},
+	"RouteParentStatus":    {"ParentRef": true, "ControllerName": true, "Conditions": true},
+	"Condition":            {"Type": true, "Status": true, "ObservedGeneration": true, "LastTransitionTime": true, "Reason": true, "Message": true},
+
 	"IngressStatus":              {"LoadBalancer": true},
 	"IngressLoadBalancerStatus":  {"Ingress": true},
 	"IngressLoadBalancerIngress": {"IP": true, "Hostname": true, "Ports": true},
@@ -167,6 +178,10 @@ func TestEveryStatusFieldIsDecided(t *testing.T) {
 		"ServiceStatus": reflect.TypeFor[corev1.ServiceStatus](), "LoadBalancerStatus": reflect.TypeFor[corev1.LoadBalancerStatus](),
 		"IngressStatus": reflect.TypeFor[networkingv1.IngressStatus](), "IngressLoadBalancerStatus": reflect.TypeFor[networkingv1.IngressLoadBalancerStatus](),
 		"IngressLoadBalancerIngress": reflect.TypeFor[networkingv1.IngressLoadBalancerIngress](), "IngressPortStatus": reflect.TypeFor[networkingv1.IngressPortStatus](),
+		"GatewayStatus": reflect.TypeFor[gatewayv1.GatewayStatus](), "GatewayStatusAddress": reflect.TypeFor[gatewayv1.GatewayStatusAddress](),
+		"ListenerStatus": reflect.TypeFor[gatewayv1.ListenerStatus](), "HTTPRouteStatus": reflect.TypeFor[gatewayv1.HTTPRouteStatus](),
+		"RouteStatus": reflect.TypeFor[gatewayv1.RouteStatus](), "RouteParentStatus": reflect.TypeFor[gatewayv1.RouteParentStatus](),
+		"Condition":           reflect.TypeFor[metav1.Condition](),
 		"LoadBalancerIngress": reflect.TypeFor[corev1.LoadBalancerIngress](), "PortStatus": reflect.TypeFor[corev1.PortStatus](),
 	} {
 		for i := range at.NumField() {

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -34,6 +33,8 @@ type Ingresses struct {
 	Classes []string
 	// Annotations are put on host Ingresses.
 	Annotations map[string]string
+	// GatewayClasses are those of the host that Gateways may name.
+	GatewayClasses []string
 }
 
 // Serves says whether an Ingress is the host's to serve. One of any other class is a
@@ -51,26 +52,13 @@ func classOf(i *networkingv1.Ingress) string {
 	return i.Annotations["kubernetes.io/ingress.class"]
 }
 
-// hostnamesOf returns what an Ingress asks for, each once: what is no hostname is not
-// asked for, nor are more than [policy.MaxHostnamesOfOne].
-func hostnamesOf(tenantIngress *networkingv1.Ingress) []string {
-	var names []string
-	for _, r := range tenantIngress.Spec.Rules {
-		if policy.IsHostname(r.Host) {
-			names = append(names, r.Host)
-		}
-	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	return names[:min(len(names), policy.MaxHostnamesOfOne)]
-}
-
 // Hostnames returns the ConfigMap by which an Ingress asks for its hostnames.
 func (t Translation) Hostnames(tenantIngress *networkingv1.Ingress) *corev1.ConfigMap {
-	asks := &corev1.ConfigMap{ObjectMeta: t.hostMeta(tenantIngress, SuffixHostnames),
-		Data: map[string]string{tenant.HostnamesKey: strings.Join(hostnamesOf(tenantIngress), "\n")}}
-	asks.Labels[tenant.LabelHostnames] = "true"
-	return asks
+	var names []string
+	for _, r := range tenantIngress.Spec.Rules {
+		names = append(names, r.Host)
+	}
+	return t.Asks(tenantIngress, SuffixHostnames, askable(names))
 }
 
 // MergeHostnames is the Merge of what asks for hostnames: the manager's answers stay.

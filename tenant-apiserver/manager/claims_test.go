@@ -11,9 +11,11 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -116,7 +118,39 @@ func (h *host) hostnames(t *testing.T, a, b *v1alpha1.VirtualCluster) {
 		t.Fatal(err)
 	}
 	h.wantAnswer(second, "*.test,www.b.example", "")
+	h.routesServe(t, a)
 	h.asksNothing(t, a, b)
+}
+
+// routesServe has an HTTPRoute of the provider's serve a name, on a host that has the
+// kind only now: it is nobody's until the route is gone.
+func (h *host) routesServe(t *testing.T, a *v1alpha1.VirtualCluster) {
+	names := map[string]any{"plural": "httproutes", "singular": "httproute", "kind": policy.HTTPRouteKind, "listKind": "HTTPRouteList"}
+	schema := map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}}
+	crd := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{
+		"group": policy.GatewayGroup, "scope": "Namespaced", "names": names,
+		"versions": []any{map[string]any{"name": policy.GatewayVersion, "served": true, "storage": true, "schema": schema}},
+	}}}
+	crd.SetAPIVersion("apiextensions.k8s.io/v1")
+	crd.SetKind("CustomResourceDefinition")
+	crd.SetName(policy.HTTPRoutes)
+	crd.SetAnnotations(map[string]string{"api-approved.kubernetes.io": "unapproved, for a test"})
+	if err := h.api.Create(t.Context(), crd); err != nil {
+		t.Fatal(err)
+	}
+	route := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"hostnames": []any{"routed.race"}}}}
+	route.SetAPIVersion(policy.GatewayGroup + "/" + policy.GatewayVersion)
+	route.SetKind(policy.HTTPRouteKind)
+	route.SetNamespace("default")
+	route.SetName("the-providers")
+	h.eventually("the route", func() error { return h.api.Create(t.Context(), route) })
+	third := h.ask(t, a, "third", "routed.race", "free.race")
+	h.wantAnswer(third, "free.race", "routed.race")
+	if err := h.api.Delete(t.Context(), route); err != nil {
+		t.Fatal(err)
+	}
+	h.ask(t, a, "fourth", "other.race") // so that nobody has to wait until names are looked at again
+	h.wantAnswer(third, "routed.race,free.race", "")
 }
 
 // asksNothing takes all questions back, and waits until nobody has a hostname.

@@ -27,7 +27,7 @@ import (
 //
 //   - whoever has a name keeps it as long as it asks for it;
 //   - nobody gets a name that overlaps one which another has, had before this decision,
-//     or serves by an Ingress, the provider's own Ingresses included;
+//     or serves by an Ingress, a Gateway or an HTTPRoute, the provider's own included;
 //   - of those who ask, the one that has asked longest is first (time, then UID);
 //   - nobody has more than [policy.MaxHostnames].
 //
@@ -44,7 +44,8 @@ type hostnames struct {
 const hostnamesOwner = "sublet-hostnames"
 
 // waiting is how long a name that somebody waits for may be free unnoticed: the
-// provider's own Ingresses are not watched.
+// provider's own Ingresses, and all Gateways and HTTPRoutes, are not watched. For these,
+// a tenant's syncer asks until the host serves them no longer.
 const waiting = time.Minute
 
 // gather is how long a decision waits for what happens at the same time: it reads all
@@ -206,6 +207,9 @@ func (h *hostnames) read(ctx context.Context) (hostnameWorld, error) {
 		for _, r := range i.Spec.Rules {
 			w.serves[i.Namespace] = append(w.serves[i.Namespace], r.Host)
 		}
+	}
+	if err := h.routed(ctx, w.serves); err != nil {
+		return w, err
 	}
 	for i := range asks.Items {
 		if m := &asks.Items[i]; m.DeletionTimestamp == nil {

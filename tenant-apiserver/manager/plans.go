@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,6 +19,8 @@ const (
 	reasonNoPlan  = "PlanNotFound"
 	reasonSandbox = "SandboxNotInPlan"
 	reasonApplied = "Applied"
+	// reasonNoGateways: the host has not the Gateway API that the plan offers.
+	reasonNoGateways = "GatewayAPIMissing"
 )
 
 // EnsurePlans makes the built-in plans that are missing. What the provider changed
@@ -57,14 +60,22 @@ func notInPlan(vc *v1alpha1.VirtualCluster, p *v1alpha1.Plan) string {
 	return fmt.Sprintf("the plan %s has the sandboxes %q, not the tenant's %s: give the tenant another plan with `sublet plan set %s PLAN`", p.Name, p.Spec.Sandboxes, vc.Spec.Sandbox, vc.Name)
 }
 
+// missingAgain is how soon a host is asked again for what a plan offers and it has not.
+const missingAgain = time.Minute
+
 // applied says in the status that the tenant has what its plan says, or in what
-// not.
-func (m *Manager) applied(vc *v1alpha1.VirtualCluster, p *v1alpha1.Plan) {
+// not; again is when to look again, 0: not before something changes.
+func (m *Manager) applied(vc *v1alpha1.VirtualCluster, p *v1alpha1.Plan) (again time.Duration) {
 	if _, ok := plan.Sandbox(p, vc.Spec.Sandbox); !ok {
 		m.condition(vc, v1alpha1.ConditionPlanApplied, false, reasonSandbox, notInPlan(vc, p))
-		return
+		return 0
+	}
+	if missing := m.noGateways(p); missing != "" {
+		m.condition(vc, v1alpha1.ConditionPlanApplied, false, reasonNoGateways, fmt.Sprintf("the plan %s offers gateway classes, and the host does not serve the kind %s: install the Gateway API there, or take ingress.gatewayClasses out of the plan", p.Name, missing))
+		return missingAgain
 	}
 	m.condition(vc, v1alpha1.ConditionPlanApplied, true, reasonApplied, fmt.Sprintf("The tenant has what the plan %s says (generation %d).", p.Name, p.Generation))
+	return 0
 }
 
 // ofPlan returns the tenants of a plan that changed.

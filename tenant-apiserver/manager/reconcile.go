@@ -137,7 +137,9 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 	}
 	o, err = m.hostAndRoute(ctx, vc, t)
 	if err == nil && answers(o.phase) {
-		m.applied(vc, p)
+		if again := m.applied(vc, p); o.again == 0 {
+			o.again = again
+		}
 	}
 	if t.Etcd.Prefix != "" && o.again == 0 {
 		o.again = credentialsAgain

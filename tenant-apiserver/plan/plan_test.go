@@ -81,6 +81,11 @@ func TestFor(t *testing.T) {
 			func(w *plan.Terms) {
 				w.CustomResources = baseline.CustomResources(v1alpha1.PlanSpec{SnapshotClasses: []string{"fast"}})
 			}},
+		"gateways": {func(s *v1alpha1.PlanSpec) { s.Ingress.GatewayClasses = []string{"g"} },
+			func(w *plan.Terms) {
+				w.Ingress.GatewayClasses = []string{"g"}
+				w.CustomResources = baseline.CustomResources(v1alpha1.PlanSpec{Ingress: v1alpha1.IngressTerms{GatewayClasses: []string{"g"}}})
+			}},
 		// Not for the control plane: baseline.Quota, Lifetime and Sandbox have them.
 		"host resources": {func(s *v1alpha1.PlanSpec) { s.HostResources = corev1.ResourceList{"pods": resource.MustParse("1")} }, func(*plan.Terms) {}},
 		"node ports":     {func(s *v1alpha1.PlanSpec) { s.NodePorts = 3 }, func(*plan.Terms) {}},

@@ -40,8 +40,8 @@ type Terms struct {
 	CustomResources []v1alpha1.CustomResourceRule `json:"customResources,omitempty"`
 	// LoadBalancers are those of the host that the tenant's Services may have.
 	LoadBalancers LoadBalancers `json:"loadBalancers,omitzero"`
-	// Ingress are the host's ingress classes that the tenant sees, its default first;
-	// under which names, the manager decides.
+	// Ingress are the host's ingress and gateway classes that the tenant sees, its
+	// default first; under which names they serve it, the manager decides.
 	Ingress Ingress `json:"ingress,omitzero"`
 	Limits  Limits  `json:"limits"`
 	Audit   Level   `json:"audit,omitempty"`
@@ -58,10 +58,12 @@ type LoadBalancers struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// Ingress says how a tenant's Ingresses are served. Without classes they are not.
+// Ingress says how a tenant's Ingresses, and its Gateways with their HTTPRoutes, are
+// served. Without classes they are not.
 type Ingress struct {
-	Classes     []string          `json:"classes,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"` // of their host Ingresses
+	Classes        []string          `json:"classes,omitempty"`
+	Annotations    map[string]string `json:"annotations,omitempty"` // of their host Ingresses
+	GatewayClasses []string          `json:"gatewayClasses,omitempty"`
 }
 
 // Limits bound the use of a tenant's API. A limit of 0 does not bound.
@@ -134,7 +136,7 @@ func For(p *v1alpha1.Plan) Terms {
 		CSIDrivers:      slices.Clone(s.CSIDrivers),
 		RuntimeClasses:  slices.Clone(s.RuntimeClasses),
 		CustomResources: baseline.CustomResources(s),
-		Ingress:         Ingress{Classes: slices.Clone(s.Ingress.Classes), Annotations: maps.Clone(s.Ingress.Annotations)},
+		Ingress:         Ingress{Classes: slices.Clone(s.Ingress.Classes), Annotations: maps.Clone(s.Ingress.Annotations), GatewayClasses: slices.Clone(s.Ingress.GatewayClasses)},
 		Limits: Limits{
 			Concurrent:  int(or(s.Requests.Concurrent, 200)),
 			Streams:     int(or(s.Requests.Streams, 2000)),

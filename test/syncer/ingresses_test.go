@@ -47,8 +47,14 @@ func grant(t *testing.T, annotations map[string]string) {
 // does.
 func answer(t *testing.T, ns, name, asked, granted, taken string) {
 	t.Helper()
+	answerTo(t, ns, name+translate.SuffixHostnames, asked, granted, taken)
+}
+
+// answerTo is answer for whatever asks by a ConfigMap of that name.
+func answerTo(t *testing.T, ns, asker, asked, granted, taken string) {
+	t.Helper()
 	grant(t, map[string]string{tenant.AnnotationHostnames: granted})
-	asks, host := w.host.CoreV1().ConfigMaps(acme.HostNamespace), hostName(ns, name+translate.SuffixHostnames)
+	asks, host := w.host.CoreV1().ConfigMaps(acme.HostNamespace), hostName(ns, asker)
 	wait(t, "it asks for "+asked, func() (bool, any) {
 		m, err := asks.Get(t.Context(), host, metav1.GetOptions{})
 		if err != nil || m.Data[tenant.HostnamesKey] != asked || m.Labels[tenant.LabelHostnames] == "" {
@@ -146,6 +152,14 @@ func TestIngress(t *testing.T) {
 	answer(t, ns, "web", "bank.test\nshop.test", "bank.test", "shop.test")
 	hostIngress(t, ns, "web", "the other one", func(i *networkingv1.Ingress) bool {
 		return len(i.Spec.Rules) == 1 && i.Spec.Rules[0].Host == "bank.test"
+	})
+	if _, err := w.host.NetworkingV1().Ingresses(acme.HostNamespace).Patch(t.Context(), hostName(ns, "web"), types.MergePatchType, status, metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+	answer(t, ns, "web", "bank.test\nshop.test", "", "bank.test,shop.test")
+	wait(t, "one that serves nothing has no address", func() (bool, any) {
+		i, err := ingresses.Get(t.Context(), "web", metav1.GetOptions{})
+		return err == nil && len(i.Status.LoadBalancer.Ingress) == 0, i
 	})
 	if err := ingresses.Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)

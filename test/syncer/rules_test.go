@@ -157,7 +157,11 @@ func define(ctx context.Context, host *rest.Config) error {
 	if err != nil {
 		return err
 	}
-	for _, text := range []string{certificatesDefinition, issuersDefinition, snapshotsDefinition, snapshotClassesDefinition} {
+	gateways, err := gatewayDefinitions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, text := range append(gateways, certificatesDefinition, issuersDefinition, snapshotsDefinition, snapshotClassesDefinition) {
 		crd := &apiextensionsv1.CustomResourceDefinition{}
 		if err := yaml.UnmarshalStrict([]byte(text), crd); err != nil {
 			return err
