@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -119,6 +120,7 @@ func (h *host) hostnames(t *testing.T, a, b *v1alpha1.VirtualCluster) {
 	}
 	h.wantAnswer(second, "*.test,www.b.example", "")
 	h.routesServe(t, a)
+	h.gatewaysMissing(t, a, p)
 	h.asksNothing(t, a, b)
 }
 
@@ -151,6 +153,24 @@ func (h *host) routesServe(t *testing.T, a *v1alpha1.VirtualCluster) {
 	}
 	h.ask(t, a, "fourth", "other.race") // so that nobody has to wait until names are looked at again
 	h.wantAnswer(third, "routed.race,free.race", "")
+}
+
+// gatewaysMissing wants a tenant to be told that its plan offers what the host has not.
+func (h *host) gatewaysMissing(t *testing.T, a *v1alpha1.VirtualCluster, p *v1alpha1.Plan) {
+	for _, classes := range [][]string{{"edge"}, nil} {
+		h.change(p, func() { p.Spec.Ingress.GatewayClasses = classes })
+		h.eventually("what the plan offers", func() error {
+			vc := &v1alpha1.VirtualCluster{}
+			if err := h.api.Get(t.Context(), client.ObjectKeyFromObject(a), vc); err != nil {
+				return err
+			}
+			c := meta.FindStatusCondition(vc.Status.Conditions, v1alpha1.ConditionPlanApplied)
+			if missing := c != nil && c.Reason == "GatewayAPIMissing" && strings.Contains(c.Message, "GatewayClass"); c == nil || missing != (len(classes) > 0) {
+				return fmt.Errorf("%+v", c)
+			}
+			return nil
+		})
+	}
 }
 
 // asksNothing takes all questions back, and waits until nobody has a hostname.
