@@ -56,10 +56,9 @@ func (g *gate) accept(l net.Listener, done chan<- struct{}) {
 		if err != nil { // no file descriptor is left
 			select {
 			case <-time.After(50 * time.Millisecond):
-				continue
 			case <-g.ended():
-				return
 			}
+			continue
 		}
 		g.mu.Lock()
 		if g.closed {
