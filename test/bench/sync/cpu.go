@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,10 +42,11 @@ func as(part, before string, do func()) {
 
 // meter measures processor time from its beginning on.
 type meter struct {
-	name      string // of the phase
-	host, own time.Duration
-	taken     bytes.Buffer
-	world     *world
+	name  string                   // of the phase
+	host  map[string]time.Duration // by process
+	own   time.Duration
+	taken bytes.Buffer
+	world *world
 }
 
 // startMeter begins to measure the host's processes, and to profile this one.
@@ -58,8 +61,8 @@ func (w *world) startMeter(name string) (*meter, error) {
 		return nil, err
 	}
 	var err error
-	if m.host, err = used(w.hosting.PIDs...); err == nil {
-		m.own, err = used(os.Getpid())
+	if m.host, err = usedByName(w.hosting.PIDs); err == nil {
+		_, m.own, err = used(os.Getpid())
 	}
 	if err != nil {
 		pprof.StopCPUProfile()
@@ -79,16 +82,21 @@ func (m *meter) stop(r *report, pods int) error {
 			return err
 		}
 	}
-	host, err := used(m.world.hosting.PIDs...)
+	host, err := usedByName(m.world.hosting.PIDs)
 	if err != nil {
 		return err
 	}
-	own, err := used(os.Getpid())
+	_, own, err := used(os.Getpid())
 	if err != nil {
 		return err
 	}
 	each := func(d time.Duration) float64 { return ms(d) / float64(pods) }
-	r.value("cpu/"+name+"/host", each(host-m.host), "ms/pod")
+	r.value("cpu/"+name+"/host", each(sum(host)-sum(m.host)), "ms/pod")
+	for _, process := range slices.Sorted(maps.Keys(host)) {
+		if len(host) > 1 {
+			r.value("cpu/"+name+"/host/"+process, each(host[process]-m.host[process]), "ms/pod")
+		}
+	}
 	r.value("cpu/"+name+"/beside", each(own-m.own), "ms/pod")
 	parts, all, err := byPart(m.taken.Bytes())
 	if err != nil {
@@ -128,25 +136,44 @@ func byPart(data []byte) (parts map[string]int64, all int64, err error) {
 // runs on today.
 const tick = 10 * time.Millisecond
 
-// used is the processor time that processes have used.
-func used(pids ...int) (time.Duration, error) {
-	var sum time.Duration
+// usedByName is the processor time that processes have used, by their names.
+func usedByName(pids []int) (map[string]time.Duration, error) {
+	by := map[string]time.Duration{}
 	for _, pid := range pids {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		name, spent, err := used(pid)
 		if err != nil {
-			return 0, fmt.Errorf("processor time: %w", err)
+			return nil, err
 		}
-		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		if len(fields) < 13 {
-			return 0, errors.New("processor time: /proc/PID/stat is not what proc(5) says")
-		}
-		for _, f := range fields[11:13] { // user, system
-			ticks, err := strconv.ParseInt(f, 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("processor time: %w", err)
-			}
-			sum += time.Duration(ticks) * tick
-		}
+		by[name] += spent
 	}
-	return sum, nil
+	return by, nil
+}
+
+func sum(by map[string]time.Duration) time.Duration {
+	var all time.Duration
+	for _, d := range by {
+		all += d
+	}
+	return all
+}
+
+// used is a process's name (the first 15 letters), and the processor time that it has used.
+func used(pid int) (name string, spent time.Duration, err error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", 0, fmt.Errorf("processor time: %w", err)
+	}
+	begin, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	fields := strings.Fields(string(stat[end+1:]))
+	if begin < 0 || len(fields) < 13 {
+		return "", 0, errors.New("processor time: /proc/PID/stat is not what proc(5) says")
+	}
+	for _, f := range fields[11:13] { // user, system
+		ticks, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return "", 0, fmt.Errorf("processor time: %w", err)
+		}
+		spent += tick * time.Duration(ticks)
+	}
+	return string(stat[begin+1 : end]), spent, nil
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,46 +26,44 @@ import (
 // kubeletWorkers is how many pods the kubelets bring up at the same time.
 const kubeletWorkers = 16
 
-// A pod whose Secret is not there yet is tried again after these pauses: a kubelet looks
-// every 100 ms for pods to mount volumes for, and again half a second after a failure.
+// What fails is tried again after these pauses.
 const (
 	retryAtFirst = 10 * time.Millisecond
 	retryAtMost  = 500 * time.Millisecond
 )
 
-// kubelets do what the kubelets of all nodes do, but for running containers.
+// kubelets do what the kubelets of all nodes do, but for running containers. As those
+// do, they watch the Secrets of their pods; that one is there they need not ask for
+// again and again.
 type kubelets struct {
-	host   kubernetes.Interface
-	queue  workqueue.TypedRateLimitingInterface[string]
-	pods   informers.SharedInformerFactory
-	store  cache.Store
-	cancel context.CancelFunc
-	group  sync.WaitGroup
+	host    kubernetes.Interface
+	queue   workqueue.TypedRateLimitingInterface[string] // of pods
+	watched informers.SharedInformerFactory
+	store   cache.Indexer // of pods
+	secrets cache.Store   // their metadata
+	cancel  context.CancelFunc
+	group   sync.WaitGroup
 }
+
+// bySecret is the index of pods by the Secrets in their volumes.
+const bySecret = "secret"
 
 func startKubelets(ctx context.Context, host kubernetes.Interface, nodes int) (*kubelets, error) {
 	k := &kubelets{
-		host:  host,
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryAtFirst, retryAtMost)),
-		pods:  informers.NewSharedInformerFactory(host, 0),
+		host:    host,
+		queue:   workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryAtFirst, retryAtMost)),
+		watched: informers.NewSharedInformerFactory(host, 0),
 	}
 	for i := range nodes {
 		if err := k.addNode(ctx, fmt.Sprintf("node-%d", i)); err != nil {
 			return nil, err
 		}
 	}
-	informer := k.pods.Core().V1().Pods().Informer()
-	k.store = informer.GetStore()
-	add := func(o any) {
-		if key, err := cache.MetaNamespaceKeyFunc(o); err == nil {
-			k.queue.Add(key)
-		}
-	}
-	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: add, UpdateFunc: func(_, o any) { add(o) }}); err != nil {
+	if err := k.watch(); err != nil {
 		return nil, err
 	}
 	ctx, k.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	k.pods.StartWithContext(ctx)
+	k.watched.StartWithContext(ctx)
 	for range kubeletWorkers {
 		k.group.Go(func() {
 			for k.next(ctx) {
@@ -74,10 +74,61 @@ func startKubelets(ctx context.Context, host kubernetes.Interface, nodes int) (*
 	return k, nil
 }
 
+// watch queues pods that changed, and those whose Secrets appeared.
+func (k *kubelets) watch() error {
+	pods, secrets := k.watched.Core().V1().Pods().Informer(), k.watched.Core().V1().Secrets().Informer()
+	k.store, k.secrets = pods.GetIndexer(), secrets.GetStore()
+	add := func(o any) {
+		if key, err := cache.MetaNamespaceKeyFunc(o); err == nil {
+			k.queue.Add(key)
+		}
+	}
+	appeared := func(o any) {
+		if key, err := cache.MetaNamespaceKeyFunc(o); err == nil {
+			waiting, _ := k.store.ByIndex(bySecret, key) // the index was added when the informer was made
+			for _, pod := range waiting {
+				add(pod)
+			}
+		}
+	}
+	_, err := pods.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: add, UpdateFunc: func(_, o any) { add(o) }})
+	_, err2 := secrets.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: appeared})
+	return errors.Join(err, err2,
+		pods.AddIndexers(cache.Indexers{bySecret: secretsOf}),
+		secrets.SetTransform(func(o any) (any, error) {
+			if s, ok := o.(*corev1.Secret); ok {
+				return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion}}, nil
+			}
+			return o, nil
+		}))
+}
+
+// secretsOf returns the keys of the Secrets in a pod's volumes.
+func secretsOf(o any) (keys []string, err error) {
+	pod, ok := o.(*corev1.Pod)
+	if !ok {
+		return nil, nil
+	}
+	for _, v := range pod.Spec.Volumes {
+		if v.Projected == nil {
+			continue
+		}
+		for _, source := range v.Projected.Sources {
+			if source.Secret == nil {
+				continue
+			}
+			if key := pod.Namespace + "/" + source.Secret.Name; !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys, nil
+}
+
 func (k *kubelets) stop() {
 	k.cancel()
 	k.queue.ShutDown()
-	k.pods.Shutdown()
+	k.watched.Shutdown()
 	k.group.Wait()
 }
 
@@ -179,8 +230,17 @@ func (k *kubelets) bring(ctx context.Context, key string) error {
 	if pod.Status.Phase == corev1.PodRunning {
 		return nil
 	}
+	secrets, err := secretsOf(pod)
+	if err != nil {
+		return err
+	}
+	for _, key := range secrets {
+		if _, there, err := k.secrets.GetByKey(key); err != nil || !there {
+			return err // that it appears queues the pod: a token's is made for a pod that has a node
+		}
+	}
 	if err := k.fetch(ctx, pod); err != nil {
-		return err // what is not there yet, comes: a token's Secret is made for a pod that has a node
+		return err
 	}
 	_, err = pods.UpdateStatus(ctx, running(pod), metav1.UpdateOptions{})
 	return ignoreNotFound(err)
