@@ -194,7 +194,7 @@ func TestAuditOfARealHost(t *testing.T) {
 	h := newAuditHost(t)
 	h.eventually(t, "the quota is counted", func(ctx context.Context) bool {
 		var q corev1.ResourceQuota
-		err := h.client.Get(ctx, client.ObjectKey{Namespace: h.tenant.Status.Namespace, Name: "sublet"}, &q)
+		err := h.client.Get(ctx, client.ObjectKey{Namespace: h.tenant.Status.Namespace, Name: "sublet-pods"}, &q)
 		return err == nil && len(q.Status.Hard) > 0
 	})
 

@@ -140,8 +140,8 @@ func TestCustomRights(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("rights %v, want %v", got, want)
 	}
-	hard := baseline.Quota(tn, p).Spec.Hard
-	if n := hard["count/things.example.org"]; n.Value() != 3 || len(hard) != len(baseline.Quota(tn, v1alpha1.PlanSpec{}).Spec.Hard)+1 {
+	hard := limitsOf(t, tn, p)
+	if n := hard["count/things.example.org"]; n.Value() != 3 || len(hard) != len(limitsOf(t, tn, v1alpha1.PlanSpec{}))+1 {
 		t.Errorf("quota %v", hard)
 	}
 }
@@ -180,8 +180,56 @@ func TestSnapshotRights(t *testing.T) {
 	if got := rights(own); len(got) > 0 {
 		t.Errorf("rules of the plan's own give %v", got)
 	}
-	if n := baseline.Quota(tn, offered).Spec.Hard["count/volumesnapshots.snapshot.storage.k8s.io"]; n.Value() != 100 {
+	if n := limitsOf(t, tn, offered)["count/volumesnapshots.snapshot.storage.k8s.io"]; n.Value() != 100 {
 		t.Errorf("quota %v", n)
+	}
+}
+
+// limitsOf is what all quotas of a tenant limit. Each limits something, and none what
+// another does.
+func limitsOf(t *testing.T, tn tenant.Tenant, p v1alpha1.PlanSpec) corev1.ResourceList {
+	t.Helper()
+	all, names := corev1.ResourceList{}, map[string]bool{}
+	for _, q := range baseline.Quotas(tn, p) {
+		if names[q.Name] || len(q.Spec.Hard) == 0 || q.Namespace != tn.HostNamespace {
+			t.Errorf("quota %s/%s: %v", q.Namespace, q.Name, q.Spec)
+		}
+		names[q.Name] = true
+		for name, n := range q.Spec.Hard {
+			if _, twice := all[name]; twice {
+				t.Errorf("two quotas limit %s", name)
+			}
+			all[name] = n
+		}
+	}
+	return all
+}
+
+// What a pod uses up is in one quota, and that is small: each pod writes it.
+func TestPodsAreCountedInOneQuota(t *testing.T) {
+	quantity := resource.MustParse
+	plan := v1alpha1.PlanSpec{StorageClasses: []string{"local"}, HostResources: corev1.ResourceList{
+		"requests.cpu": quantity("2"), "limits.memory": quantity("2"), "cpu": quantity("2"), "requests.ephemeral-storage": quantity("2"), "count/pods": quantity("2"), "count/secrets": quantity("2"),
+		"requests.storage": quantity("2"), "local.storageclass.storage.k8s.io/requests.storage": quantity("2")}}
+	got := map[string]corev1.ResourceList{}
+	for _, q := range baseline.Quotas(acme(tenant.GVisor), plan) {
+		got[q.Name] = q.Spec.Hard
+	}
+	for quota, want := range map[string][]corev1.ResourceName{
+		"sublet-pods":    {"pods", "count/pods", "requests.cpu", "limits.memory", "cpu", "requests.ephemeral-storage"},
+		"sublet-secrets": {"secrets", "count/secrets"},
+	} {
+		for _, name := range want {
+			if _, ok := got[quota][name]; !ok {
+				t.Errorf("%s does not limit %s", quota, name)
+			}
+		}
+		if len(got[quota]) != len(want) {
+			t.Errorf("%s: %v", quota, got[quota])
+		}
+	}
+	if len(got) != 3 || len(got["sublet"]) < 10 {
+		t.Errorf("quotas %v", got)
 	}
 }
 
@@ -207,7 +255,7 @@ func TestQuota(t *testing.T) {
 	} {
 		want := want.DeepCopy()
 		c.change(want)
-		if got := baseline.Quota(acme(tenant.GVisor), c.plan).Spec.Hard; !equality.Semantic.DeepEqual(got, want) {
+		if got := limitsOf(t, acme(tenant.GVisor), c.plan); !equality.Semantic.DeepEqual(got, want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}

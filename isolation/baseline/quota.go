@@ -1,6 +1,10 @@
 package baseline
 
 import (
+	"maps"
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -30,13 +34,52 @@ var storage = map[corev1.ResourceName]string{
 	corev1.ResourceRequestsStorage:        "20Gi",
 }
 
-// Quota returns what a tenant of a plan may use up on the host.
-func Quota(t tenant.Tenant, p v1alpha1.PlanSpec) *corev1.ResourceQuota {
-	return &corev1.ResourceQuota{
-		TypeMeta:   typeMeta("v1", "ResourceQuota"),
-		ObjectMeta: meta(t, t.HostNamespace, "sublet"),
-		Spec:       corev1.ResourceQuotaSpec{Hard: hard(p)},
+// The names of a tenant's quotas. Every pod, and the Secret with its tokens, is counted
+// when it is made, and to count is to write the quota: what counts those is a small one
+// of its own, since the host reads, compares and writes all that a quota says for it.
+const (
+	quotaName        = "sublet"
+	quotaPodsName    = "sublet-pods"
+	quotaSecretsName = "sublet-secrets"
+)
+
+// Quotas returns what a tenant of a plan may use up on the host. They limit different
+// things, each of them once.
+func Quotas(t tenant.Tenant, p v1alpha1.PlanSpec) []*corev1.ResourceQuota {
+	parts := map[string]corev1.ResourceList{}
+	for name, n := range hard(p) {
+		part := quotaOf(name)
+		if parts[part] == nil {
+			parts[part] = corev1.ResourceList{}
+		}
+		parts[part][name] = n
 	}
+	var quotas []*corev1.ResourceQuota
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(parts))) { // the one that all had before has less only when the others are there
+		quotas = append(quotas, &corev1.ResourceQuota{
+			TypeMeta:   typeMeta("v1", "ResourceQuota"),
+			ObjectMeta: meta(t, t.HostNamespace, name),
+			Spec:       corev1.ResourceQuotaSpec{Hard: parts[name]},
+		})
+	}
+	return quotas
+}
+
+// quotaOf names the quota that limits a resource: what pods use up is in one, so that a
+// pod is counted in one alone.
+func quotaOf(name corev1.ResourceName) string {
+	switch name {
+	case corev1.ResourceSecrets, "count/secrets":
+		return quotaSecretsName
+	case corev1.ResourcePods, "count/pods", corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage:
+		return quotaPodsName
+	case corev1.ResourceRequestsStorage:
+		return quotaName
+	}
+	if strings.HasPrefix(string(name), "requests.") || strings.HasPrefix(string(name), "limits.") {
+		return quotaPodsName
+	}
+	return quotaName
 }
 
 func hard(p v1alpha1.PlanSpec) corev1.ResourceList {

@@ -26,7 +26,10 @@ func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 		tenant.AnnotationTolerations:         tolerable(p),
 		tenant.AnnotationCSIDrivers:          strings.Join(p.CSIDrivers, ","),
 	}
-	objects := []Object{ns, ServiceAccount(t), Quota(t, p)}
+	objects := []Object{ns, ServiceAccount(t)}
+	for _, q := range Quotas(t, p) {
+		objects = append(objects, q)
+	}
 	return append(objects, tenantRights(t, cell, p)...)
 }
 

@@ -71,7 +71,7 @@ func TestPlanChange(t *testing.T) {
 		return nil
 	})
 	namespace := strings.TrimSpace(machine.Host(t, "get", "vc", "planned", "-o", "jsonpath={.status.namespace}"))
-	if pods := machine.Host(t, "get", "resourcequota", "sublet", "-n", namespace, "-o", "jsonpath={.spec.hard.pods}"); pods != "17" {
+	if pods := machine.Host(t, "get", "resourcequota", "sublet-pods", "-n", namespace, "-o", "jsonpath={.spec.hard.pods}"); pods != "17" {
 		t.Errorf("%s pods on the host", pods)
 	}
 	if r := machine.Try(t, "kubeconfig", "planned", "--ttl", "3h"); r.Code == 0 || !strings.Contains(r.Stderr, "longer than the plan tight allows") {

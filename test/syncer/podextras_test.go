@@ -183,7 +183,7 @@ func TestHostQuotaIsToldAndRetried(t *testing.T) {
 	quotas := w.host.CoreV1().ResourceQuotas(acme.HostNamespace)
 	limit := func(pods string) {
 		patch := []byte(`{"spec":{"hard":{"pods":"` + pods + `"}}}`)
-		if _, err := quotas.Patch(t.Context(), "sublet", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		if _, err := quotas.Patch(t.Context(), "sublet-pods", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
