@@ -188,8 +188,14 @@ func (p *parts) addAdmission(config *controlplane.Config, resolver webhook.Servi
 		p.registerLimits(options.GenericAdmission)
 	}
 	sharing := &conditionSharing{}
-	// First, for the others wrap plugins.
-	options.GenericAdmission.Decorators = append(admission.Decorators{sharing}, options.GenericAdmission.Decorators...)
+	if p.opts.Host != nil {
+		// First, for the others wrap plugins.
+		options.GenericAdmission.Decorators = append(admission.Decorators{sharing}, options.GenericAdmission.Decorators...)
+	} else {
+		// The others measure how long each plugin takes, some forty times a write, for
+		// the process and all its tenants.
+		options.GenericAdmission.Decorators = admission.Decorators{sharing}
+	}
 	err = options.ApplyTo(p.generic, p.informers, admissionClient{p.client, &p.documents}, dynamicClient, utilfeature.DefaultFeatureGate,
 		p.generic.EffectiveVersion, append(initializers, kubeInitializers...)...)
 	if err = errors.Join(err, sharing.check()); err != nil {
