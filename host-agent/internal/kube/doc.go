@@ -4,8 +4,9 @@
 //
 // Flow: [RunKubelet] reads the configuration file that host-agent/node has
 // written, as the kubelet command would, and runs the kubelet until its context
-// ends; [RunProxy] does the same for kube-proxy with flags; [CleanProxy] removes
-// the rules that kube-proxy leaves in the kernel.
+// ends, with a runtime around its own that completes pods' hosts files
+// (host-agent/hostsfile); [RunProxy] does the same for kube-proxy with flags;
+// [CleanProxy] removes the rules that kube-proxy leaves in the kernel.
 //
 // Both keep process-wide state (metrics, feature gates) and goroutines that
 // outlive their context: a process runs each at most once and then exits. The

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
@@ -42,14 +43,13 @@ func RunKubelet(ctx context.Context, k Kubelet) error {
 	if err != nil {
 		return fmt.Errorf("prepare the kubelet: %w", err)
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	k.completeHosts(deps, stop)
-	if err := kubeletapp.Run(ctx, server, deps, utilfeature.DefaultFeatureGate); err != nil {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var unready error
+	k.completeHosts(deps, func(err error) { unready = err; stop() })
+	err = kubeletapp.Run(ctx, server, deps, utilfeature.DefaultFeatureGate)
+	if err := errors.Join(err, unready); err != nil {
 		return err
-	}
-	if cause := context.Cause(ctx); cause != ctx.Err() {
-		return cause
 	}
 	if ctx.Err() == nil {
 		return fmt.Errorf("the kubelet ended by itself")

@@ -17,12 +17,12 @@ import (
 // runtime of ours around the one that the kubelet calls. The kubelet connects to its
 // runtime by itself while it starts; the last of its dependencies that it calls before
 // it gives the runtime away is the one that sets OOM scores, and that is the seam.
-// Should upstream move it, the kubelet is stopped, or test/e2e's TestFilesOfPods fails.
-func (k Kubelet) completeHosts(deps *kubelet.Dependencies, stop context.CancelCauseFunc) {
+// Should upstream move it, unready is called, or test/e2e's TestFilesOfPods fails.
+func (k Kubelet) completeHosts(deps *kubelet.Dependencies, unready func(error)) {
 	next, pods := deps.OOMAdjuster.ApplyOOMScoreAdj, filepath.Join(k.RootDir, kubeletconfig.DefaultKubeletPodsDirName)
 	deps.OOMAdjuster.ApplyOOMScoreAdj = func(pid, score int) error {
 		if deps.RemoteRuntimeService == nil {
-			stop(errors.New("the kubelet has no runtime yet: pods would have no full names"))
+			unready(errors.New("the kubelet has no runtime yet: pods would have no full names"))
 			return nil
 		}
 		deps.RemoteRuntimeService = completing{deps.RemoteRuntimeService, pods}
