@@ -46,12 +46,19 @@ func use(t *testing.T, process string) usage {
 	return u
 }
 
-func pid(t *testing.T, process string) int {
+// pid returns a process's id. A cell that is just being replaced is waited for.
+func pid(t *testing.T, process string) (id int) {
 	t.Helper()
 	if process == "up" {
 		return machine.UpPID()
 	}
-	return machine.PidOf(t, process+".pid")
+	machine.Eventually(t, process+" runs", func() (err error) {
+		if id, err = machine.ReadPID(process + ".pid"); err == nil {
+			_, err = os.Stat(fmt.Sprintf("/proc/%d", id))
+		}
+		return err
+	})
+	return id
 }
 
 func number(t *testing.T, s string) float64 {
@@ -69,22 +76,32 @@ type profiler struct {
 	process string
 }
 
-func (p profiler) get(profile string) string {
+// get returns a profile. A cell without tenants that are awake may just be replaced by
+// a new process, which is waited for.
+func (p profiler) get(profile string) (said string) {
 	p.t.Helper()
+	machine.Eventually(p.t, "profile "+profile+" of "+p.process, func() (err error) {
+		said, err = p.try(profile)
+		return err
+	})
+	return said
+}
+
+func (p profiler) try(profile string) (string, error) {
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", filepath.Join(machine.DataDir(), "run", p.process+".sock"))
 	}}
 	r, err := (&http.Client{Transport: transport}).Get("http://process/debug/pprof/" + profile)
 	if err != nil {
-		p.t.Fatal(err)
+		return "", err
 	}
 	defer r.Body.Close()
 	said, err := io.ReadAll(r.Body)
-	if err != nil || r.StatusCode != http.StatusOK {
-		p.t.Fatalf("profile %s of %s: %s %v", profile, p.process, r.Status, err)
+	if err == nil && r.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", r.Status, said)
 	}
-	return string(said)
+	return string(said), err
 }
 
 // anonymous returns a process's anonymous memory in MiB (proc(5), smaps_rollup).
