@@ -178,7 +178,10 @@ func (c *Cluster) answers(ctx context.Context) error {
 				return false, err
 			}
 		}
-		_, last = client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
+		if _, last = client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{}); last == nil {
+			// The other components end when their rights are not there yet.
+			_, last = client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+		}
 		return last == nil, nil
 	})
 	if err != nil {
