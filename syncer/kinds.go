@@ -173,7 +173,7 @@ func (s *Syncer) nodeStatuses() engine.Pass {
 		Source: s.usableNode,
 		Target: fromTenant[*corev1.Node](s.caches.tenantNodes),
 		Pair:   func(_, view *corev1.Node) bool { _, ok := translate.IsNodeView(view); return ok },
-		Merge:  translate.NodeStatus,
+		Merge:  s.t.NodeStatus,
 		Write: func(ctx context.Context, view *corev1.Node) error {
 			_, err := s.tenantAPI.CoreV1().Nodes().UpdateStatus(ctx, view, metav1.UpdateOptions{})
 			return err

@@ -207,7 +207,7 @@ func (c companion) Metrics(ctx context.Context) metricsapi.MetricsGetter {
 func (c companion) SetTerms(t plan.Terms) {
 	c.SetStorageClasses(t.StorageClasses)
 	c.SetLoadBalancers(translate.LoadBalancers(t.LoadBalancers))
-	c.SetPodTerms(translate.PodTerms{Tolerations: t.Tolerations, Offer: t.Offer(c.sandbox)})
+	c.SetPodTerms(translate.PodTerms{Tolerations: t.Tolerations, Room: t.Room, Offer: t.Offer(c.sandbox)})
 	c.SetCustomResources(t.CustomResources)
 	c.SetIngress(translate.Ingresses(t.Ingress))
 }

@@ -113,3 +113,20 @@ func hard(p v1alpha1.PlanSpec) corev1.ResourceList {
 	}
 	return list
 }
+
+// Room returns how much of what nodes have there may be for all pods of a tenant of a plan
+// together, by the nodes' names for it. What the plan does not bound is not in it.
+func Room(p v1alpha1.PlanSpec) map[corev1.ResourceName]string {
+	room, quota := map[corev1.ResourceName]string{}, hard(p)
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+		for _, bound := range []corev1.ResourceName{"limits." + name, "requests." + name} { // the scheduler goes by requests
+			if q, ok := quota[bound]; ok {
+				room[name] = q.String()
+			}
+		}
+	}
+	if q, ok := quota[corev1.ResourcePods]; ok {
+		room[corev1.ResourcePods] = q.String()
+	}
+	return room
+}

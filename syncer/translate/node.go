@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/isolation/policy"
@@ -110,12 +111,13 @@ var nodeConditions = []corev1.NodeConditionType{
 }
 
 // NodeStatus returns the view with the status that the host node gives it, and
-// whether that changed anything. Heartbeats alone do not.
-func NodeStatus(hostNode, view *corev1.Node) (*corev1.Node, bool) {
+// whether that changed anything. Heartbeats alone do not. What the node has is no more
+// than what the tenant's plan gives all of its pods.
+func (t Translation) NodeStatus(hostNode, view *corev1.Node) (*corev1.Node, bool) {
 	merged := view.DeepCopy()
 	status := corev1.NodeStatus{
-		Capacity:    visible(hostNode.Status.Capacity),
-		Allocatable: visible(hostNode.Status.Allocatable),
+		Capacity:    visible(hostNode.Status.Capacity, t.plan().Room),
+		Allocatable: visible(hostNode.Status.Allocatable, t.plan().Room),
 		Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeInternalIP, Address: NodeAddress(view.Name)},
 			{Type: corev1.NodeHostName, Address: view.Name},
@@ -153,12 +155,18 @@ func still(status corev1.NodeStatus) corev1.NodeStatus {
 	return s
 }
 
-func visible(from corev1.ResourceList) corev1.ResourceList {
+// visible are the resources of a node that a tenant sees, each bounded by its plan's.
+func visible(from corev1.ResourceList, room map[corev1.ResourceName]string) corev1.ResourceList {
 	to := corev1.ResourceList{}
 	for _, name := range nodeResources {
-		if q, ok := from[name]; ok {
-			to[name] = q.DeepCopy()
+		q, ok := from[name]
+		if !ok {
+			continue
 		}
+		if most, err := resource.ParseQuantity(room[name]); err == nil && most.Cmp(q) < 0 {
+			q = most
+		}
+		to[name] = q.DeepCopy()
 	}
 	return to
 }

@@ -143,7 +143,7 @@ func up() []side {
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
 			Capacity:   corev1.ResourceList{"cpu": resource.MustParse("4")}, Allocatable: corev1.ResourceList{"cpu": resource.MustParse("3")},
 		}}, func(o runtime.Object) []any {
-			view, _ := translate.NodeStatus(o.(*corev1.Node), one.Node(o.(*corev1.Node)))
+			view, _ := one.NodeStatus(o.(*corev1.Node), one.Node(o.(*corev1.Node)))
 			return []any{view}
 		}},
 		{"PersistentVolumeClaim", hostClaim, func(o runtime.Object) []any {

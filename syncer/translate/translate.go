@@ -50,6 +50,9 @@ type Translation struct {
 type PodTerms struct {
 	// Tolerations are the taints of host nodes that the pods may tolerate.
 	Tolerations []policy.Taint `json:"tolerations,omitempty"`
+	// Room is how much of cpu, memory, ephemeral-storage and pods there may be for all of
+	// the pods together; what is not in it is not bounded.
+	Room map[corev1.ResourceName]string `json:"room,omitempty"`
 	policy.Offer
 }
 

@@ -227,7 +227,7 @@ func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[st
 	case *storagev1.StorageClass:
 		got["up.yaml"] = encode(t, tr.Class(o, true))
 	case *corev1.Node:
-		view, _ := translate.NodeStatus(o, tr.Node(o))
+		view, _ := tr.NodeStatus(o, tr.Node(o))
 		got["up.yaml"] = encode(t, view)
 	default:
 		t.Fatalf("no translation for %T", o)

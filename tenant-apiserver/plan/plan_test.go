@@ -24,6 +24,7 @@ func quantity(s string) *resource.Quantity { return ptr(resource.MustParse(s)) }
 func defaults() plan.Terms {
 	return plan.Terms{
 		Plan: "p", IdleAfter: 30 * time.Minute, StoreQuota: 256 << 20, Internet: true, StorageClasses: []string{"local"}, Audit: plan.AuditNone,
+		Room: map[corev1.ResourceName]string{"pods": "250"},
 		Limits: plan.Limits{Concurrent: 200, Streams: 2000, Objects: 20000, PerResource: 10000, Size: 1 << 20,
 			Resources: map[string]plan.Count{"customresourcedefinitions.apiextensions.k8s.io": 200}},
 	}
@@ -86,11 +87,16 @@ func TestFor(t *testing.T) {
 				w.Ingress.GatewayClasses = []string{"g"}
 				w.CustomResources = baseline.CustomResources(v1alpha1.PlanSpec{Ingress: v1alpha1.IngressTerms{GatewayClasses: []string{"g"}}})
 			}},
+		"host resources": {func(s *v1alpha1.PlanSpec) {
+			s.HostResources = corev1.ResourceList{"pods": resource.MustParse("1"), "limits.cpu": resource.MustParse("8"), "requests.cpu": resource.MustParse("2"),
+				"limits.memory": resource.MustParse("1Gi"), "services": resource.MustParse("3")}
+		}, func(w *plan.Terms) {
+			w.Room = map[corev1.ResourceName]string{"pods": "1", "cpu": "2", "memory": "1Gi"}
+		}},
 		// Not for the control plane: baseline.Quota, Lifetime and Sandbox have them.
-		"host resources": {func(s *v1alpha1.PlanSpec) { s.HostResources = corev1.ResourceList{"pods": resource.MustParse("1")} }, func(*plan.Terms) {}},
-		"node ports":     {func(s *v1alpha1.PlanSpec) { s.NodePorts = 3 }, func(*plan.Terms) {}},
-		"sandboxes":      {func(s *v1alpha1.PlanSpec) { s.Sandboxes = []string{"gvisor"} }, func(*plan.Terms) {}},
-		"credentials":    {func(s *v1alpha1.PlanSpec) { s.Credentials.Lifetime = &metav1.Duration{Duration: time.Hour} }, func(*plan.Terms) {}},
+		"node ports":  {func(s *v1alpha1.PlanSpec) { s.NodePorts = 3 }, func(*plan.Terms) {}},
+		"sandboxes":   {func(s *v1alpha1.PlanSpec) { s.Sandboxes = []string{"gvisor"} }, func(*plan.Terms) {}},
+		"credentials": {func(s *v1alpha1.PlanSpec) { s.Credentials.Lifetime = &metav1.Duration{Duration: time.Hour} }, func(*plan.Terms) {}},
 	}
 	for name, c := range cases {
 		p := &v1alpha1.Plan{ObjectMeta: metav1.ObjectMeta{Name: "p"}}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/policy"
@@ -32,6 +34,8 @@ type Terms struct {
 	StorageClasses []string `json:"storageClasses,omitempty"`
 	// Tolerations are the taints of the host's nodes that its pods may tolerate.
 	Tolerations []policy.Taint `json:"tolerations,omitempty"`
+	// Room is what its pods may have together of what nodes have.
+	Room map[corev1.ResourceName]string `json:"room,omitempty"`
 	// CSIDrivers are those whose inline volumes its pods may have.
 	CSIDrivers []string `json:"csiDrivers,omitempty"`
 	// RuntimeClasses are those that tenants of a sandbox see and may name.
@@ -133,6 +137,7 @@ func For(p *v1alpha1.Plan) Terms {
 		StorageClasses:  classes(s.StorageClasses),
 		LoadBalancers:   LoadBalancers{Offered: s.LoadBalancers.Count > 0, Classes: slices.Clone(s.LoadBalancers.Classes), Annotations: maps.Clone(s.LoadBalancers.Annotations)},
 		Tolerations:     baseline.Tolerations(s),
+		Room:            baseline.Room(s),
 		CSIDrivers:      slices.Clone(s.CSIDrivers),
 		RuntimeClasses:  slices.Clone(s.RuntimeClasses),
 		CustomResources: baseline.CustomResources(s),
