@@ -31,7 +31,7 @@ const (
 	byScheduling = "scheduling"
 )
 
-// side is one informer for each synced kind of one side.
+// side is one informer for each synced kind of the tenant's.
 type side struct {
 	pods, services, endpointSlices, configMaps, secrets, networkPolicies, claims, ingresses cache.SharedIndexInformer
 }
@@ -40,8 +40,9 @@ type side struct {
 // translate.Data.
 type caches struct {
 	self                    tenant.Tenant
-	factories               []informers.SharedInformerFactory
-	tenant, host            side
+	ofTenant                informers.SharedInformerFactory
+	tenant                  side
+	host                    hostSide
 	namespaces, tenantNodes cache.SharedIndexInformer // of the tenant
 	hostNodes               cache.SharedIndexInformer // of the Host: shared
 	tenantVolumes           cache.SharedIndexInformer
@@ -50,26 +51,20 @@ type caches struct {
 	bundles, requests       cache.SharedIndexInformer // of trust and for pods' certificates, the tenant's
 	ingressClasses          cache.SharedIndexInformer // of the tenant
 	nodeNames               *nodeNames
-	events                  cache.SharedIndexInformer // of the host namespace
 }
 
-// newCaches makes the informers; start runs them. Of the host namespace only
-// objects that a syncer made are looked at: the manager's own never come near.
+// newCaches makes the informers and views; start runs them.
 func newCaches(config Config, tenantAPI kubernetes.Interface) (*caches, error) {
-	t, hostRead := config.Tenant, config.Host.client
-	c := &caches{self: t, nodeNames: &nodeNames{hosts: map[string]string{}}}
-	strip := informers.WithTransform(withoutManagedFields)
+	c := &caches{self: config.Tenant, nodeNames: &nodeNames{hosts: map[string]string{}}}
 	ofTenant := config.TenantObjects
 	if ofTenant == nil {
-		ofTenant = informers.NewSharedInformerFactoryWithOptions(tenantAPI, 0, strip)
+		ofTenant = informers.NewSharedInformerFactoryWithOptions(tenantAPI, 0, informers.WithTransform(withoutManagedFields))
 	}
-	inHost := informers.NewSharedInformerFactoryWithOptions(hostRead, 0, strip, informers.WithNamespace(t.HostNamespace),
-		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
-			o.LabelSelector = tenant.LabelManagedBy + "=" + tenant.ManagedBySyncer
-		}))
-	hostEvents := informers.NewSharedInformerFactoryWithOptions(hostRead, 0, strip, informers.WithNamespace(t.HostNamespace))
-	c.factories = []informers.SharedInformerFactory{ofTenant, inHost, hostEvents}
-	c.tenant, c.host = sideOf(ofTenant), sideOf(inHost)
+	c.ofTenant, c.tenant = ofTenant, sideOf(ofTenant)
+	var err error
+	if c.host, err = hostSideOf(config.Host, config.Tenant.HostNamespace); err != nil {
+		return nil, err
+	}
 	c.namespaces = ofTenant.Core().V1().Namespaces().Informer()
 	c.tenantNodes = ofTenant.Core().V1().Nodes().Informer()
 	c.tenantVolumes = ofTenant.Core().V1().PersistentVolumes().Informer()
@@ -79,7 +74,6 @@ func newCaches(config Config, tenantAPI kubernetes.Interface) (*caches, error) {
 	c.requests = ofTenant.Certificates().V1().PodCertificateRequests().Informer()
 	c.ingressClasses = ofTenant.Networking().V1().IngressClasses().Informer()
 	c.hostNodes = config.Host.nodes
-	c.events = hostEvents.Core().V1().Events().Informer()
 	return c, errors.Join(c.index(), c.indexStorage(), c.indexAnchors())
 }
 
@@ -106,7 +100,7 @@ func withoutManagedFields(o any) (any, error) {
 }
 
 func (c *caches) index() error {
-	for informer, indexers := range map[cache.SharedIndexInformer]cache.Indexers{
+	for informer, indexers := range map[indexable]cache.Indexers{
 		c.tenant.pods: {
 			byConfigMap: index(func(p *corev1.Pod) []string { names, _ := translate.References(p); return inNamespace(p, names) }),
 			bySecret:    index(func(p *corev1.Pod) []string { _, names := translate.References(p); return inNamespace(p, names) }),
@@ -118,13 +112,19 @@ func (c *caches) index() error {
 		},
 		c.tenant.ingresses:      {bySecret: index(func(i *networkingv1.Ingress) []string { return inNamespace(i, translate.IngressSecrets(i)) })},
 		c.tenant.endpointSlices: {byAddress: index(func(s *discoveryv1.EndpointSlice) []string { return translate.SliceAddresses(s) })},
-		c.events:                {byPod: index(func(e *corev1.Event) []string { return []string{e.InvolvedObject.Name} })},
+		c.host.events:           {byPod: index(func(e *corev1.Event) []string { return []string{e.InvolvedObject.Name} })},
 	} {
 		if err := informer.AddIndexers(indexers); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// indexable is an informer, or a view of the host.
+type indexable interface {
+	AddIndexers(cache.Indexers) error
+	GetIndexer() cache.Indexer
 }
 
 // index makes an index function of one on a kind.
@@ -159,22 +159,24 @@ func podAddresses(hostPod *corev1.Pod) []string {
 	return addresses
 }
 
-// start runs the informers until ctx ends; stop waits for them.
-func (c *caches) start(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	for _, f := range c.factories {
-		f.StartWithContext(ctx)
+// start runs the informers, and joins the host namespace, until ctx ends; stop waits
+// for them.
+func (c *caches) start(ctx context.Context) (stop func(), err error) {
+	leave, err := c.host.space.Join(ctx)
+	if err != nil {
+		return nil, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	c.ofTenant.StartWithContext(ctx)
 	return sync.OnceFunc(func() {
 		cancel()
-		for _, f := range c.factories {
-			f.Shutdown()
-		}
-	})
+		leave()
+		c.ofTenant.Shutdown()
+	}), nil
 }
 
 // indexed returns the objects of an index value.
-func indexed[T any](informer cache.SharedIndexInformer, index, value string) []T {
+func indexed[T any](informer indexable, index, value string) []T {
 	items, err := informer.GetIndexer().ByIndex(index, value)
 	if err != nil {
 		return nil // the index was added when the informer was made

@@ -115,6 +115,11 @@ func (p *customSecrets) mark(ctx context.Context, tenantObject, hostObject objec
 	if err != nil {
 		return fmt.Errorf("patch of %s: %w", hostSecret.Name, err)
 	}
+	release, err := p.caches.host.secrets.Hold(ctx) // with the marks it comes into view
+	if err != nil {
+		return err
+	}
+	defer release()
 	_, err = p.hostMarks.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(hostSecret.Namespace).
 		Patch(ctx, hostSecret.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err

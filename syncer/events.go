@@ -51,7 +51,7 @@ func (p *podEvents) Reconcile(ctx context.Context, name tenant.Name) (time.Durat
 		return 0, err
 	}
 	var errs []error
-	for _, hostEvent := range indexed[*corev1.Event](p.caches.events, byPod, hostPod.Name) {
+	for _, hostEvent := range indexed[*corev1.Event](p.caches.host.events, byPod, hostPod.Name) {
 		if p.knows(hostEvent) {
 			continue
 		}
@@ -148,7 +148,7 @@ func (p *podEvents) note(hostEvent *corev1.Event) {
 		return
 	}
 	there := map[types.UID]bool{}
-	for _, o := range p.caches.events.GetStore().List() {
+	for _, o := range p.caches.host.events.GetStore().List() {
 		if e, ok := o.(*corev1.Event); ok {
 			there[e.UID] = true
 		}

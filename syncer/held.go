@@ -42,19 +42,45 @@ type reason struct {
 type held struct {
 	mu       sync.Mutex
 	reasons  map[tenant.Name]reason // guarded by mu; at most one a pod
-	recorder record.EventRecorder   // guarded by mu; nil until Run
+	begin    func()                 // guarded by mu: makes recorder; nil unless Run runs
+	recorder record.EventRecorder   // guarded by mu; nil until the first event
+	shutdown func()                 // guarded by mu: ends recorder
 }
 
 func newHeld() *held { return &held{reasons: map[tenant.Name]reason{}} }
 
-// record sends events to the tenant until stop.
+// record lets events be sent to the tenant until stop. What sends them has room for a
+// thousand, and most tenants are told nothing: it begins with the first.
 func (h *held) record(ctx context.Context, tenantAPI kubernetes.Interface) (stop func()) {
-	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: tenantAPI.CoreV1().Events("")})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.recorder = broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
-	return broadcaster.Shutdown
+	h.begin = func() {
+		broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+		broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: tenantAPI.CoreV1().Events("")})
+		h.recorder = broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
+		h.begin, h.shutdown = nil, broadcaster.Shutdown
+	}
+	return h.end
+}
+
+func (h *held) end() {
+	h.mu.Lock()
+	shutdown := h.shutdown
+	h.begin, h.recorder, h.shutdown = nil, nil, nil
+	h.mu.Unlock()
+	if shutdown != nil {
+		shutdown()
+	}
+}
+
+// send sends an event, if Run runs. The caller holds mu.
+func (h *held) send(tenantObject runtime.Object, kind, why, message string) {
+	if h.begin != nil {
+		h.begin()
+	}
+	if h.recorder != nil {
+		h.recorder.Event(tenantObject, kind, why, message)
+	}
 }
 
 // put remembers the reason and says whether it is news.
@@ -66,9 +92,7 @@ func (h *held) put(tenantPod *corev1.Pod, r reason) bool {
 		return false
 	}
 	h.reasons[name] = r
-	if h.recorder != nil {
-		h.recorder.Event(tenantPod, corev1.EventTypeWarning, r.reason, r.message)
-	}
+	h.send(tenantPod, corev1.EventTypeWarning, r.reason, r.message)
 	return true
 }
 
@@ -76,9 +100,7 @@ func (h *held) put(tenantPod *corev1.Pod, r reason) bool {
 func (h *held) tell(tenantObject runtime.Object, kind, why, message string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.recorder != nil {
-		h.recorder.Event(tenantObject, kind, why, message)
-	}
+	h.send(tenantObject, kind, why, message)
 }
 
 func (h *held) get(tenantPod *corev1.Pod) (reason, bool) {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/hostcache"
 )
 
 // HostConfig is what a Host needs.
@@ -27,8 +28,9 @@ type HostConfig struct {
 }
 
 // Host is what the syncers of one process share of the host: clients, the nodes, the
-// classes, the names of definitions, and the budget of writes. What lies in a tenant's host namespace is watched for
-// each tenant by itself, and only while it is awake: no right of the API covers some
+// classes, the names of definitions, the cache of host namespaces, and the budget of
+// writes. Of that cache a syncer has the part of its own namespace (hostcache); each is
+// watched by itself, and only while its tenant is awake: no right of the API covers some
 // namespaces at once, and a cell must not be able to read those of other cells.
 type Host struct {
 	client   kubernetes.Interface
@@ -37,6 +39,8 @@ type Host struct {
 	nodes    cache.SharedIndexInformer
 	classes  cache.SharedIndexInformer // of storage
 	ingress  cache.SharedIndexInformer // classes
+	spaces   *hostcache.Cache
+	kinds    hostKinds
 	budget   *engine.Budget
 	keys     *engine.Budget // of keys that are made: they take long, and all of a processor
 
@@ -71,22 +75,41 @@ func NewHost(c HostConfig) (*Host, error) {
 	}
 	names := metadatainformer.NewSharedInformerFactoryWithOptions(marks, 0, metadatainformer.WithTransform(withoutManagedFields))
 	shared := informers.NewSharedInformerFactoryWithOptions(read, 0, informers.WithTransform(withoutManagedFields))
-	return &Host{
+	h := &Host{
 		client:   read,
 		metadata: marks,
 		shared:   shared,
-		nodes:    shared.Core().V1().Nodes().Informer(),
-		classes:  shared.Storage().V1().StorageClasses().Informer(),
-		ingress:  shared.Networking().V1().IngressClasses().Informer(),
+		spaces:   hostcache.New(),
+		kinds:    newHostKinds(read),
 		budget:   engine.NewBudget(c.Writes),
 		keys:     engine.NewBudget(1),
 
-		extensions:  definers,
-		objects:     objects,
-		marks:       names,
-		definitions: names.ForResource(definitions).Informer(),
-	}, nil
+		extensions: definers,
+		objects:    objects,
+		marks:      names,
+	}
+	return h, h.share()
 }
+
+// share makes the informers of what all tenants of the process see.
+func (h *Host) share() error {
+	for informer, of := range map[*cache.SharedIndexInformer]cache.SharedIndexInformer{
+		&h.nodes:       h.shared.Core().V1().Nodes().Informer(),
+		&h.classes:     h.shared.Storage().V1().StorageClasses().Informer(),
+		&h.ingress:     h.shared.Networking().V1().IngressClasses().Informer(),
+		&h.definitions: h.marks.ForResource(definitions).Informer(),
+	} {
+		shared, err := hostcache.Share(of)
+		if err != nil {
+			return fmt.Errorf("syncer: share an informer of the host: %w", err)
+		}
+		*informer = shared
+	}
+	return nil
+}
+
+// Stats says what the Host's cache of host namespaces holds.
+func (h *Host) Stats() hostcache.Stats { return h.spaces.Stats() }
 
 // Run watches until ctx ends, and returns when everything it started has ended. It is
 // to be called once, and to outlast the syncers that share the Host.

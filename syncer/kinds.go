@@ -7,10 +7,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"k8s.io/client-go/tools/cache"
-
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/hostcache"
 	"sublet.dev/syncer/translate"
 )
 
@@ -59,8 +58,8 @@ func (s *Syncer) kinds() []engine.Pass {
 }
 
 // onHost is the tenant's host namespace as the target of a kind.
-func onHost[T engine.Object](s *Syncer, c cache.SharedIndexInformer, read engine.Reader[T], write engine.Writer[T], suffix string) engine.Host[T] {
-	return engine.Host[T]{Tenant: s.config.Tenant, Cache: c.GetStore(), Read: read, Write: write, Suffix: suffix}
+func onHost[T engine.Object](s *Syncer, v *hostcache.View, read engine.Reader[T], write engine.Writer[T], suffix string) engine.Host[T] {
+	return engine.Host[T]{Tenant: s.config.Tenant, Cache: v.GetStore(), Read: read, Write: watched[T]{write, v}, Suffix: suffix}
 }
 
 func (s *Syncer) hostPods() engine.Host[*corev1.Pod] {

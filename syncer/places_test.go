@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 
 	"sublet.dev/isolation/tenant"
 )
@@ -34,7 +33,7 @@ func unstarted(t *testing.T) *caches {
 	return c
 }
 
-func put(t *testing.T, informer cache.SharedIndexInformer, objects ...any) {
+func put(t *testing.T, informer indexable, objects ...any) {
 	t.Helper()
 	for _, o := range objects {
 		if err := informer.GetIndexer().Add(o); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/hostcache"
 	"sublet.dev/syncer/patrol"
 	"sublet.dev/syncer/translate"
 )
@@ -24,21 +25,31 @@ import (
 // swept is a kind of host object that the patrol looks at, with the passes that an
 // object of it belongs to.
 type swept struct {
-	resource   schema.GroupVersionResource
-	kinds      []string
-	tenantSide func(*caches) cache.SharedIndexInformer
+	resource schema.GroupVersionResource
+	kinds    []string
+	sides    func(*caches) (cache.SharedIndexInformer, *hostcache.View)
 }
 
 // sweeps lists the kinds that are mirrored to the host.
 var sweeps = []swept{
-	{corev1.SchemeGroupVersion.WithResource("pods"), []string{kindPod, kindPodStatus}, func(c *caches) cache.SharedIndexInformer { return c.tenant.pods }},
-	{corev1.SchemeGroupVersion.WithResource("configmaps"), []string{kindConfigMap}, func(c *caches) cache.SharedIndexInformer { return c.tenant.configMaps }},
-	{corev1.SchemeGroupVersion.WithResource("secrets"), []string{kindSecret}, func(c *caches) cache.SharedIndexInformer { return c.tenant.secrets }},
-	{corev1.SchemeGroupVersion.WithResource("services"), []string{kindService, kindServiceStatus}, func(c *caches) cache.SharedIndexInformer { return c.tenant.services }},
-	{discoveryv1.SchemeGroupVersion.WithResource("endpointslices"), []string{kindEndpointSlice}, func(c *caches) cache.SharedIndexInformer { return c.tenant.endpointSlices }},
-	{networkingv1.SchemeGroupVersion.WithResource("networkpolicies"), []string{kindNetworkPolicy}, func(c *caches) cache.SharedIndexInformer { return c.tenant.networkPolicies }},
-	{networkingv1.SchemeGroupVersion.WithResource("ingresses"), []string{kindHostnames, kindIngress, kindIngressStatus}, func(c *caches) cache.SharedIndexInformer { return c.tenant.ingresses }},
-	{corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), []string{kindClaim, kindClaimStatus}, func(c *caches) cache.SharedIndexInformer { return c.tenant.claims }},
+	{corev1.SchemeGroupVersion.WithResource("pods"), []string{kindPod, kindPodStatus}, func(c *caches) (cache.SharedIndexInformer, *hostcache.View) { return c.tenant.pods, c.host.pods }},
+	{corev1.SchemeGroupVersion.WithResource("configmaps"), []string{kindConfigMap}, func(c *caches) (cache.SharedIndexInformer, *hostcache.View) {
+		return c.tenant.configMaps, c.host.configMaps
+	}},
+	{corev1.SchemeGroupVersion.WithResource("secrets"), []string{kindSecret}, func(c *caches) (cache.SharedIndexInformer, *hostcache.View) { return c.tenant.secrets, c.host.secrets }},
+	{corev1.SchemeGroupVersion.WithResource("services"), []string{kindService, kindServiceStatus}, func(c *caches) (cache.SharedIndexInformer, *hostcache.View) {
+		return c.tenant.services, c.host.services
+	}},
+	{discoveryv1.SchemeGroupVersion.WithResource("endpointslices"), []string{kindEndpointSlice}, func(c *caches) (cache.SharedIndexInformer, *hostcache.View) {
+		return c.tenant.endpointSlices, c.host.endpointSlices
+	}},
+	{networkingv1.SchemeGroupVersion.WithResource("networkpolicies"), []string{kindNetworkPolicy}, func(c *caches) (cache.SharedIndexInformer, *hostcache.View) {
+		return c.tenant.networkPolicies, c.host.networkPolicies
+	}},
+	{networkingv1.SchemeGroupVersion.WithResource("ingresses"), []string{kindHostnames, kindIngress, kindIngressStatus}, func(c *caches) (cache.SharedIndexInformer, *hostcache.View) {
+		return c.tenant.ingresses, c.host.ingresses
+	}},
+	{corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), []string{kindClaim, kindClaimStatus}, func(c *caches) (cache.SharedIndexInformer, *hostcache.View) { return c.tenant.claims, c.host.claims }},
 }
 
 // sweepPage is how many host objects the patrol reads at a time.
@@ -49,17 +60,20 @@ func (s *Syncer) everything(ctx context.Context) ([]engine.Key, error) {
 	found := &keySet{seen: map[engine.Key]struct{}{}}
 	var errs []error
 	for _, kind := range sweeps {
-		for _, o := range kind.tenantSide(s.caches).GetStore().List() {
+		tenantSide, view := kind.sides(s.caches)
+		for _, o := range tenantSide.GetStore().List() {
 			if tenantObject, ok := o.(metav1.Object); ok {
 				found.add(keys(translate.NameOf(tenantObject), kind.kinds...)...)
 			}
 		}
-		errs = append(errs, s.sweep(ctx, kind, found))
+		errs = append(errs, s.sweep(ctx, kind, view, found))
+		view.Look()
 	}
+	s.caches.host.events.Look()
 	s.customs.each(func(c *custom) {
 		found.add(c.everything()...)
 		if c.rule.ToHost() {
-			errs = append(errs, s.sweep(ctx, swept{resource: c.rule.Resource(), kinds: c.kinds()}, found))
+			errs = append(errs, s.sweep(ctx, swept{resource: c.rule.Resource(), kinds: c.kinds()}, nil, found))
 		}
 	})
 	found.add(s.customs.keys()...)
@@ -88,8 +102,8 @@ func (s *keySet) add(keys ...engine.Key) {
 }
 
 // sweep reads the marks of all objects of a kind in the host namespace, whatever their
-// labels, and mends those that are damaged.
-func (s *Syncer) sweep(ctx context.Context, kind swept, found *keySet) error {
+// labels, and mends those that are damaged. The view, if there is one, is to watch them.
+func (s *Syncer) sweep(ctx context.Context, kind swept, view *hostcache.View, found *keySet) error {
 	objects := s.config.Host.metadata.Resource(kind.resource).Namespace(s.config.Tenant.HostNamespace)
 	for page := (metav1.ListOptions{Limit: sweepPage}); ; {
 		list, err := objects.List(ctx, page)
@@ -97,7 +111,7 @@ func (s *Syncer) sweep(ctx context.Context, kind swept, found *keySet) error {
 			return fmt.Errorf("read the host's %s: %w", kind.resource.Resource, err)
 		}
 		for i := range list.Items {
-			if err := s.judge(ctx, kind, &list.Items[i], found); err != nil {
+			if err := s.judge(ctx, kind, view, &list.Items[i], found); err != nil {
 				return err
 			}
 		}
@@ -107,14 +121,17 @@ func (s *Syncer) sweep(ctx context.Context, kind swept, found *keySet) error {
 	}
 }
 
-func (s *Syncer) judge(ctx context.Context, kind swept, hostObject *metav1.PartialObjectMetadata, found *keySet) error {
+func (s *Syncer) judge(ctx context.Context, kind swept, view *hostcache.View, hostObject *metav1.PartialObjectMetadata, found *keySet) error {
 	owner, verdict := patrol.Judge(s.config.Tenant.ID, hostObject)
 	switch verdict {
 	case patrol.Whole:
+		if view != nil {
+			view.Want() // somebody else made it
+		}
 		found.add(ofHost[metav1.Object](s, kind.kinds...)(hostObject)...)
 	case patrol.Damaged:
 		labels, _ := owner.Marks()
-		if err := s.remark(ctx, kind.resource, hostObject, labels); err != nil {
+		if err := s.remark(ctx, kind.resource, view, hostObject, labels); err != nil {
 			return err
 		}
 		s.patrol.Count(func(n *patrol.Stats) { n.Remarked++ })
@@ -126,9 +143,16 @@ func (s *Syncer) judge(ctx context.Context, kind swept, hostObject *metav1.Parti
 	return nil
 }
 
-// remark restores the labels by which the informers know a host object, if it is still
+// remark restores the labels by which the syncer knows a host object, if it is still
 // the one that was judged.
-func (s *Syncer) remark(ctx context.Context, resource schema.GroupVersionResource, hostObject *metav1.PartialObjectMetadata, labels map[string]string) error {
+func (s *Syncer) remark(ctx context.Context, resource schema.GroupVersionResource, view *hostcache.View, hostObject *metav1.PartialObjectMetadata, labels map[string]string) error {
+	if view != nil {
+		release, err := view.Hold(ctx)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"uid": hostObject.UID, "resourceVersion": hostObject.ResourceVersion, "labels": labels,
 	}})

@@ -195,7 +195,10 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer leaveIngress()
 	stopEvents := s.held.record(ctx, s.tenantAPI)
 	defer stopEvents()
-	stopCaches := s.caches.start(ctx)
+	stopCaches, err := s.caches.start(ctx)
+	if err != nil {
+		return err
+	}
 	defer stopCaches()
 	stopCustoms := run(ctx, s.customs.run)
 	defer stopCustoms()

@@ -19,7 +19,7 @@ import (
 	"sublet.dev/syncer/translate"
 )
 
-// watch says for every informer but the nodes', which Run follows, which keys depend
+// watch says for every informer and view but the nodes', which Run follows, which keys depend
 // on an object it reports.
 func (s *Syncer) watch() error {
 	c := s.caches
@@ -43,7 +43,7 @@ func (s *Syncer) watch() error {
 		s.engine.Watch(c.tenant.ingresses, nil, keysOf(ofTenantIngress)),
 		s.engine.Watch(c.ingressClasses, nil, keysOf(s.ofIngressClass)),
 		s.engine.Watch(c.host.ingresses, &s.seen.ingresses, keysOf(ofHost[*networkingv1.Ingress](s, kindIngress, kindIngressStatus, kindHostnames))),
-		s.engine.Watch(c.events, nil, keysOf(s.ofHostEvent)),
+		s.engine.Watch(c.host.events, nil, keysOf(s.ofHostEvent)),
 	)
 }
 

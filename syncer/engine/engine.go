@@ -146,16 +146,21 @@ func (e *Engine) Inspect(k Key) {
 	}
 }
 
+// Informer reports objects.
+type Informer interface {
+	AddEventHandler(cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error)
+}
+
 // Watch queues keys(object) for every object that the informer reports; for an
 // update the keys of the old object too. mark, which may be nil, notes what was
 // queued. Watch must be called before Run.
-func (e *Engine) Watch(informer cache.SharedInformer, mark *Mark, keys func(object any) []Key) error {
+func (e *Engine) Watch(informer Informer, mark *Mark, keys func(object any) []Key) error {
 	return e.WatchChanges(informer, mark, keys, func(before, now any) []Key { return append(keys(before), keys(now)...) })
 }
 
 // WatchChanges is Watch for objects of which it matters what changed: for an update
 // it queues what changed says.
-func (e *Engine) WatchChanges(informer cache.SharedInformer, mark *Mark, keys func(object any) []Key, changed func(before, now any) []Key) error {
+func (e *Engine) WatchChanges(informer Informer, mark *Mark, keys func(object any) []Key, changed func(before, now any) []Key) error {
 	registration, err := informer.AddEventHandler(e.handler(mark, keys, changed))
 	if err != nil {
 		return fmt.Errorf("watch: %w", err)

@@ -166,6 +166,7 @@ func TestClaims(t *testing.T) {
 		}
 		return view.Spec.HostPath == nil && view.Spec.CSI != nil && view.Status.Phase == corev1.VolumeBound && !strings.Contains(view.String(), "of-the-host"), view
 	})
+	waitTenantPod(t, ns, "db", "bound", func(p *corev1.Pod) bool { return p.Spec.NodeName != "" }) // before, it does not use the claim
 	endOfClaim(t, ns, own, hostPod, claim)
 }
 

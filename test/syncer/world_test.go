@@ -53,6 +53,8 @@ var acme = tenant.Tenant{
 type world struct {
 	host, tenant *kubernetes.Clientset // administrators
 	tenantConfig *rest.Config
+	cellConfig   *rest.Config // the cell's identity on the host
+	shared       *syncer.Host
 	clock        *shiftedClock
 	faults       *faults // between the syncer and the host's API
 	restart      func()  // stops the syncer and runs another
@@ -142,12 +144,16 @@ func (w *world) start(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	w.cellConfig = quick(read)
 	w.faults = newFaults()
 	read.Wrap(w.faults.wrap)
 	write := rest.CopyConfig(read)
 	write.Impersonate.UserName = acme.ID.WriteUser()
 	w.clock = &shiftedClock{}
-	return w.runSyncer(syncer.Config{Tenant: acme, TenantAPI: own.Loopback(), HostRead: read, HostWrite: write, Logger: log, Clock: w.clock}, kubelet)
+	if err := w.share(read); err != nil {
+		return err
+	}
+	return w.runSyncer(syncer.Config{Tenant: acme, TenantAPI: own.Loopback(), Host: w.shared, HostWrite: write, Logger: log, Clock: w.clock}, kubelet)
 }
 
 // serve starts a control plane with a listener.
@@ -209,6 +215,23 @@ func apply(ctx context.Context, c *rest.Config, objects []baseline.Object) error
 			return err
 		}
 	}
+	return nil
+}
+
+// share runs what the syncers of a cell share.
+func (w *world) share(read *rest.Config) (err error) {
+	if w.shared, err = syncer.NewHost(syncer.HostConfig{Read: read}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.shared.Run(ctx) }()
+	w.stops = append(w.stops, func() {
+		cancel()
+		if err := <-ended; err != nil {
+			fmt.Fprintln(os.Stderr, "host of syncers:", err)
+		}
+	})
 	return nil
 }
 
