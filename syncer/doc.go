@@ -9,7 +9,7 @@
 // and with those of the plan's rules for custom resources, which come and go.
 //
 // The engine package does the work, the translate package says what an object is
-// on the other side; this package holds the clients, the caches, the fan-out from
+// on the other side, the hostcache package watches the host namespace; this package holds the clients, the caches, the fan-out from
 // an observed object to the keys that depend on it, and the few steps that need an
 // API (service account tokens, certificates of pods, bindings). The patrol package has everything compared
 // slowly, whatever was observed. [Syncer.Kubelet] answers the tenant

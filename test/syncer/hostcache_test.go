@@ -9,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"sublet.dev/api/v1alpha1"
@@ -151,11 +152,7 @@ func TestHostCacheLeavesNothing(t *testing.T) {
 // patrol finds, and it is removed.
 func TestParkedKind(t *testing.T) {
 	policies := w.host.NetworkingV1().NetworkPolicies(acme.HostNamespace)
-	made := metav1.ListOptions{LabelSelector: tenant.LabelManagedBy + "=" + tenant.ManagedBySyncer}
-	wait(t, "no policies", func() (bool, any) {
-		list, err := policies.List(t.Context(), made)
-		return err == nil && len(list.Items) == 0, err
-	})
+	withoutPolicies(t)
 	w.restart()
 	quiet := func() {
 		t.Helper()
@@ -185,5 +182,28 @@ func TestParkedKind(t *testing.T) {
 		w.syncer().Patrol(t.Context())
 		now := w.shared.Stats()
 		return now.Watches <= before.Watches, now
+	})
+}
+
+// withoutPolicies removes what other tests left of policies, on both sides.
+func withoutPolicies(t *testing.T) {
+	t.Helper()
+	left, err := w.tenant.NetworkingV1().NetworkPolicies("").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range left.Items {
+		own := w.tenant.NetworkingV1().NetworkPolicies(p.Namespace)
+		if _, err := own.Patch(t.Context(), p.Name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := own.Delete(t.Context(), p.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+	}
+	made := metav1.ListOptions{LabelSelector: tenant.LabelManagedBy + "=" + tenant.ManagedBySyncer}
+	wait(t, "a host namespace without policies", func() (bool, any) {
+		list, err := w.host.NetworkingV1().NetworkPolicies(acme.HostNamespace).List(t.Context(), made)
+		return err == nil && len(list.Items) == 0, err
 	})
 }
