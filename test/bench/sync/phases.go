@@ -9,31 +9,38 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/informers"
+	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/rest"
 
 	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer/hostcache"
 )
 
 // settle is how long a syncer must have had nothing new before it says that it rests
 // (syncer/engine).
 const settle = 2 * time.Second
 
-// idleMemory measures what a syncer without pods holds, and how much of that are its
-// watches of the host namespace.
+// idleMemory measures what a syncer without pods holds, and what watches of all kinds in
+// a host namespace hold.
 func (w *world) idleMemory(ctx context.Context, r *report) error {
 	if _, err := w.atRest(ctx); err != nil {
 		return err
 	}
 	each := float64(len(w.clusters))
-	with, goroutines := heap(), runtime.NumGoroutine()
+	with, goroutines, shared := heap(), runtime.NumGoroutine(), w.shared.Stats()
 	w.stopSyncers()
 	without, left := heap(), runtime.NumGoroutine()
 	r.value("memory/idle-syncer", (with-without)/each/1024, "KiB")
 	r.value("goroutines/idle-syncer", float64(goroutines-left)/each, "")
+	if !w.alone {
+		r.value("watches/idle-syncer", float64(shared.Watches)/each, "")
+	}
 	stop, err := w.watchHost(ctx)
+	defer stop()
 	if err != nil {
 		return err
 	}
@@ -43,38 +50,52 @@ func (w *world) idleMemory(ctx context.Context, r *report) error {
 	return w.eachCluster(func(_ int, c *cluster) error { return w.runSyncer(ctx, c) })
 }
 
-// watchHost watches what a syncer watches in each host namespace, and nothing else.
+// watchHost watches all that a syncer can watch in each host namespace, and does nothing
+// else.
 func (w *world) watchHost(ctx context.Context) (stop func(), err error) {
-	config, err := kubernetes.NewForConfig(w.config)
-	if err != nil {
-		return nil, err
+	var leaves []func()
+	stop = func() {
+		for _, leave := range leaves {
+			leave()
+		}
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var all []informers.SharedInformerFactory
+	api, err := kubernetes.NewForConfig(w.config)
+	if err != nil {
+		return stop, err
+	}
+	all, kinds := hostcache.New(), hostKinds(api)
 	for _, c := range w.clusters {
-		f := informers.NewSharedInformerFactoryWithOptions(config, 0, informers.WithNamespace(c.tenant.HostNamespace))
-		for _, i := range []cache.SharedIndexInformer{
-			f.Core().V1().Pods().Informer(), f.Core().V1().Services().Informer(), f.Core().V1().ConfigMaps().Informer(), f.Core().V1().Secrets().Informer(),
-			f.Core().V1().PersistentVolumeClaims().Informer(), f.Core().V1().Events().Informer(),
-			f.Discovery().V1().EndpointSlices().Informer(), f.Networking().V1().NetworkPolicies().Informer(),
-		} {
-			if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{}); err != nil {
-				cancel()
-				return nil, err
+		space := all.Space(c.tenant.HostNamespace)
+		var views []*hostcache.View
+		for _, k := range kinds {
+			views = append(views, space.View(k))
+		}
+		leave, err := space.Join(ctx)
+		if err != nil {
+			return stop, err
+		}
+		leaves = append(leaves, leave)
+		for _, v := range views {
+			if _, err := v.Hold(ctx); err != nil {
+				return stop, err
 			}
 		}
-		f.StartWithContext(ctx)
-		all = append(all, f)
 	}
-	for _, f := range all {
-		f.WaitForCacheSync(ctx.Done())
+	return stop, nil
+}
+
+// hostKinds are the kinds of which a syncer can have objects on the host.
+func hostKinds(api kubernetes.Interface) []hostcache.Kind {
+	core, discovery, networking := api.CoreV1().RESTClient(), api.DiscoveryV1().RESTClient(), api.NetworkingV1().RESTClient()
+	kind := func(client rest.Interface, resource string, example apiruntime.Object) hostcache.Kind {
+		return hostcache.Kind{Resource: resource, Example: example, Source: hostcache.Source(client, resource, "")}
 	}
-	return func() {
-		cancel()
-		for _, f := range all {
-			f.Shutdown()
-		}
-	}, ctx.Err()
+	return []hostcache.Kind{
+		kind(core, "pods", &corev1.Pod{}), kind(core, "services", &corev1.Service{}), kind(core, "configmaps", &corev1.ConfigMap{}),
+		kind(core, "secrets", &corev1.Secret{}), kind(core, "persistentvolumeclaims", &corev1.PersistentVolumeClaim{}), kind(core, "events", &corev1.Event{}),
+		kind(discovery, "endpointslices", &discoveryv1.EndpointSlice{}),
+		kind(networking, "networkpolicies", &networkingv1.NetworkPolicy{}), kind(networking, "ingresses", &networkingv1.Ingress{}),
+	}
 }
 
 // atRest waits until all syncers have nothing to do, and says how long that took.
