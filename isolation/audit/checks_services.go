@@ -29,6 +29,9 @@ func serviceChecks() []Check {
 		{ID: "SUB-SVC-003", Title: "no other tenant's slice of the service range overlaps the tenant's", Category: "network", Severity: Critical, Method: ByConfig,
 			Remediation: "delete and create the younger of the two tenants again",
 			References:  map[string][]string{"iso27017": {"CLD.9.5.1"}}, Eval: evalOverlap},
+		{ID: "SUB-SVC-004", Title: "the tenant's ingresses and routes serve hostnames that it has alone", Category: "network", Severity: High, Method: ByConfig,
+			Remediation: "delete the host object that the evidence names; the syncer makes it again with what the tenant has",
+			References:  map[string][]string{"iso27017": {"CLD.9.5.1"}}, Eval: evalHostnames},
 	}
 }
 

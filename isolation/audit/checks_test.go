@@ -261,6 +261,12 @@ var failing = map[string][]change{
 		}, nodeIP},
 		{"none", func(f *Facts) { f.EndpointSlices = Known([]discoveryv1.EndpointSlice{}) }, "not even"},
 	},
+	"SUB-SVC-004": {
+		{"another's", func(f *Facts) { edit(&f.Served, func(s *[]Served) { (*s)[0].Hostnames[0] = "bank.example" }) }, "bank.example"},
+		{"below its own wildcard, unasked", func(f *Facts) { edit(&f.Served, func(s *[]Served) { (*s)[0].Hostnames[0] = "x.acme.example" }) }, "x.acme.example"},
+		{"every one", func(f *Facts) { edit(&f.Served, func(s *[]Served) { (*s)[0].Hostnames[0] = "" }) }, "every hostname"},
+		{"what it had", func(f *Facts) { edit(&f.Namespaces, func(s *[]corev1.Namespace) { (*s)[0].Annotations = nil }) }, "shop.example"},
+	},
 	"SUB-SVC-003": {
 		{"overlap", func(f *Facts) {
 			edit(&f.Tenants, func(v *[]v1alpha1.VirtualCluster) { (*v)[1].Status.ServiceCIDR = "10.96.4.0/24" })
@@ -367,6 +373,7 @@ var unclear = map[string][]change{
 	"SUB-POD-004":  {{"no pods", noPods, ""}, {"no tenant", noTenant, ""}},
 	"SUB-SVC-001":  {{"no range", onTenant(func(vc *v1alpha1.VirtualCluster) { vc.Status.ServiceCIDR = "" }), "range"}, {"no services", func(f *Facts) { f.Services = Unknown[[]corev1.Service](errTest) }, ""}},
 	"SUB-SVC-002":  {{"no slices", func(f *Facts) { f.EndpointSlices = Unknown[[]discoveryv1.EndpointSlice](errTest) }, ""}, {"no addresses", func(f *Facts) { f.PodIPs = Unknown[[]string](errTest) }, ""}},
+	"SUB-SVC-004":  {{"no tenant", noTenant, ""}, {"nothing read", func(f *Facts) { f.Served = Unknown[[]Served](errTest) }, ""}, {"no namespaces", func(f *Facts) { f.Namespaces = Unknown[[]corev1.Namespace](errTest) }, ""}},
 	"SUB-SVC-003":  {{"no others", func(f *Facts) { f.Tenants = Unknown[[]v1alpha1.VirtualCluster](errTest) }, ""}},
 	"SUB-SBX-001":  {{"a node is silent", func(f *Facts) { edit(&f.Sandboxes, func(s *[]Sandbox) { (*s)[0].Process = Unknown[Process](errTest) }) }, "does not answer"}},
 	"SUB-SBX-002":  {{"a node is silent", func(f *Facts) { edit(&f.Sandboxes, func(s *[]Sandbox) { (*s)[0].Process = Unknown[Process](errTest) }) }, "does not answer"}},

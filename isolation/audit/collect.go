@@ -64,6 +64,9 @@ func (c collector) tenant(ctx context.Context, name string) *Facts {
 		return f
 	}
 	namespace := vc.Status.Namespace
+	if namespace != "" {
+		f.Served = Found(c.served(ctx, namespace)) // before what the tenant has: a name is its own before it is served
+	}
 	f.Namespaces = c.namespaces(ctx, vc)
 	if namespace == "" {
 		return f // everything below stays unknown: there is no namespace to read

@@ -81,6 +81,8 @@ type Facts struct {
 	PodIPs         Fact[[]string]
 	Services       Fact[[]corev1.Service]
 	EndpointSlices Fact[[]discoveryv1.EndpointSlice]
+	// Served is what serves hostnames in the tenant's host namespace.
+	Served         Fact[[]Served]
 	Quotas         Fact[[]corev1.ResourceQuota]
 	Bindings       Fact[[]Binding]
 	RuntimeClasses Fact[[]nodev1.RuntimeClass]
@@ -98,6 +100,13 @@ type Facts struct {
 	Marked Fact[[]Object]
 	// Nodes is, for the host alone, every node with what its agent says.
 	Nodes Fact[[]Fact[Node]]
+}
+
+// Served is an Ingress, a Gateway or an HTTPRoute with the hostnames that it names; "" stands
+// for every hostname.
+type Served struct {
+	Object
+	Hostnames []string
 }
 
 // Node is a host node.

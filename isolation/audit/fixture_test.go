@@ -136,7 +136,7 @@ func sandboxes() []Sandbox {
 func good() *Facts {
 	pod := webPod()
 	space := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: acmeSpace, UID: types.UID("ns"), Labels: map[string]string{
-		tenant.LabelTenant: acmeUID, corev1.LabelMetadataName: acmeSpace}}}
+		tenant.LabelTenant: acmeUID, corev1.LabelMetadataName: acmeSpace}, Annotations: map[string]string{tenant.AnnotationHostnames: "*.acme.example,shop.example"}}}
 	return &Facts{
 		Tenant:     Known(acme()),
 		Tenants:    Known([]v1alpha1.VirtualCluster{acme(), globex()}),
@@ -147,6 +147,7 @@ func good() *Facts {
 		Services:   Known([]corev1.Service{service(apiService, "10.96.4.1"), service("web", "10.96.4.30"), service("headless", corev1.ClusterIPNone)}),
 		EndpointSlices: Known([]discoveryv1.EndpointSlice{
 			endpointSlice(apiService, tenant.ManagedByManager, 31001, nodeIP), endpointSlice("web", tenant.ManagedBySyncer, 8080, "10.244.0.7")}),
+		Served:         Known([]Served{{Object{"Ingress", metav1.ObjectMeta{Namespace: acmeSpace, Name: "web"}}, []string{"shop.example"}}}),
 		Quotas:         Known([]corev1.ResourceQuota{quota()}),
 		Bindings:       Known([]Binding{binding()}),
 		RuntimeClasses: Known([]nodev1.RuntimeClass{{ObjectMeta: metav1.ObjectMeta{Name: "sublet-gvisor"}, Handler: "runsc"}}),
