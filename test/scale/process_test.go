@@ -121,6 +121,26 @@ func anonymous(t *testing.T, pid int) float64 {
 	return 0
 }
 
+// logged returns what Sublet's processes have logged about a tenant last.
+func logged(tenant string) string {
+	files, _ := filepath.Glob(filepath.Join(machine.DataDir(), "log/*.log")) // the pattern is valid
+	var last []string
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			last = append(last, err.Error())
+		}
+		var of []string
+		for line := range strings.Lines(string(data)) {
+			if strings.Contains(line, tenant) || strings.Contains(line, "cell ") {
+				of = append(of, filepath.Base(file)+": "+strings.TrimSpace(line))
+			}
+		}
+		last = append(last, of[max(0, len(of)-15):]...)
+	}
+	return strings.Join(last, "\n")
+}
+
 // cells returns the names of the cells that run.
 func cells(t *testing.T) []string {
 	t.Helper()

@@ -181,7 +181,10 @@ func (f *fleet) wakeAll(kubeconfigs map[string][]byte) {
 			start := time.Now()
 			err := read(ctx, name, kubeconfigs[name])
 			took[i] = time.Since(start).Seconds() * 1000
-			return err
+			if err != nil {
+				return fmt.Errorf("wake %s: %w\n%s", name, err, logged(name))
+			}
+			return nil
 		})
 	}
 	f.must(group.Wait())
