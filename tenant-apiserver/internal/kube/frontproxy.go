@@ -1,9 +1,7 @@
 package kube
 
 import (
-	"crypto/tls"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"k8s.io/apiserver/pkg/authentication/request/headerrequest"
@@ -16,39 +14,41 @@ import (
 // frontProxyUser is who the API server is to the servers behind it.
 const frontProxyUser = "front-proxy-client"
 
-// renewFrontProxy is how long before its end the certificate is replaced.
-const renewFrontProxy = 365 * 24 * time.Hour
+// frontProxyTTL is longer than any process runs.
+const frontProxyTTL = 10 * 365 * 24 * time.Hour
+
+// frontProxyName is the name of the authority for that.
+const frontProxyName = "sublet-front-proxy"
 
 // frontProxy is how aggregated API servers know that a request comes from this API
 // server and has the headers that say for whom. It has an authority of its own, as
 // upstream asks for: a client certificate of the tenant's authority, whatever name
 // is in it, does not make anybody a front proxy.
 type frontProxy struct {
-	ca                dynamiccertificates.CAContentProvider
-	certFile, keyFile string
+	ca              dynamiccertificates.CAContentProvider
+	certPEM, keyPEM []byte
 }
 
-// newFrontProxy makes the authority and a certificate, or finds them beside the
-// files of the control plane's authority.
+// newFrontProxy derives the authority from that of the control plane: it is the same at
+// every start, as the servers behind know it, and there is nothing to keep. The
+// certificate is new each time, as old as the process at most.
 func newFrontProxy(of *pki.Authority) (*frontProxy, error) {
-	dir := filepath.Join(filepath.Dir(of.CAFile()), "front-proxy")
-	authority, err := pki.LoadOrCreate(dir, "sublet-front-proxy")
+	authority, err := of.Derive(frontProxyName)
 	if err != nil {
 		return nil, fmt.Errorf("front proxy: %w", err)
 	}
-	f := &frontProxy{certFile: filepath.Join(dir, "client.crt"), keyFile: filepath.Join(dir, "client.key")}
+	f := &frontProxy{}
 	if f.ca, err = dynamiccertificates.NewStaticCAContent("front-proxy-ca", authority.CAPEM()); err != nil {
 		return nil, fmt.Errorf("front proxy: %w", err)
 	}
-	pair, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
-	if err == nil && time.Until(pair.Leaf.NotAfter) > renewFrontProxy {
-		return f, nil
-	}
-	if f.certFile, f.keyFile, err = authority.ClientFiles("client", frontProxyUser, nil); err != nil {
+	if f.certPEM, f.keyPEM, err = authority.IssueClient(frontProxyUser, nil, frontProxyTTL); err != nil {
 		return nil, fmt.Errorf("front proxy: %w", err)
 	}
 	return f, nil
 }
+
+// credentials are those of the API server as a client of the servers behind it.
+func (f *frontProxy) credentials() (certPEM, keyPEM []byte) { return f.certPEM, f.keyPEM }
 
 // trust is what the ConfigMap kube-system/extension-apiserver-authentication tells
 // aggregated API servers.

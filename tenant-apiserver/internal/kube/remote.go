@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"fmt"
-	"os"
 	"sync"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
@@ -52,18 +51,10 @@ type remoteLoops struct {
 }
 
 func (p *parts) newRemotes(server *aggregatorapiserver.APIAggregator, resolver aggregatorapiserver.ServiceResolver) (*remotes, error) {
-	certPEM, err := os.ReadFile(p.proxy.certFile)
-	if err != nil {
-		return nil, fmt.Errorf("front proxy: %w", err)
-	}
-	keyPEM, err := os.ReadFile(p.proxy.keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("front proxy: %w", err)
-	}
 	r := &remotes{
 		life: p.life, parts: p, server: server, resolver: resolver,
 		dial: &transport.DialHolder{Dial: p.dial.outside}, known: map[string]*remoteServer{},
-		cert: func() ([]byte, []byte) { return certPEM, keyPEM },
+		cert: p.proxy.credentials,
 	}
 	seen, err := server.APIRegistrationInformers.Apiregistration().V1().APIServices().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: r.changed, UpdateFunc: func(_, obj any) { r.changed(obj) }, DeleteFunc: r.deleted,
