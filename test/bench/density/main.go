@@ -22,10 +22,11 @@ type options struct {
 	dir, bin        string
 	sizes, peers    []int
 	used, sleepers  int
+	starts          int
 	window          time.Duration
 	neighbours      bool
 	heap, cpu, idle string
-	beside          string
+	beside, trace   string
 }
 
 // reading is one figure, as a child prints it.
@@ -44,9 +45,11 @@ func main() {
 	flag.IntVar(&o.sleepers, "sleepers", 30, "how many of ours to put to sleep and wake in a cell; 0: none")
 	flag.StringVar(&o.bin, "bin", "bin/peers", "where etcd, kube-apiserver and kube-controller-manager are")
 	flag.StringVar(&o.heap, "heap", "", "write a heap profile of ours to this file")
-	flag.StringVar(&o.cpu, "cpu", "", "write a processor profile of ours starting again to this file")
+	flag.StringVar(&o.cpu, "cpu", "", "write a processor profile of ours starting again, or of -starts, to this file")
 	flag.StringVar(&o.idle, "idle", "", "write a processor profile of ours while idle, as many as there are, to this file")
 	flag.BoolVar(&o.neighbours, "neighbours", false, "measure nothing but a quiet one beside one that is flooded, among as many as the last of -tenants")
+	flag.IntVar(&o.starts, "starts", 0, "measure nothing but so many starts, one after the other, beside as many as -tenants says")
+	flag.StringVar(&o.trace, "trace", "", "write an execution trace of -starts, the last of them, to this file")
 	flag.StringVar(&o.beside, "beside", "", "write an execution trace of ours beside the flood, in the last round, to this file")
 	flag.StringVar(&o.child, "child", "", "for the program itself")
 	flag.StringVar(&o.kubeconfig, "kubeconfig", "", "for the program itself")
@@ -55,7 +58,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	err := errors.Join(parseInts(*sizes, &o.sizes), parseInts(*peers, &o.peers))
-	if o.neighbours {
+	if o.neighbours || o.starts > 0 {
 		o.peers, o.used, o.sleepers = nil, 0, 0
 	}
 	if err == nil {

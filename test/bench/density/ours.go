@@ -57,6 +57,9 @@ func oursMain(ctx context.Context, o options) (err error) {
 	asCell()
 	w := &ours{dir: o.dir}
 	defer func() { err = errors.Join(err, w.stop()) }()
+	if o.starts > 0 {
+		return w.startAll(ctx, o)
+	}
 	if o.neighbours {
 		for range o.sizes[len(o.sizes)-1] {
 			if err := w.add(ctx); err != nil {
