@@ -128,8 +128,9 @@ func tenantOf(id, name string) cell.Tenant {
 func await(t *testing.T, client *cell.Client, id tenant.ID, want func(cell.Status) bool) cell.Status {
 	t.Helper()
 	var revision uint64
+	ctx := bounded(t)
 	for {
-		s, err := client.Snapshot(t.Context(), revision)
+		s, err := client.Snapshot(ctx, revision)
 		if err != nil {
 			t.Fatal(err)
 		}

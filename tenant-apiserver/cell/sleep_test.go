@@ -332,14 +332,14 @@ func TestWakesInTime(t *testing.T) {
 	await(t, client, a.ID, ready)
 }
 
-// TestCronJobFires: a schedule is kept by a tenant that sleeps, to the minute.
+// TestCronJobFires: a schedule is kept by a tenant that sleeps, to the second.
 func TestCronJobFires(t *testing.T) {
 	t.Parallel()
 	var reach apis
 	_, client, _ := start(t, reach.companion)
 	a := sleeper("uid-a", "a")
 	put(t, client, a)
-	if _, err := reach.client(t, a.ID).BatchV1().CronJobs("default").Create(t.Context(), cronJob("* * * * *"), metav1.CreateOptions{}); err != nil {
+	if _, err := reach.client(t, a.ID).BatchV1().CronJobs("default").Create(t.Context(), cronJob(soon), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	s := tillDue(t, client, reach.client(t, a.ID), a)
