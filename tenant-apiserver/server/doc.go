@@ -27,7 +27,7 @@
 //
 // A new control plane needs about 180 objects that are equal for all of one
 // version: RBAC's default roles, priority classes, flow schemas. They are
-// made once, in <GoldenDir>/kubernetes-<version>.golden, and written from there
+// made once, in <GoldenDir>/kubernetes-<version>-<n>.golden, and written from there
 // into every new store. They are only of the kinds listed in golden.go: nothing
 // with a key, a token, an address or an identity gets in. When a store was
 // bootstrapped by another version, upstream's own bootstrap runs once.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -36,8 +37,12 @@ var goldenPrefixes = []string{
 	"/registry/roles/",
 }
 
-// seedOps is how many objects are written in one transaction: an etcd takes 128
-// operations as it comes.
+// goldenName is the file with the golden objects. Its number is raised when what is in
+// it changes for the same version of Kubernetes.
+const goldenName = "kubernetes-" + kube.Version + "-2.golden"
+
+// seedOps is how many objects are written in one transaction of an etcd, which takes
+// 128 operations as it comes. A file takes all at once.
 const seedOps = 100
 
 // documentation is the service range of control planes that nobody uses
@@ -48,25 +53,29 @@ var documentation = netip.MustParsePrefix("192.0.2.0/24")
 var goldenMu sync.Mutex
 
 // bootstrap says whether the store has the objects of the linked version's
-// bootstrap. It writes the golden ones, encrypted with the store's own key, into a
-// store that is new. What a crash left of that is completed.
-func (s *storage) bootstrap(ctx context.Context, c Config) (done bool, err error) {
+// bootstrap, or will have once write is through: into a store that is new it writes the
+// golden ones, encrypted with the store's own key. What a crash left of that is completed.
+// Nobody may read the store meanwhile; write is never nil.
+func (s *storage) bootstrap(ctx context.Context, c Config) (done bool, write func(context.Context) error, err error) {
+	write = func(context.Context) error { return nil }
 	version, err := s.bootstrapped(ctx)
 	if err != nil || version != "" || c.GoldenDir == "" || c.Host != nil {
-		return version == kube.Version, err
+		return version == kube.Version, write, err
 	}
 	there, isNew, err := s.goldenKeys(ctx)
 	if err != nil || !isNew {
-		return false, err
+		return false, write, err
 	}
 	golden, err := ensureGolden(ctx, c.GoldenDir)
 	if err != nil {
-		return false, fmt.Errorf("golden objects: %w", err)
+		return false, write, fmt.Errorf("golden objects: %w", err)
 	}
-	if err := s.seed(ctx, golden, there); err != nil {
-		return false, fmt.Errorf("write the golden objects: %w", err)
-	}
-	return true, s.markBootstrapped(ctx)
+	return true, func(ctx context.Context) error {
+		if err := s.seed(ctx, golden, there); err != nil {
+			return fmt.Errorf("write the golden objects: %w", err)
+		}
+		return nil
+	}, nil
 }
 
 // goldenKeys returns the golden keys that the store has; isNew is false if it has
@@ -87,33 +96,47 @@ func (s *storage) goldenKeys(ctx context.Context) (there map[string]bool, isNew 
 	return there, true, nil
 }
 
-// seed writes the golden objects but those that are there.
+// seed writes the golden objects but those that are there, and with the last of them
+// that the store has them.
 func (s *storage) seed(ctx context.Context, golden []*mvccpb.KeyValue, there map[string]bool) error {
+	most := len(golden) + 1
+	if s.file == nil {
+		most = seedOps
+	}
 	var ops []clientv3.Op
-	for i, kv := range golden {
-		if key := string(kv.Key); !there[key] {
-			sealed, err := s.seal(ctx, key, kv.Value)
-			if err != nil {
-				return err
-			}
-			ops = append(ops, clientv3.OpPut(key, sealed))
-		}
-		if len(ops) < seedOps && i < len(golden)-1 || len(ops) == 0 {
+	for _, kv := range append(slices.Clip(golden), &mvccpb.KeyValue{Key: []byte(bootstrapKey), Value: []byte(kube.Version)}) {
+		if there[string(kv.Key)] {
 			continue
 		}
-		if _, err := s.client().KV.Txn(ctx).Then(ops...).Commit(); err != nil {
+		sealed, err := s.seal(ctx, string(kv.Key), kv.Value)
+		if err != nil {
+			return err
+		}
+		if ops = append(ops, clientv3.OpPut(string(kv.Key), sealed)); len(ops) < most {
+			continue
+		}
+		if err := s.putAll(ctx, ops); err != nil {
 			return err
 		}
 		ops = nil
 	}
-	return nil
+	return s.putAll(ctx, ops)
+}
+
+// putAll writes in one transaction.
+func (s *storage) putAll(ctx context.Context, ops []clientv3.Op) error {
+	if len(ops) == 0 {
+		return nil
+	}
+	_, err := s.client().KV.Txn(ctx).Then(ops...).Commit()
+	return err
 }
 
 // ensureGolden returns the golden objects, making them if need be.
 func ensureGolden(ctx context.Context, dir string) ([]*mvccpb.KeyValue, error) {
 	goldenMu.Lock()
 	defer goldenMu.Unlock()
-	path := filepath.Join(dir, "kubernetes-"+kube.Version+".golden")
+	path := filepath.Join(dir, goldenName)
 	golden, err := readGolden(path)
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errGoldenDamaged) {
 		return golden, err
@@ -202,7 +225,7 @@ func bootstrapTemplate(ctx context.Context, c Config, st *storage) error {
 		defer close(s.done)
 		s.err = instance.Run(s.life)
 	}()
-	err = s.waitReady(ctx, func(context.Context) error { return nil })
+	err = s.waitReady(ctx, instance.AggregateRoles)
 	return errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
 }
 

@@ -19,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/remotecommand"
 
-	"sublet.dev/tenant-apiserver/internal/kube"
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/store"
 )
@@ -144,7 +143,7 @@ func TestDamagedGoldenObjectsAreMadeAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "kubernetes-"+kube.Version+".golden")
+	path := filepath.Join(dir, goldenName)
 	if err := writeGolden(path, golden[:3]); err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func (s *Server) handler() http.Handler {
 	if s.config.meter != nil {
 		h = s.config.meter.Wrap(h, requestLasts)
 	}
-	return h
+	return s.first.tell(h)
 }
 
 // Metrics returns the numbers of a tenant's requests since it started, without saying

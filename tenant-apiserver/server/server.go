@@ -22,8 +22,10 @@ import (
 )
 
 const (
-	// readyPoll is how often Start looks whether the server is ready.
-	readyPoll = 5 * time.Millisecond
+	// readyPoll is how often Start looks whether the server is ready once its start
+	// hooks are through, and hooksPoll how often before.
+	readyPoll = 2 * time.Millisecond
+	hooksPoll = 250 * time.Millisecond
 	// readyTimeout bounds one look by Ready.
 	readyTimeout = 5 * time.Second
 )
@@ -45,7 +47,10 @@ type Server struct {
 
 	stop context.CancelCauseFunc
 	life context.Context // ends when stopping begins
+	up   chan struct{}   // closed when Start succeeds
 	done chan struct{}   // closed when all has stopped
+
+	first *first
 
 	mu  sync.Mutex
 	err error // why Run ended, when nobody asked for it
@@ -53,7 +58,8 @@ type Server struct {
 
 // Start opens or makes the store, and runs the control plane. It returns when
 // storage and handler answer and upstream's start hooks are through; controllers
-// begin then. ctx bounds only that. An error leaves nothing running.
+// begin with the first answer after that, or a moment later. ctx bounds only the start.
+// An error leaves nothing running.
 func Start(ctx context.Context, c Config) (*Server, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -78,6 +84,8 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 
 // run starts the control plane on the store's file and waits until it answers.
 func run(ctx context.Context, c Config) (*Server, error) {
+	ahead := kube.NewAhead()
+	defer ahead.Wait()
 	certs := &servingCert{config: c}
 	if _, err := certs.get(nil); err != nil {
 		return nil, err
@@ -86,12 +94,14 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	bootstrapped, err := st.bootstrap(ctx, c)
+	bootstrapped, write, err := st.bootstrap(ctx, c)
 	if err != nil {
 		return nil, errors.Join(err, st.close())
 	}
 	c.meter = c.newMeter(st)
-	instance, err := kube.New(ctx, c.options(st, bootstrapped))
+	options := c.options(st, bootstrapped)
+	options.Ahead = ahead
+	instance, err := construct(ctx, options, write)
 	if err != nil {
 		return nil, errors.Join(err, st.close())
 	}
@@ -99,15 +109,29 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	s.file = st.file
 	s.rotation = newRotation(st, c.rotation, s.log.With("name", c.Name))
 	go s.run(st)
-	err = s.waitReady(ctx, s.defaultNamespace)
+	if err = instance.Build(); err == nil {
+		err = s.waitReady(ctx, s.defaultNamespace)
+	}
 	if err == nil && !bootstrapped {
 		err = st.markBootstrapped(ctx)
 	}
 	if err != nil {
 		return nil, s.abandon(ctx, err)
 	}
-	instance.Control()
+	close(s.up)
 	return s, nil
+}
+
+// construct makes the control plane, and beside that what its store lacks.
+func construct(ctx context.Context, o kube.Options, write func(context.Context) error) (*kube.Instance, error) {
+	written := make(chan error, 1)
+	go func() { written <- write(ctx) }()
+	instance, err := kube.New(ctx, o)
+	writeErr := <-written
+	if err == nil && writeErr != nil {
+		instance.Discard()
+	}
+	return instance, errors.Join(err, writeErr)
 }
 
 // abandon stops a server that did not start up, and returns why it did not.
@@ -127,6 +151,8 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *se
 		loopback: instance.Loopback(),
 		guard:    newGuard(c.currentTerms, c.flow(), c.turn),
 		done:     make(chan struct{}),
+		up:       make(chan struct{}),
+		first:    newFirst(),
 		tls: &tls.Config{
 			GetCertificate: certs.get,
 			// The authenticator verifies certificates, and tokens need none.
@@ -144,15 +170,16 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *se
 // run runs the instance and closes the store after it.
 func (s *Server) run(st *storage) {
 	defer close(s.done)
-	var watch, rotating sync.WaitGroup
+	var watch, beside sync.WaitGroup
 	if st.file != nil {
 		watch.Go(func() { s.stopWithStore(st.file) })
 	}
 	ctx, cancel := context.WithCancel(s.life)
-	rotating.Go(func() { s.rotation.run(ctx) })
+	beside.Go(func() { s.rotation.run(ctx) })
+	beside.Go(func() { s.control(ctx) })
 	err := s.instance.Run(s.life)
 	cancel()
-	rotating.Wait()
+	beside.Wait()
 	err = errors.Join(err, st.close(), s.config.audit.Close())
 	cause := context.Cause(s.life) // nil: the instance ended by itself
 	s.stop(ErrStopped)
@@ -187,24 +214,29 @@ func (s *Server) failure() error {
 }
 
 // waitReady waits until the server is ready and until has no objection, the
-// server stops, or ctx ends.
+// server stops, or ctx ends. It looks when upstream's start hooks are through; before
+// that it does so now and then, for who is told that it took too long.
 func (s *Server) waitReady(ctx context.Context, until func(context.Context) error) error {
-	tick := time.NewTicker(readyPoll)
+	hooked := s.instance.Hooked()
+	tick := time.NewTicker(hooksPoll)
 	defer tick.Stop()
+	err := errors.New("the start hooks have begun")
 	for {
-		err := s.ready(ctx)
-		if err == nil {
-			err = until(ctx)
-		}
-		if err == nil {
-			return nil
-		}
 		select {
+		case <-hooked:
+			hooked = nil
+			tick.Reset(readyPoll)
 		case <-tick.C:
 		case <-s.done:
 			return cmp.Or(s.failure(), ErrStopped)
 		case <-ctx.Done():
 			return fmt.Errorf("not ready in time: %w (%w)", err, context.Cause(ctx))
+		}
+		if err = s.ready(ctx); err == nil {
+			err = until(ctx)
+		}
+		if err == nil {
+			return nil
 		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"sublet.dev/tenant-apiserver/internal/kube"
 	"sublet.dev/tenant-apiserver/store"
 )
 
@@ -44,7 +43,7 @@ func TestWarm(t *testing.T) {
 	for _, e := range entries {
 		left[e.Name()] = true
 	}
-	golden := "kubernetes-" + kube.Version + ".golden"
+	golden := goldenName
 	if len(left) != 3 || !left[golden] || !left[".making-young"] || !left["other"] {
 		t.Errorf("left %v", left)
 	}

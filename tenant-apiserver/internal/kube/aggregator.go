@@ -72,6 +72,9 @@ func (p *parts) buildAggregator(kube *genericapiserver.GenericAPIServer, extensi
 	if err := trim(server, remotes.cert); err != nil {
 		return nil, err
 	}
+	if err := handleBuiltIn(server, builtInVersions(kube)); err != nil {
+		return nil, err
+	}
 	return &aggregator{server, remotes}, nil
 }
 

@@ -187,6 +187,9 @@ func (p *parts) addAdmission(config *controlplane.Config, resolver webhook.Servi
 		registerTenantAdmission(options.GenericAdmission, p.opts.ValidatePod, p.opts.Judge, p.opts.Terms)
 		p.registerLimits(options.GenericAdmission)
 	}
+	if err := p.opts.Ahead.use(options.GenericAdmission.Plugins); err != nil {
+		return fmt.Errorf("admission: %w", err)
+	}
 	sharing := &conditionSharing{}
 	if p.opts.Host != nil {
 		// First, for the others wrap plugins.

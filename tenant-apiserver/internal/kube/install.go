@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -132,12 +133,13 @@ func (p *parts) apiGroups(server *genericapiserver.GenericAPIServer, providers [
 		return nil, err
 	}
 	enabled := p.storage.APIResourceConfigSource
+	all, err := p.storages(providers)
+	if err != nil {
+		return nil, err
+	}
 	var groups []*genericapiserver.APIGroupInfo
-	for _, provider := range providers {
-		group, err := provider.NewRESTStorage(enabled, p.generic.RESTOptionsGetter)
-		if err != nil {
-			return nil, fmt.Errorf("storage of API group %q: %w", provider.GroupName(), err)
-		}
+	for i, provider := range providers {
+		group := &all[i]
 		if len(group.VersionedResourcesStorageMap) > 0 {
 			err = expiry.RemoveUnavailableKinds(provider.GroupName(), group.Scheme, group.VersionedResourcesStorageMap, enabled)
 		}
@@ -156,9 +158,29 @@ func (p *parts) apiGroups(server *genericapiserver.GenericAPIServer, providers [
 				return nil, err
 			}
 		}
-		groups = append(groups, &group)
+		groups = append(groups, group)
 	}
 	return groups, nil
+}
+
+// builders is how many groups' storage is constructed at a time.
+const builders = 2
+
+// storages constructs the storage of the providers' groups, in their order. They have
+// nothing to do with each other, and only read what they are made of.
+func (p *parts) storages(providers []controlplaneapiserver.RESTStorageProvider) ([]genericapiserver.APIGroupInfo, error) {
+	all := make([]genericapiserver.APIGroupInfo, len(providers))
+	var building errgroup.Group
+	building.SetLimit(builders)
+	for i, provider := range providers {
+		building.Go(func() (err error) {
+			if all[i], err = provider.NewRESTStorage(p.storage.APIResourceConfigSource, p.generic.RESTOptionsGetter); err != nil {
+				return fmt.Errorf("storage of API group %q: %w", provider.GroupName(), err)
+			}
+			return nil
+		})
+	}
+	return all, building.Wait()
 }
 
 // install serves a group and puts it into discovery.

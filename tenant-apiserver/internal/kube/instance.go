@@ -21,8 +21,10 @@ type Instance struct {
 	opts        Options
 	parts       *parts
 	servers     *servers
-	controllers *controllers
-	scheduler   *hostScheduler
+	building    sync.Mutex     // held by Build
+	taken       bool           // Build makes nothing any more; guarded by building
+	controllers *controllers   // guarded by building
+	scheduler   *hostScheduler // guarded by building
 	prepared    runner
 	handler     http.Handler
 	documents   *openAPIV2
@@ -31,6 +33,9 @@ type Instance struct {
 	// ends it.
 	cancel context.CancelFunc
 	life   context.Context
+	// hooks are closed by upstream as its start hooks are through, and hooked when all are.
+	hooks  []<-chan struct{}
+	hooked chan struct{}
 	// ran says that upstream's server has taken care of its storage.
 	ran bool
 	// control is closed when controllers are to run.
@@ -47,10 +52,14 @@ type runner interface {
 // not run must be closed with Discard. Prepare must have succeeded. ctx gives
 // values; it does not bound the life of the instance.
 func New(ctx context.Context, o Options) (_ *Instance, err error) {
+	if o.Ahead == nil {
+		o.Ahead = NewAhead()
+		defer o.Ahead.Wait()
+	}
 	constructMu.Lock()
 	defer constructMu.Unlock()
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	i := &Instance{opts: o, life: life, cancel: cancel, control: make(chan struct{})}
+	i := &Instance{opts: o, life: life, cancel: cancel, control: make(chan struct{}), hooked: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			i.Discard()
@@ -73,15 +82,26 @@ func New(ctx context.Context, o Options) (_ *Instance, err error) {
 	if err := i.prepare(); err != nil {
 		return nil, err
 	}
-	// Some controllers ask the API while they are constructed; the handler
-	// answers already.
-	return i, i.buildControllers()
+	i.hooks, err = hookSignals(i.servers.front.GenericAPIServer)
+	return i, err
 }
 
-func (i *Instance) buildControllers() (err error) {
+// Build constructs controllers and scheduler. It may be called once, beside Run and
+// before Control: some controllers ask the API while they are constructed, and the
+// handler answers already. Their handlers are held until they are whole, since the
+// informers may run.
+func (i *Instance) Build() (err error) {
 	if i.opts.Template {
 		return nil
 	}
+	i.building.Lock()
+	defer i.building.Unlock()
+	if i.taken {
+		return errNotServing // it has stopped
+	}
+	constructMu.Lock()
+	defer constructMu.Unlock()
+	defer i.parts.informers.Hold()()
 	if i.controllers, err = i.parts.newControllers(i.life); err != nil {
 		return err
 	}
@@ -94,6 +114,9 @@ func (i *Instance) buildControllers() (err error) {
 // prepare makes the handler.
 func (i *Instance) prepare() error {
 	kube, front, extensions := i.servers.kube, i.servers.front.GenericAPIServer, i.servers.extensions.GenericAPIServer
+	if err := errors.Join(dropChecks(kube, front), dropChecks(extensions, front)); err != nil {
+		return err
+	}
 	// Not the aggregator's own, which would merge OpenAPI documents of every type
 	// for every instance. For every path the mux writes down the stack, which takes
 	// half as long where that is short.
@@ -159,8 +182,8 @@ func (i *Instance) NewInformers(ctx context.Context) (informers.SharedInformerFa
 	return i.parts.newInformers(ctx, 0)
 }
 
-// Control lets controllers and scheduler run, beside Run. Until then nobody competes
-// with the first answers. It is idempotent.
+// Control lets the controllers and the scheduler of Build run, beside Run. Until then nobody
+// competes with the first answers. It is idempotent.
 func (i *Instance) Control() { i.controlOnce.Do(func() { close(i.control) }) }
 
 // Run runs the control plane until ctx ends, and returns when all of it has
@@ -177,6 +200,7 @@ func (i *Instance) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
 	i.ran = true
 	keeping := i.fill(ctx, serverCtx)
+	keeping.Go(func() { i.awaitHooks(serverCtx) })
 	go func() { failed <- i.prepared.RunWithContext(serverCtx) }()
 	var runErr error
 	select {
@@ -240,35 +264,41 @@ func (i *Instance) forgetStacks(life context.Context) {
 }
 
 // start runs controllers and scheduler once Control was called. The function it
-// returns stops them and waits.
+// returns stops them and waits. Those that were not to run by then still begin: only their
+// running ends what their making has begun.
 func (i *Instance) start() func() error {
 	ctx, cancel := context.WithCancel(i.life)
 	var wg sync.WaitGroup
 	var failure error
-	controlled := func(run func()) func() {
-		return func() {
-			select {
-			case <-i.control:
-				run()
-			case <-ctx.Done():
-			}
+	wg.Go(func() {
+		select {
+		case <-i.control:
+		case <-ctx.Done():
 		}
-	}
-	if i.controllers != nil {
-		wg.Go(controlled(func() { i.controllers.run(ctx) }))
-	}
-	if i.scheduler != nil {
-		wg.Go(controlled(func() {
-			if err := i.scheduler.run(ctx); err != nil && ctx.Err() == nil {
-				failure = err
-			}
-		}))
-	}
+		controllers, scheduler := i.built()
+		if controllers != nil {
+			wg.Go(func() { controllers.run(ctx) })
+		}
+		if scheduler == nil {
+			return
+		}
+		if err := scheduler.run(ctx); err != nil && ctx.Err() == nil {
+			failure = err
+		}
+	})
 	return func() error {
 		cancel()
 		wg.Wait()
 		return failure
 	}
+}
+
+// built returns what Build has made, once it is through; it makes nothing afterwards.
+func (i *Instance) built() (*controllers, *hostScheduler) {
+	i.building.Lock()
+	defer i.building.Unlock()
+	i.taken = true
+	return i.controllers, i.scheduler
 }
 
 // serveKubelet runs the in-process kubelet, if there is one.

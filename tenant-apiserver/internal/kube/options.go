@@ -82,6 +82,8 @@ type Options struct {
 	Template bool
 	// Host, if set, makes the host's control plane.
 	Host *HostOptions
+	// Ahead is what has been begun for this control plane. Nil: New begins.
+	Ahead *Ahead
 }
 
 // Path is a handler of a path. Lasts says that its requests are not bounded in time.

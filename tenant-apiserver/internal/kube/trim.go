@@ -39,10 +39,11 @@ func trim(s *aggregatorapiserver.APIAggregator, cert func() (certPEM, keyPEM []b
 	return nil
 }
 
-// unexported returns a field that can be set, which must be of a type like that.
+// unexported returns a field that can be set, which must be of a type like that, if one is
+// given.
 func unexported(s *aggregatorapiserver.APIAggregator, name string, like reflect.Type) (reflect.Value, error) {
 	f := reflect.ValueOf(s).Elem().FieldByName(name)
-	if !f.IsValid() || !like.ConvertibleTo(f.Type()) {
+	if !f.IsValid() || like != nil && !like.ConvertibleTo(f.Type()) {
 		return f, fmt.Errorf("the aggregator's field %s is not what it was in Kubernetes %s: review internal/kube", name, Version)
 	}
 	return reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Elem(), nil
