@@ -16,8 +16,12 @@ import (
 // toSchedule is how many of a tenant's host pods may wait for the host's scheduler at a
 // time. The scheduler serves all tenants in the order in which their pods came, so
 // what one tenant puts there others wait for. It is as many as keep it busy while the
-// news of its choices are on their way.
-const toSchedule = 8
+// news of its choices are on their way; beside other tenants it is fewer, for each is a
+// time that those wait.
+const (
+	toSchedule       = 8
+	toScheduleBeside = 2
+)
 
 // crowdLooks is when a pod that waits for its turn looks again by itself. It is called
 // long before, by the host pods that leave the scheduler.
@@ -85,6 +89,10 @@ func (c *crowd) came(name tenant.Name) bool {
 
 // room is how many more host pods the scheduler may get from this tenant.
 func (s *Syncer) room() int {
+	toSchedule := toSchedule
+	if !s.config.Host.budget.Alone(s.config.Tenant.ID) {
+		toSchedule = toScheduleBeside
+	}
 	waiting, err := s.caches.host.pods.GetIndexer().IndexKeys(byScheduling, waits)
 	if err != nil {
 		return toSchedule // the index was added when the informer was made

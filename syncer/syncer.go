@@ -135,7 +135,7 @@ func New(c Config) (*Syncer, error) {
 		Keys: s.everything, Inspect: func(k engine.Key) { s.engine.Inspect(k) },
 		Every: c.PatrolEvery, Clock: c.Clock, Logger: s.logger,
 	})
-	s.engine = engine.New(engine.Config{Passes: s.kinds(), Prompt: []string{kindPodStatus}, Patient: []string{kindPodEvents}, Clock: c.Clock, Logger: s.logger, OnInspected: s.patrol.Inspected, OnError: func(_ engine.Key, err error) {
+	s.engine = engine.New(engine.Config{Passes: s.kinds(), Budget: c.Host.budget, Tenant: c.Tenant.ID, Prompt: []string{kindPodStatus}, Patient: []string{kindPodEvents}, Clock: c.Clock, Logger: s.logger, OnInspected: s.patrol.Inspected, OnError: func(_ engine.Key, err error) {
 		if errors.Is(err, engine.ErrForeign) {
 			s.patrol.Soon()
 		}

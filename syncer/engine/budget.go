@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"net/http"
+	"runtime"
 	"sync"
 
 	"k8s.io/client-go/transport"
@@ -17,10 +18,12 @@ const defaultWrites = 32
 
 // Budget shares the host's capacity for writes among tenants: so many writes go on at
 // a time, and while there are more, tenants take turns. What waits is bounded by the
-// workers that wait: each waits for one write.
+// workers that wait: each waits for one write. And while more than one tenant writes, each
+// has its part of this process's processors: see shares.
 type Budget struct {
-	mu    sync.Mutex
-	turns *turns[*ticket] // guarded by mu
+	mu     sync.Mutex
+	turns  *turns[*ticket] // guarded by mu
+	shares *shares
 }
 
 // ticket is one write that waits for a place; granted is closed when it has one.
@@ -31,7 +34,7 @@ func NewBudget(places int) *Budget {
 	if places <= 0 {
 		places = defaultWrites
 	}
-	return &Budget{turns: newTurns[*ticket](places)}
+	return &Budget{turns: newTurns[*ticket](places), shares: newShares(runtime.GOMAXPROCS(0))}
 }
 
 // acquire waits for a place, or for ctx to end. Who gets one gives it back.
@@ -72,6 +75,13 @@ func (b *Budget) Waiting(who tenant.ID) int {
 	return len(b.turns.lines[who])
 }
 
+// Alone says whether no other tenant has written lately.
+func (b *Budget) Alone(who tenant.ID) bool {
+	b.shares.mu.Lock()
+	defer b.shares.mu.Unlock()
+	return b.shares.others(who) == 0
+}
+
 // Do does a tenant's work that is no write when it has a place for it.
 func (b *Budget) Do(ctx context.Context, who tenant.ID, work func() error) error {
 	if err := b.acquire(ctx, who); err != nil {
@@ -98,6 +108,7 @@ func (w *writer) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !writes(r) {
 		return w.next.RoundTrip(r)
 	}
+	w.budget.shares.writes(w.who)
 	if err := w.budget.acquire(r.Context(), w.who); err != nil {
 		if r.Body != nil {
 			_ = r.Body.Close() // a RoundTripper must; nothing was read from it

@@ -8,7 +8,8 @@
 // at the event: it reads what is there now and does the one next write.
 //
 // What is written to the host passes a [Budget], which the engines of a process share
-// and in which their tenants take turns.
+// and in which their tenants take turns. So do their passes, while more than one tenant
+// writes.
 //
 // There are two generic passes. [Mirror] keeps one target object for each source
 // object and decides by existence: both, source only, target only. [Adjust] writes

@@ -61,6 +61,10 @@ type Config struct {
 	// OnInspected is told of each key that Inspect queued, once it was passed, and how
 	// many writes that took: none, if all was as it must be. It may be nil.
 	OnInspected func(k Key, writes int64)
+	// Budget has the passes of Tenant take turns with those of other tenants; nil: there
+	// is nobody else.
+	Budget *Budget
+	Tenant tenant.ID
 	// Prompt kinds have most turns; patient ones are worked on when there is nothing
 	// else to do, and now and then.
 	Prompt, Patient []string
@@ -257,7 +261,7 @@ func (e *Engine) next(ctx context.Context) bool {
 		return true
 	}
 	counting, written := countWrites(ctx)
-	again, err := guarded(counting, pass, key.Name)
+	again, err := e.turn(counting, pass, key.Name)
 	e.ledger.end(key, e.config.Clock.Now(), again, err)
 	if inspected && e.config.OnInspected != nil {
 		e.config.OnInspected(key, written.Load())
@@ -274,6 +278,19 @@ func (e *Engine) next(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// turn has a pass work when it is its tenant's turn.
+func (e *Engine) turn(ctx context.Context, pass Pass, name tenant.Name) (time.Duration, error) {
+	if e.config.Budget == nil {
+		return guarded(ctx, pass, name)
+	}
+	end, err := e.config.Budget.shares.begin(ctx, e.config.Tenant)
+	if err != nil {
+		return 0, fmt.Errorf("wait for other tenants: %w", err)
+	}
+	defer end()
+	return guarded(ctx, pass, name)
 }
 
 // guarded makes an error of a panic: an object on which a pass falls over must not
