@@ -32,8 +32,13 @@ func TestMain(m *testing.M) {
 // names are the tenants.
 var names = []string{"a", "b"}
 
+// patience only ends a test that would wait for ever.
+const patience = 5 * time.Minute
+
 // visit is a client of a tenant, through the front door, that hangs up afterwards.
 func visit(ctx context.Context, kubeconfig string, what func(context.Context, kubernetes.Interface) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	config, err := clientcmd.RESTConfigFromKubeConfig([]byte(kubeconfig))
 	if err != nil {
 		return err
