@@ -11,10 +11,10 @@ const (
 	// startRoom is how much garbage may gather while control planes start. One makes
 	// some 40 MB of it, and a collection in the middle looks through the memory of
 	// all others, which takes longer than the rest of the start.
-	startRoom = 256 << 20
+	startRoom = 160 << 20
 	// leastRoom is the least room, in percent of the memory in use: a collection among
 	// a hundred control planes takes as long as several starts, so there has to be one
-	// for many of them. More room costs memory for good: what stays of a start lies
+	// for many of them, and few while somebody's lists keep others waiting. More room costs memory for good: what stays of a start lies
 	// among its garbage, so that pages which the garbage was in are not given back.
 	leastRoom = 200
 	// roomFor is how long the room is kept after a start: several often follow.
@@ -84,7 +84,7 @@ func heap() (live uint64, gogc int) {
 
 // listPercent is GOGC while lists compute, for a heap of so many bytes in use.
 func listPercent(live uint64, normal int) int {
-	return max(int(100*listRoom/max(live, 1<<20)), normal)
+	return max(int(100*listRoom/max(live, 1<<20)), leastRoom, normal)
 }
 
 // roomPercent is GOGC for a heap of so many bytes in use.

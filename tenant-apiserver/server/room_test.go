@@ -70,12 +70,12 @@ func roomIsForLists() bool {
 
 // The room is as large however many control planes there are, until it would be little.
 func TestRoomIsBounded(t *testing.T) {
-	for live, want := range map[uint64]int{32 << 20: 800, 64 << 20: 400, 256 << 20: leastRoom, 1 << 30: leastRoom} {
+	for live, want := range map[uint64]int{32 << 20: 500, 64 << 20: 250, 256 << 20: leastRoom, 1 << 30: leastRoom} {
 		if p := roomPercent(live); p != want {
 			t.Errorf("GOGC is %d with %d MiB in use, want %d", p, live>>20, want)
 		}
 	}
-	for live, want := range map[uint64]int{32 << 20: 800, 256 << 20: 100, 512 << 20: 50, 1 << 30: 50} {
+	for live, want := range map[uint64]int{32 << 20: 800, 64 << 20: 400, 256 << 20: leastRoom, 1 << 30: leastRoom} {
 		if p := listPercent(live, 50); p != want {
 			t.Errorf("GOGC is %d while lists compute with %d MiB in use, want %d", p, live>>20, want)
 		}
