@@ -6,11 +6,13 @@
 // descriptor 3 and reports the address. Everything after that (create, exec,
 // wait, delete) is gVisor's code, unchanged.
 //
-// Two things differ from gVisor's own start. A root without CAP_SYS_RESOURCE, as
+// Three things differ from gVisor's own start. A root without CAP_SYS_RESOURCE, as
 // in many virtual machines for builds, may not lower an OOM score: that is
 // tolerated here and fatal there. And the socket lies beside containerd's, not in
 // /run/containerd, so that several nodes on a machine never share a directory.
-// Pods are never grouped: one shim serves one container.
+// And pods' volumes are looked for where this node's kubelet keeps them: gVisor's own
+// shim knows /var/lib/kubelet alone. Pods are never grouped: one shim serves one
+// container.
 //
 // It is a module of its own because gVisor asks for an older containerd API than
 // the rest of the project.
@@ -26,6 +28,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	_ "unsafe" // for go:linkname
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/shim"
@@ -41,7 +44,19 @@ const runtimeName = "io.containerd.runsc.v1"
 // oomScore keeps the kernel from choosing the shim before its container.
 const oomScore = -999
 
+// podsDirVar is the variable by which the agent says, through containerd, where the
+// kubelet keeps its pods.
+const podsDirVar = "SUBLET_PODS_DIR"
+
+// kubeletPodsDir is gVisor's own variable: it has no other way to be set.
+//
+//go:linkname kubeletPodsDir gvisor.dev/gvisor/pkg/shim/v1/utils.kubeletPodsDir
+var kubeletPodsDir string
+
 func main() {
+	if dir := os.Getenv(podsDirVar); dir != "" {
+		kubeletPodsDir = dir
+	}
 	shim.Run(context.Background(), manager{runsc.NewShimManager(runtimeName)})
 }
 

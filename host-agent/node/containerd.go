@@ -169,8 +169,14 @@ func (c *Containerd) launch(build string) (*process, error) {
 	defer out.Close()
 	cmd := exec.Command(c.layout.bin("containerd"), "--config", c.configFile())
 	cmd.Dir = c.layout.Run()
+	// containerd names files by paths without links, and so must what is compared to them.
+	root, err := filepath.EvalSymlinks(c.layout.KubeletRoot())
+	if err != nil {
+		return nil, fmt.Errorf("find the kubelet's directory: %w", err)
+	}
 	// Shims are looked up beside containerd; the CNI plugins use the machine's tools.
-	cmd.Env = append(os.Environ(), "PATH="+c.layout.Bin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	// gVisor's shim is told where pods' volumes are (deploy/shim).
+	cmd.Env = append(os.Environ(), "SUBLET_PODS_DIR="+filepath.Join(root, "pods"), "PATH="+c.layout.Bin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	cmd.Stdout, cmd.Stderr = out, out
 	p, err := start(cmd, recordFile(c.layout), build, func(pid int) error { return c.groups.enter(runtimeCgroup(c.layout), pid) })
 	if err != nil {
@@ -272,6 +278,8 @@ disabled_plugins = [
   SystemdCgroup = false
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runsc]
   runtime_type = "io.containerd.runsc.v1"
+  # Hints of the agent's (host-agent/memvolumes), which lets no others through.
+  pod_annotations = ["dev.gvisor.spec.mount.*"]
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runsc.options]
   TypeUrl = "io.containerd.runsc.v1.options"
   ConfigPath = {{printf "%q" .RunscConfig}}

@@ -77,6 +77,9 @@ const (
 	// AnnotationSubdomain, on a host pod, is the subdomain of the tenant's pod, for the
 	// full name in its hosts file.
 	AnnotationSubdomain = Domain + "/subdomain"
+	// AnnotationMemoryVolumes, on a host pod, names its volumes of memory that a sandbox
+	// may hold itself, with commas between them.
+	AnnotationMemoryVolumes = Domain + "/memory-volumes"
 	// AnnotationPlacement, on a host pod that is placed by labels or taints which the
 	// tenant put on its nodes, is a hash of what the host was told about where.
 	AnnotationPlacement = Domain + "/placement"
@@ -101,7 +104,7 @@ var keys = []string{
 	LabelTenant, LabelNamespace, LabelManagedBy, LabelSandbox, LabelAudit,
 	AnnotationNamespace, AnnotationName, AnnotationUID,
 	AnnotationGeneration, AnnotationWritten, AnnotationLabels, AnnotationAnnotations,
-	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement, AnnotationSubdomain, AnnotationRank,
+	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement, AnnotationSubdomain, AnnotationMemoryVolumes, AnnotationRank,
 	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations, AnnotationSnapshotClasses, AnnotationCSIDrivers,
 	AnnotationIngressClasses, AnnotationGatewayClasses, AnnotationHostnames, LabelHostnames, AnnotationGranted, AnnotationTaken, AnnotationAnswered,
 }

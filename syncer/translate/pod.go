@@ -77,6 +77,9 @@ func (b *podBuilder) build() *corev1.Pod {
 	if from := &b.tenantPod.Spec; from.Subdomain != "" && from.HostnameOverride == nil {
 		b.annotations[tenant.AnnotationSubdomain] = from.Subdomain
 	}
+	if held := heldVolumes(&b.tenantPod.Spec); len(held) > 0 {
+		b.annotations[tenant.AnnotationMemoryVolumes] = strings.Join(held, ",")
+	}
 	if rank := RankOf(b.tenantPod).String(); rank != "" {
 		b.annotations[tenant.AnnotationRank] = rank
 	}

@@ -18,6 +18,26 @@ func (b *podBuilder) volumes(from []corev1.Volume) []corev1.Volume {
 	return to
 }
 
+// heldVolumes names the volumes of memory that the pod's sandbox may hold itself: those
+// that containers mount whole, and without passing mounts on. Containers that a pod gets
+// later change nothing: they cannot ask for a part of a volume (upstream's API).
+func heldVolumes(spec *corev1.PodSpec) []string {
+	var held []string
+	for _, v := range spec.Volumes {
+		if v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory {
+			held = append(held, v.Name)
+		}
+	}
+	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
+		for _, m := range c.VolumeMounts {
+			if m.SubPath != "" || m.SubPathExpr != "" || m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone {
+				held = slices.DeleteFunc(held, func(name string) bool { return name == m.Name })
+			}
+		}
+	}
+	return held
+}
+
 func (b *podBuilder) volume(name string, from corev1.VolumeSource) corev1.VolumeSource {
 	var to corev1.VolumeSource
 	switch {

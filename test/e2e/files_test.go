@@ -43,9 +43,12 @@ stringData: {password: correct horse battery staple}
 `
 
 // TestFilesOfPods: the files of an image are there for a pod in each sandbox, and its
-// full name in /etc/hosts. One of the pods has it for its hostname, too.
+// full name in /etc/hosts. One of the pods has it for its hostname, too. Volumes of
+// memory are what they should be.
 func TestFilesOfPods(t *testing.T) {
 	t.Parallel()
+	machine.Running(t)
+	machine.Image(t, "test/images/hostile", hostileImage)
 	for sandbox, fqdn := range map[string]bool{"gvisor": false, "runc-userns": true} {
 		t.Run(sandbox, func(t *testing.T) {
 			name, pod := "files-"+sandbox, filepath.Join(t.TempDir(), "pod.yaml")
@@ -54,8 +57,10 @@ func TestFilesOfPods(t *testing.T) {
 			}
 			bare(t, name, "--sandbox", sandbox)
 			machine.Kubectl(t, name, "apply", "-f", pod)
+			apply(t, name, inMemory)
 			machine.Kubectl(t, name, "wait", "pod/files", "--for=condition=Ready", "--timeout=5m")
 			fullName(t, name, fqdn)
+			memoryVolumes(t, name, sandbox == "gvisor")
 		})
 	}
 }

@@ -46,7 +46,7 @@ func RunKubelet(ctx context.Context, k Kubelet) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var unready error
-	k.completeHosts(deps, func(err error) { unready = err; stop() })
+	k.completePods(deps, func(err error) { unready = err; stop() })
 	err = kubeletapp.Run(ctx, server, deps, utilfeature.DefaultFeatureGate)
 	if err := errors.Join(err, unready); err != nil {
 		return err

@@ -8,6 +8,8 @@
 //	hostile say-by-fifo       puts a FIFO there
 //	hostile links DIR         makes DIR/inside, a folder with a file, and DIR/outside, a link to /
 //	hostile has FILE          ends well if there is such a file
+//	hostile volume DIR        says of what kind DIR is, how large, its mode and its group
+//	hostile fill FILE         writes FILE until there is no room, and says how large it is
 //	hostile flood             writes for ever, whoever reads
 //	hostile hang              never ends, whatever it is told but to be killed
 //
@@ -17,6 +19,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -49,6 +52,10 @@ func main() {
 		err = links(args[1])
 	case "has":
 		_, err = os.Stat(args[1])
+	case "volume":
+		err = volume(args[1])
+	case "fill":
+		err = fill(args[1])
 	case "flood":
 		for line := bytes.Repeat([]byte("flood "), 1<<10); err == nil; {
 			_, err = os.Stdout.Write(line)
@@ -90,4 +97,38 @@ func links(dir string) error {
 		return err
 	}
 	return os.Symlink("/", filepath.Join(dir, "outside"))
+}
+
+// volume says what statfs(2) and stat(2) say of a folder.
+func volume(dir string) error {
+	var fs syscall.Statfs_t
+	var at syscall.Stat_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return err
+	}
+	if err := syscall.Stat(dir, &at); err != nil {
+		return err
+	}
+	fmt.Printf("%#x %d %o %d\n", fs.Type, fs.Blocks*uint64(fs.Bsize), at.Mode&0o7777, at.Gid)
+	return nil
+}
+
+// fill writes a file until a write fails for want of room.
+func fill(name string) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	for chunk := bytes.Repeat([]byte("full "), 1<<12); err == nil; {
+		_, err = file.Write(chunk)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		return err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	fmt.Println(info.Size())
+	return file.Close()
 }
