@@ -1,6 +1,6 @@
 // Package memvolumes has gVisor hold pods' volumes of memory (emptyDir, medium Memory)
-// inside the sandbox: tmpfs to whoever asks, and as fast, where it would else be files
-// of the node's behind gVisor's gofer.
+// inside the sandbox: tmpfs to whoever asks, where they would else be files of the
+// node's behind gVisor's gofer, which shows another kind.
 //
 // Flow: the kubelet mounts a tmpfs per volume, with its size, mode and group, before it
 // asks for the pod's sandbox. [Sandbox] is called next and says in annotations of the
