@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -237,8 +238,11 @@ func (s *Server) reverse(ctx context.Context, who Client, query *dns.Msg) *dns.M
 	return authoritative(query, v.reverse(query.Question[0], ip))
 }
 
-// reverseAddr reads the IPv4 address out of a name below in-addr.arpa.
+// reverseAddr reads the address out of a name below in-addr.arpa or ip6.arpa.
 func reverseAddr(name string) (netip.Addr, bool) {
+	if nibbles, found := strings.CutSuffix(strings.ToLower(name), ".ip6.arpa."); found {
+		return reverseAddr6(strings.Split(nibbles, "."))
+	}
 	digits, found := strings.CutSuffix(strings.ToLower(name), ".in-addr.arpa.")
 	labels := strings.Split(digits, ".")
 	if !found || len(labels) != 4 {
@@ -246,6 +250,24 @@ func reverseAddr(name string) (netip.Addr, bool) {
 	}
 	ip, err := netip.ParseAddr(labels[3] + "." + labels[2] + "." + labels[1] + "." + labels[0])
 	return ip, err == nil
+}
+
+// reverseAddr6 reads an address of IPv6 out of its digits, the last one first (RFC 3596,
+// section 2.5).
+func reverseAddr6(nibbles []string) (netip.Addr, bool) {
+	var a [16]byte
+	if len(nibbles) != 2*len(a) {
+		return netip.Addr{}, false
+	}
+	for i, digit := range nibbles {
+		n, err := strconv.ParseUint(digit, 16, 4)
+		if err != nil || len(digit) != 1 {
+			return netip.Addr{}, false
+		}
+		at := len(a) - 1 - i/2
+		a[at] |= byte(n) << (4 * (i % 2))
+	}
+	return netip.AddrFrom16(a), true
 }
 
 // view lists what a tenant may know.

@@ -28,7 +28,13 @@ var objects = []any{
 	slice("blue", "default", "db", endpoint("10.244.0.5", "db-0", true), endpoint("10.244.0.6", "", true), endpoint("10.244.0.7", "db-2", false)),
 	alias(service("blue", "default", "docs", corev1.ClusterIPNone), "docs.example.org"),
 	alias(service("blue", "default", "near", corev1.ClusterIPNone), "web.default.svc.cluster.local"),
+	both(service("blue", "default", "dual", "10.97.4.30", port("http", 80)), "fd00:97::430"),
+	service("blue", "default", "six", "fd00:97::431", port("http", 80)),
+	service("blue", "default", "peers", corev1.ClusterIPNone, port("sql", 5432)),
+	slice("blue", "default", "peers", endpoint("10.244.0.8", "peer-0", true)),
+	sixth(slice("blue", "default", "peers", endpoint("fd00:244::8", "peer-0", true))),
 	service("green", "default", "web", "10.97.8.20", port("http", 80)),
+	both(service("green", "default", "dual", "10.97.8.30", port("http", 80)), "fd00:97::830"),
 	alias(service("green", "default", "out", corev1.ClusterIPNone), "c2VjcmV0.example.org"),
 	service("green", "secret", "vault", "10.97.8.21", port("", 443)),
 }
@@ -45,6 +51,17 @@ func port(name string, number int32) corev1.ServicePort {
 
 func service(t, namespace, name, ip string, ports ...corev1.ServicePort) *corev1.Service {
 	return &corev1.Service{ObjectMeta: meta(t, namespace, name), Spec: corev1.ServiceSpec{ClusterIP: ip, Ports: ports}}
+}
+
+func both(s *corev1.Service, second string) *corev1.Service {
+	s.Spec.ClusterIPs = []string{s.Spec.ClusterIP, second}
+	return s
+}
+
+// sixth makes a slice the one of the same Service's IPv6 addresses.
+func sixth(s *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+	s.Name, s.AddressType = s.Name+"-six", discoveryv1.AddressTypeIPv6
+	return s
 }
 
 func alias(s *corev1.Service, name string) *corev1.Service {
@@ -156,6 +173,22 @@ func TestAnswers(t *testing.T) {
 		{"blue", "secret.svc.cluster.local.", mdns.TypeA, "NXDOMAIN"},
 		{"blue", "20.4.97.10.in-addr.arpa.", mdns.TypePTR, "web.default.svc.cluster.local."},
 		{"blue", "5.0.244.10.in-addr.arpa.", mdns.TypePTR, "db-0.db.default.svc.cluster.local."},
+		// both families
+		{"blue", "dual.default.svc.cluster.local.", mdns.TypeA, "10.97.4.30"},
+		{"blue", "dual.default.svc.cluster.local.", mdns.TypeAAAA, "fd00:97::430"},
+		{"green", "dual.default.svc.cluster.local.", mdns.TypeAAAA, "fd00:97::830"},
+		{"blue", "_http._tcp.dual.default.svc.cluster.local.", mdns.TypeSRV, "0 100 80 dual.default.svc.cluster.local."},
+		{"blue", "six.default.svc.cluster.local.", mdns.TypeA, ""},
+		{"blue", "six.default.svc.cluster.local.", mdns.TypeAAAA, "fd00:97::431"},
+		{"blue", "peers.default.svc.cluster.local.", mdns.TypeA, "10.244.0.8"},
+		{"blue", "peers.default.svc.cluster.local.", mdns.TypeAAAA, "fd00:244::8"},
+		{"blue", "peer-0.peers.default.svc.cluster.local.", mdns.TypeAAAA, "fd00:244::8"},
+		{"blue", "_sql._tcp.peers.default.svc.cluster.local.", mdns.TypeSRV, "0 100 5432 peer-0.peers.default.svc.cluster.local."},
+		{"blue", reverse6(t, "fd00:97::430"), mdns.TypePTR, "dual.default.svc.cluster.local."},
+		{"blue", reverse6(t, "fd00:244::8"), mdns.TypePTR, "peer-0.peers.default.svc.cluster.local."},
+		{"blue", reverse6(t, "fd00:97::830"), mdns.TypePTR, "NXDOMAIN"}, // green's
+		{"green", reverse6(t, "fd00:97::830"), mdns.TypePTR, "dual.default.svc.cluster.local."},
+		{"blue", "0.3.4.ip6.arpa.", mdns.TypePTR, "NXDOMAIN"},
 		// what is another tenant's
 		{"blue", "vault.secret.svc.cluster.local.", mdns.TypeA, "NXDOMAIN"},
 		{"green", "vault.secret.svc.cluster.local.", mdns.TypeA, "10.97.8.21"},
@@ -176,6 +209,16 @@ func TestAnswers(t *testing.T) {
 			})
 		}
 	}
+}
+
+// reverse6 is the name of the reverse of an address.
+func reverse6(t *testing.T, address string) string {
+	t.Helper()
+	name, err := mdns.ReverseAddr(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 func TestForward(t *testing.T) {

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -115,15 +116,17 @@ func (v view) service(q dns.Question, s *corev1.Service, prefix []string) answer
 	return answer{}
 }
 
-// targets returns what a Service's name stands for: its cluster IP or, headless,
+// targets returns what a Service's name stands for: its cluster IPs or, headless,
 // its endpoints that are ready.
 func (v view) targets(s *corev1.Service, full string) []target {
 	if s.Spec.ClusterIP != corev1.ClusterIPNone {
-		ip, err := netip.ParseAddr(s.Spec.ClusterIP)
-		if err != nil {
-			return nil // not allocated yet
+		var targets []target
+		for _, address := range clusterIPs(s) {
+			if ip, err := netip.ParseAddr(address); err == nil { // otherwise not allocated yet
+				targets = append(targets, target{ip: ip, name: full})
+			}
 		}
-		return []target{{ip: ip, name: full}}
+		return targets
 	}
 	var targets []target
 	for _, slice := range v.slices[s.Name] {
@@ -139,6 +142,14 @@ func (v view) targets(s *corev1.Service, full string) []target {
 		}
 	}
 	return targets
+}
+
+// clusterIPs returns the addresses of a Service, one of each family that it has.
+func clusterIPs(s *corev1.Service) []string {
+	if len(s.Spec.ClusterIPs) == 0 {
+		return []string{s.Spec.ClusterIP}
+	}
+	return s.Spec.ClusterIPs
 }
 
 // endpointLabel is an endpoint's hostname or, without one, a label made of its
@@ -168,7 +179,7 @@ func (v view) ports(q dns.Question, s *corev1.Service, full, port, protocol stri
 			}
 			one := view{slices: map[string][]*discoveryv1.EndpointSlice{s.Name: {slice}}}
 			a := services(q, uint16(*p.Port), one.targets(s, full))
-			all.known, all.records, all.extra = true, append(all.records, a.records...), append(all.extra, a.extra...)
+			all.known, all.records, all.extra = true, withNew(all.records, a.records), append(all.extra, a.extra...)
 		}
 	}
 	return all
@@ -189,7 +200,7 @@ func (v view) reverse(q dns.Question, ip netip.Addr) answer {
 		for _, t := range v.targets(s, full) {
 			if t.ip == ip {
 				a := ptr(q, t.name)
-				all.known, all.records = true, append(all.records, a.records...)
+				all.known, all.records = true, withNew(all.records, a.records)
 			}
 		}
 	}
@@ -227,6 +238,17 @@ func addresses(q dns.Question, targets []target) answer {
 	return a
 }
 
+// withNew appends those records that are not there yet: a target with addresses of both
+// families is one target.
+func withNew(records, more []dns.RR) []dns.RR {
+	for _, r := range more {
+		if !slices.ContainsFunc(records, func(o dns.RR) bool { return dns.IsDuplicate(o, r) }) {
+			records = append(records, r)
+		}
+	}
+	return records
+}
+
 // services answers with SRV records, and the targets' addresses beside them.
 func services(q dns.Question, port uint16, targets []target) answer {
 	a := answer{known: len(targets) > 0}
@@ -234,7 +256,7 @@ func services(q dns.Question, port uint16, targets []target) answer {
 		return a
 	}
 	for _, t := range targets {
-		a.records = append(a.records, &dns.SRV{Hdr: header(q, dns.TypeSRV), Priority: 0, Weight: 100, Port: port, Target: t.name})
+		a.records = withNew(a.records, []dns.RR{&dns.SRV{Hdr: header(q, dns.TypeSRV), Priority: 0, Weight: 100, Port: port, Target: t.name}})
 		own := dns.Question{Name: t.name, Qtype: dns.TypeA}
 		if t.ip.Is6() {
 			own.Qtype = dns.TypeAAAA
