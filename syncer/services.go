@@ -112,9 +112,12 @@ func (p *serviceDown) Reconcile(ctx context.Context, name tenant.Name) (again ti
 	}
 	if p.t.ForeignAddress(tenantService) {
 		if again, err = p.inside.asked.Reconcile(ctx, name); err == nil {
-			p.held.tell(tenantService, corev1.EventTypeWarning, reasonForeignAddress, "nothing answers at its address, which is not of your cluster's range: let it have one of "+p.config.Tenant.ServiceCIDR.String())
+			p.held.tell(tenantService, corev1.EventTypeWarning, reasonForeignAddress, "nothing answers at its address, which is not of your cluster's range: let it have one of "+p.ranges())
 		}
 		return again, err
+	}
+	if second := p.t.ForeignSecond(tenantService); second != "" {
+		p.held.tell(tenantService, corev1.EventTypeWarning, reasonForeignAddress, "nothing answers at "+second+", which is not of your cluster's range: let it have one of "+p.ranges())
 	}
 	ways, why := p.ways(tenantService, before)
 	for _, w := range ways {
@@ -129,6 +132,15 @@ func (p *serviceDown) Reconcile(ctx context.Context, name tenant.Name) (again ti
 		}
 	}
 	return again, err
+}
+
+// ranges are those of the tenant's addresses.
+func (s *Syncer) ranges() string {
+	var all []string
+	for _, r := range s.config.Tenant.ServiceRanges() {
+		all = append(all, r.String())
+	}
+	return strings.Join(all, " or ")
 }
 
 // ways lists how a Service may stand on the host, the best first; why says what keeps

@@ -112,6 +112,10 @@ type VirtualClusterStatus struct {
 	// address is the tenant's API, its tenth the tenant's DNS.
 	// +optional
 	ServiceCIDR string `json:"serviceCIDR,omitempty"`
+	// SecondServiceCIDR is the tenant's slice of the host's service range of IPv6, if
+	// the host has one: its Services can then have addresses of both families.
+	// +optional
+	SecondServiceCIDR string `json:"secondServiceCIDR,omitempty"`
 	// APIAddress and APIPort are where the front door listens for the tenant's
 	// own pods alone.
 	// +optional

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,7 +62,7 @@ func (a *app) describe(ctx context.Context, api client.Client, vc *v1alpha1.Virt
 		{"Endpoint:", s.Endpoint},
 		{"Server name:", s.ServerName},
 		{"API for its pods:", fmt.Sprintf("%s:%d", s.APIAddress, s.APIPort)},
-		{"Service range:", s.ServiceCIDR},
+		{"Service range:", strings.TrimSpace(s.ServiceCIDR + " " + s.SecondServiceCIDR)},
 		{"Host namespace:", s.Namespace},
 		{"Cell:", s.Cell},
 		{"Store:", describeStore(vc)},

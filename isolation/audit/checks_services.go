@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -47,15 +48,30 @@ func slice(vc v1alpha1.VirtualCluster) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
+// ranges returns the tenant's slices of the host's service ranges: that of IPv4, and that
+// of IPv6 if the host has such a range.
+func ranges(vc v1alpha1.VirtualCluster) ([]netip.Prefix, error) {
+	first, err := slice(vc)
+	if err != nil || vc.Status.SecondServiceCIDR == "" {
+		return []netip.Prefix{first}, err
+	}
+	second, err := netip.ParsePrefix(vc.Status.SecondServiceCIDR)
+	if err != nil {
+		return nil, fmt.Errorf("read the tenant's second service range: %w", err)
+	}
+	return []netip.Prefix{first, second.Masked()}, nil
+}
+
 func evalServices(f *Facts) Outcome {
 	vc, err := f.Tenant.Get()
 	if err != nil {
 		return inconclusive("the tenant was not read", err)
 	}
-	cidr, err := slice(vc)
+	own, err := ranges(vc)
 	if err != nil {
 		return inconclusive("the tenant's service range is not known", err)
 	}
+	cidr := own[0]
 	services, err := f.Services.Get()
 	if err != nil {
 		return inconclusive("the host services were not read", err)
@@ -67,8 +83,8 @@ func evalServices(f *Facts) Outcome {
 		s := &services[i]
 		ref := &ObjectRef{Kind: "Service", Namespace: s.Namespace, Name: s.Name, UID: string(s.UID)}
 		for _, ip := range s.Spec.ClusterIPs {
-			if a, err := netip.ParseAddr(ip); ip != corev1.ClusterIPNone && (err != nil || !cidr.Contains(a)) {
-				bad.add(ref, "has the address %s, which is not in %s", ip, cidr)
+			if a, err := netip.ParseAddr(ip); ip != corev1.ClusterIPNone && (err != nil || !slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(a) })) {
+				bad.add(ref, "has the address %s, which is not in %s", ip, joined(own))
 			}
 		}
 		switch {
@@ -93,7 +109,16 @@ func evalServices(f *Facts) Outcome {
 	if !hasAPI {
 		bad.said = append(bad.said, fmt.Sprintf("no service %s at %s leads to the tenant's API", apiService, tenant.APIAddress(cidr)))
 	}
-	return bad.verdict(Columns{Declared: cidr.String(), Rendered: count(len(services), "service")})
+	return bad.verdict(Columns{Declared: joined(own), Rendered: count(len(services), "service")})
+}
+
+// joined names ranges.
+func joined(ranges []netip.Prefix) string {
+	names := make([]string, len(ranges))
+	for i, r := range ranges {
+		names[i] = r.String()
+	}
+	return strings.Join(names, " and ")
 }
 
 func evalEndpoints(f *Facts) Outcome {
@@ -152,7 +177,7 @@ func evalOverlap(f *Facts) Outcome {
 	if err != nil {
 		return inconclusive("the tenant was not read", err)
 	}
-	cidr, err := slice(vc)
+	own, err := ranges(vc)
 	if err != nil {
 		return inconclusive("the tenant's service range is not known", err)
 	}
@@ -165,12 +190,15 @@ func evalOverlap(f *Facts) Outcome {
 		if other.UID == vc.UID {
 			continue
 		}
-		if o, err := slice(other); err == nil && o.Overlaps(cidr) {
-			bad.add(tenantRef(other), "has %s", o)
+		theirs, err := ranges(other)
+		for _, o := range theirs {
+			if err == nil && slices.ContainsFunc(own, o.Overlaps) {
+				bad.add(tenantRef(other), "has %s", o)
+			}
 		}
 		if other.Status.APIPort != 0 && other.Status.APIPort == vc.Status.APIPort && other.Status.APIAddress == vc.Status.APIAddress {
 			bad.add(tenantRef(other), "has the same address %s:%d for its API", other.Status.APIAddress, other.Status.APIPort)
 		}
 	}
-	return bad.verdict(Columns{Declared: cidr.String(), Rendered: "compared with " + count(len(all), "tenant")})
+	return bad.verdict(Columns{Declared: joined(own), Rendered: "compared with " + count(len(all), "tenant")})
 }

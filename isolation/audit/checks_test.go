@@ -231,6 +231,12 @@ var failing = map[string][]change{
 		{"outside", func(f *Facts) {
 			edit(&f.Services, func(s *[]corev1.Service) { *s = append(*s, service("x", "10.96.0.1")) })
 		}, "10.96.0.1"},
+		{"outside of the second range", func(f *Facts) {
+			edit(&f.Tenant, func(v *v1alpha1.VirtualCluster) { v.Status.SecondServiceCIDR = "fd00:96::400/118" })
+			edit(&f.Services, func(s *[]corev1.Service) {
+				*s = append(*s, service("ours", "fd00:96::431"), service("x", "fd00:96::831"))
+			})
+		}, "fd00:96::831"},
 		{"external", func(f *Facts) {
 			edit(&f.Services, func(s *[]corev1.Service) { (*s)[1].Spec.ExternalIPs = []string{"8.8.8.8"} })
 		}, "8.8.8.8"},
@@ -271,6 +277,10 @@ var failing = map[string][]change{
 		{"overlap", func(f *Facts) {
 			edit(&f.Tenants, func(v *[]v1alpha1.VirtualCluster) { (*v)[1].Status.ServiceCIDR = "10.96.4.0/24" })
 		}, "globex"},
+		{"overlap of the second range", func(f *Facts) {
+			edit(&f.Tenant, func(v *v1alpha1.VirtualCluster) { v.Status.SecondServiceCIDR = "fd00:96::400/118" })
+			edit(&f.Tenants, func(v *[]v1alpha1.VirtualCluster) { (*v)[1].Status.SecondServiceCIDR = "fd00:96::400/119" })
+		}, "fd00:96::400/119"},
 		{"one port for two", func(f *Facts) {
 			edit(&f.Tenants, func(v *[]v1alpha1.VirtualCluster) { (*v)[1].Status.APIPort = 31001 })
 		}, "same address"},

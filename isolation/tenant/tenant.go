@@ -55,6 +55,22 @@ type Tenant struct {
 	HostNamespace string       `json:"hostNamespace"`
 	Sandbox       Sandbox      `json:"sandbox"`
 	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
+	// SecondServiceCIDR is the tenant's slice of the host's other service range, of
+	// IPv6; the zero value: the host has none.
+	SecondServiceCIDR netip.Prefix `json:"secondServiceCIDR,omitzero"`
+}
+
+// ServiceRanges returns the tenant's slices of the host's service ranges.
+func (t Tenant) ServiceRanges() []netip.Prefix {
+	if !t.SecondServiceCIDR.IsValid() {
+		return []netip.Prefix{t.ServiceCIDR}
+	}
+	return []netip.Prefix{t.ServiceCIDR, t.SecondServiceCIDR}
+}
+
+// OwnsService says whether an address is of the tenant's slices.
+func (t Tenant) OwnsService(a netip.Addr) bool {
+	return t.ServiceCIDR.Contains(a) || t.SecondServiceCIDR.Contains(a)
 }
 
 // The places of a tenant's own services in its slice of the service range. The

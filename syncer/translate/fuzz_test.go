@@ -18,7 +18,7 @@ import (
 
 var testTenant = tenant.Tenant{
 	ID: "t1", Name: "acme", HostNamespace: tenant.HostNamespace("acme", "t1"), Sandbox: tenant.GVisor,
-	ServiceCIDR: netip.MustParsePrefix("10.96.4.0/22"),
+	ServiceCIDR: netip.MustParsePrefix("10.96.4.0/22"), SecondServiceCIDR: netip.MustParsePrefix("fd00:96::400/118"),
 }
 
 // nothing is an empty world.

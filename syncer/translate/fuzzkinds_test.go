@@ -23,6 +23,8 @@ import (
 // tenant's.
 func FuzzKinds(f *testing.F) {
 	f.Add("default", "web", "app", "web", "10.244.0.9", "10.96.4.20", int32(80), uint8(0))
+	f.Add("default", "dual", "app", "web", "fd00:96::431", "10.96.4.20", int32(80), uint8(0))
+	f.Add("default", "theirs", "app", "web", "fd00:96::831", "10.96.4.20", int32(80), uint8(0))
 	f.Add("kube-system", strings.Repeat("n", 253), "sublet.dev/tenant", "another", "169.254.169.254", "10.96.8.10", int32(-1), uint8(1))
 	f.Add("a-b", "c", "kubernetes.io/service-name", "kubernetes", "::ffff:10.0.0.1", "None", int32(30080), uint8(2))
 	f.Add("default", "kubernetes", "pcns.x/y", "\x00ä", "10.244.0.9 ", "", int32(0), uint8(3))
@@ -33,7 +35,7 @@ func FuzzKinds(f *testing.F) {
 		claim := plainClaim()
 		claim.ObjectMeta, claim.Spec.Resources.Requests = m, corev1.ResourceList{corev1.ResourceName(key): resource.MustParse("1"), "storage": *resource.NewQuantity(int64(number), resource.BinarySI)}
 		for _, o := range []runtime.Object{
-			&corev1.Service{ObjectMeta: m, Spec: corev1.ServiceSpec{Type: types[int(shape)%len(types)], ClusterIP: clusterIP, ExternalName: text, ExternalIPs: []string{address},
+			&corev1.Service{ObjectMeta: m, Spec: corev1.ServiceSpec{Type: types[int(shape)%len(types)], ClusterIP: clusterIP, ClusterIPs: []string{clusterIP, address}, ExternalName: text, ExternalIPs: []string{address},
 				LoadBalancerIP: address, Selector: map[string]string{key: text}, Ports: []corev1.ServicePort{{Name: text, Port: number, NodePort: number}}}},
 			&discoveryv1.EndpointSlice{ObjectMeta: m, AddressType: discoveryv1.AddressType(text), Ports: []discoveryv1.EndpointPort{{Name: &text, Port: &number}},
 				Endpoints: []discoveryv1.Endpoint{{Addresses: []string{address, "10.244.0.9"}, TargetRef: &corev1.ObjectReference{Name: text}, NodeName: &text}}},
@@ -114,8 +116,8 @@ func checkHost(t *testing.T, from, host metav1.Object) {
 		if len(s.Selector)+len(s.ExternalIPs) > 0 || s.LoadBalancerIP != "" || s.ExternalName != "" || s.Type != corev1.ServiceTypeClusterIP && s.Type != corev1.ServiceTypeNodePort {
 			t.Fatalf("the host's Service is %+v", s)
 		}
-		if one.ForeignAddress(h) {
-			t.Fatalf("the host's Service has the address %q", s.ClusterIP)
+		if one.ForeignAddress(h) || one.ForeignSecond(h) != "" {
+			t.Fatalf("the host's Service has the addresses %q and %q", s.ClusterIP, s.ClusterIPs)
 		}
 	case *discoveryv1.EndpointSlice:
 		for _, e := range h.Endpoints {

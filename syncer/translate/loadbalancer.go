@@ -157,12 +157,12 @@ var serviceDecisions = map[string]fields{
 	"ServiceSpec": with(
 		all(copied, "ClusterIP", "SessionAffinity", "SessionAffinityConfig", "PublishNotReadyAddresses", "InternalTrafficPolicy", "ExternalTrafficPolicy"),
 		// Ports get other numbers on the nodes where the host has given theirs away.
-		// ClusterIPs and the families are the host's to fill in from the one address.
-		all(translated, "Ports", "Type", "ExternalName", "LoadBalancerClass", "LoadBalancerSourceRanges", "AllocateLoadBalancerNodePorts"),
+		// The families are those of the addresses: the host has no choice left.
+		all(translated, "ClusterIPs", "IPFamilies", "IPFamilyPolicy", "Ports", "Type", "ExternalName", "LoadBalancerClass", "LoadBalancerSourceRanges", "AllocateLoadBalancerNodePorts"),
 		// Endpoints are the tenant's own slices. Addresses of others, and of a load
 		// balancer's own choice, are never the tenant's to take; each side has a port
 		// for health checks of its own.
-		all(dropped, "Selector", "ClusterIPs", "ExternalIPs", "LoadBalancerIP", "HealthCheckNodePort", "IPFamilies", "IPFamilyPolicy", "TrafficDistribution")),
+		all(dropped, "Selector", "ExternalIPs", "LoadBalancerIP", "HealthCheckNodePort", "TrafficDistribution")),
 	"ServicePort":           with(all(copied, "Name", "Protocol", "AppProtocol", "Port", "TargetPort"), all(translated, "NodePort")),
 	"SessionAffinityConfig": all(copied, "ClientIP"),
 	"ClientIPConfig":        all(copied, "TimeoutSeconds"),

@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,8 +15,9 @@ import (
 var apiService = tenant.Name{Namespace: metav1.NamespaceDefault, Name: "kubernetes"}
 
 // Service returns the host Service of a tenant's: without selector, for the
-// tenant's own EndpointSlices are its endpoints, and with the very address that
-// the tenant's API allocated from the tenant's slice. A Service of type
+// tenant's own EndpointSlices are its endpoints, and with the very addresses that
+// the tenant's API allocated from the tenant's slices, one of each family that it asks
+// for. A Service of type
 // ExternalName becomes a headless one without ports that carries the alias for the
 // DNS. Node ports are asked for as they are: see [Inside] and [AnyNodePorts] for what
 // to do when the host does not give them. A Service of type LoadBalancer is one of
@@ -46,6 +46,7 @@ func (t Translation) Service(tenantService *corev1.Service) *corev1.Service {
 		PublishNotReadyAddresses: spec.PublishNotReadyAddresses,
 		InternalTrafficPolicy:    spec.InternalTrafficPolicy,
 	}
+	t.addSecond(&hostService.Spec, spec)
 	if HasNodePorts(tenantService) {
 		hostService.Spec.Type = corev1.ServiceTypeNodePort
 		hostService.Spec.ExternalTrafficPolicy = spec.ExternalTrafficPolicy
@@ -57,15 +58,15 @@ func (t Translation) Service(tenantService *corev1.Service) *corev1.Service {
 }
 
 // ForeignAddress says whether a tenant's Service has an address that is not from the
-// tenant's part of the host's range: a tenant can give its own API more ranges, and
-// would take the addresses of others on the host.
+// tenant's parts of the host's ranges: a tenant can give its own API more ranges, and
+// would take the addresses of others on the host. A second address alone that is not
+// does not keep the Service from the host: see [Translation.ForeignSecond].
 func (t Translation) ForeignAddress(tenantService *corev1.Service) bool {
 	spec := &tenantService.Spec
 	if spec.Type == corev1.ServiceTypeExternalName || spec.ClusterIP == "" || spec.ClusterIP == corev1.ClusterIPNone {
 		return false
 	}
-	address, err := netip.ParseAddr(spec.ClusterIP)
-	return err != nil || !t.Tenant.ServiceCIDR.Contains(address)
+	return !t.owns(spec.ClusterIP)
 }
 
 // HasNodePorts says whether a Service has ports on the nodes.
@@ -133,16 +134,17 @@ func servicePorts(tenantPorts []corev1.ServicePort) []corev1.ServicePort {
 	return hostPorts
 }
 
-// MergeService is the Merge of host Services. The cluster IP cannot be changed: a
-// tenant's Service that changes it (between an alias and a real one) gets a new
-// counterpart.
+// MergeService is the Merge of host Services. A cluster IP cannot be changed, but a
+// second one comes and goes: a tenant's Service that changes one (between an alias and a
+// real one, say) gets a new counterpart.
 func MergeService(have, want *corev1.Service) (*corev1.Service, engine.Difference) {
 	merged := have.DeepCopy()
-	if merged.Spec.ClusterIP != want.Spec.ClusterIP {
+	h, w := &merged.Spec, &want.Spec
+	if h.ClusterIP != w.ClusterIP || isDual(h) && isDual(w) && h.ClusterIPs[1] != w.ClusterIPs[1] {
 		return merged, engine.Immutable
 	}
 	changed := mergeMeta(&merged.ObjectMeta, want.ObjectMeta)
-	h, w := &merged.Spec, &want.Spec
+	changed = mergeSecond(h, w) || changed
 	changed = mergeReach(h, w) || changed
 	changed = set(&h.SessionAffinity, w.SessionAffinity) || changed
 	changed = set(&h.SessionAffinityConfig, w.SessionAffinityConfig) || changed

@@ -109,7 +109,7 @@ func acme(sandbox tenant.Sandbox) tenant.Tenant {
 	return tenant.Tenant{
 		ID: id, Name: "acme", Sandbox: sandbox,
 		HostNamespace: tenant.HostNamespace("acme", id),
-		ServiceCIDR:   netip.MustParsePrefix("10.96.4.0/22"),
+		ServiceCIDR:   netip.MustParsePrefix("10.96.4.0/22"), SecondServiceCIDR: netip.MustParsePrefix("fd00:96::400/118"),
 	}
 }
 

@@ -19,8 +19,11 @@ import (
 type Plan struct {
 	Services  netip.Prefix // the host's service range (IPv4); slice 0 is the host's own
 	SliceBits int          // prefix length of a tenant's slice
-	NodeIP    netip.Addr   // where the front door listens for tenants' pods
-	APIPorts  int          // tenant n has port APIPorts+n there
+	// Second is the host's service range of IPv6, cut like the first; the zero value:
+	// it has none.
+	Second   netip.Prefix
+	NodeIP   netip.Addr // where the front door listens for tenants' pods
+	APIPorts int        // tenant n has port APIPorts+n there
 }
 
 const (
@@ -44,6 +47,8 @@ func (p Plan) validate() error {
 		return errors.New("manager: Plan.Services must be an IPv4 range")
 	case p.SliceBits <= p.Services.Bits() || p.SliceBits > 27:
 		return fmt.Errorf("manager: Plan.SliceBits must be between %d and 27", p.Services.Bits()+1)
+	case p.Second != (netip.Prefix{}) && p.checkSecond() != nil:
+		return p.checkSecond()
 	case !p.NodeIP.IsValid():
 		return errors.New("manager: Plan.NodeIP must be set")
 	case p.APIPorts <= 0 || p.APIPorts >= lastAPIPort:
@@ -64,6 +69,12 @@ func (p Plan) Slice(n int) netip.Prefix {
 	var a [4]byte
 	binary.BigEndian.PutUint32(a[:], at)
 	return netip.PrefixFrom(netip.AddrFrom4(a), p.SliceBits)
+}
+
+// number returns which tenant has a slice that fits.
+func (p Plan) number(slice netip.Prefix) int {
+	first, at := p.Services.Addr().As4(), slice.Addr().As4()
+	return int((binary.BigEndian.Uint32(at[:]) - binary.BigEndian.Uint32(first[:])) >> (32 - p.SliceBits))
 }
 
 // fits says whether the slice is one that this plan gives.
@@ -100,7 +111,7 @@ func (m *Manager) allocate(ctx context.Context, vc *v1alpha1.VirtualCluster, own
 	}
 	s := &vc.Status
 	s.Namespace = tenant.HostNamespace(vc.Name, tenant.ID(vc.UID))
-	s.ServiceCIDR = m.config.Plan.Slice(n).String()
+	s.ServiceCIDR, s.SecondServiceCIDR = m.config.Plan.Slice(n).String(), text(m.config.Plan.SecondSlice(n))
 	s.APIPort = int32(m.config.Plan.APIPorts + n)
 	s.Cell = o.place(ownCell, m.config.PerCell)
 	s.Phase = v1alpha1.PhaseCreating
@@ -109,15 +120,17 @@ func (m *Manager) allocate(ctx context.Context, vc *v1alpha1.VirtualCluster, own
 }
 
 // refresh writes what follows from the configuration of this run, and with it
-// whatever else of the status is new.
+// whatever else of the status is new. A tenant from before the host had a second range
+// gets its slice of it here, and its control plane is started anew with it.
 func (m *Manager) refresh(ctx context.Context, vc *v1alpha1.VirtualCluster) error {
 	s := &vc.Status
 	address, endpoint := m.config.Plan.NodeIP.String(), "https://"+m.config.Public.String()
 	name := vc.Name + "." + m.config.Domain
-	if s.APIAddress == address && s.Endpoint == endpoint && s.ServerName == name {
+	second := m.config.Plan.secondOf(s.ServiceCIDR)
+	if s.APIAddress == address && s.Endpoint == endpoint && s.ServerName == name && s.SecondServiceCIDR == second {
 		return nil
 	}
-	s.APIAddress, s.Endpoint, s.ServerName = address, endpoint, name
+	s.APIAddress, s.Endpoint, s.ServerName, s.SecondServiceCIDR = address, endpoint, name, second
 	if err := m.api.Status().Update(ctx, vc); err != nil {
 		return fmt.Errorf("write the tenant's addresses: %w", err)
 	}
@@ -147,9 +160,13 @@ func (m *Manager) placed(vc *v1alpha1.VirtualCluster) (cell.Tenant, error) {
 	if err := m.config.Plan.fits(slice); err != nil {
 		return cell.Tenant{}, fmt.Errorf("status.serviceCIDR of %s: %w", vc.Name, err)
 	}
+	second, err := m.config.Plan.readSecond(vc.Status.SecondServiceCIDR, slice)
+	if err != nil {
+		return cell.Tenant{}, fmt.Errorf("status.secondServiceCIDR of %s: %w", vc.Name, err)
+	}
 	t := cell.Tenant{Tenant: tenant.Tenant{
 		ID: tenant.ID(vc.UID), Name: vc.Name, HostNamespace: vc.Status.Namespace,
-		Sandbox: tenant.Sandbox(vc.Spec.Sandbox), ServiceCIDR: slice,
+		Sandbox: tenant.Sandbox(vc.Spec.Sandbox), ServiceCIDR: slice, SecondServiceCIDR: second,
 	}}
 	t.ServerName = vc.Status.ServerName
 	t.InCluster = netip.AddrPortFrom(m.config.Plan.NodeIP, uint16(vc.Status.APIPort))

@@ -32,6 +32,55 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestSecondRange(t *testing.T) {
+	p := DefaultPlan(netip.MustParsePrefix("10.96.0.0/12"), netip.MustParseAddr("192.0.2.1"))
+	if s := p.secondOf("10.96.4.0/22"); p.SecondSlice(1).IsValid() || s != "" {
+		t.Errorf("a host with one range gives %q", s)
+	}
+	p.Second = netip.MustParsePrefix("fd00:96::/108")
+	if err := p.validate(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[netip.Prefix]bool{}
+	for n := 1; n <= p.Tenants(); n++ {
+		first, s := p.Slice(n), p.SecondSlice(n)
+		if seen[s] || s != s.Masked() || !p.Second.Contains(s.Addr()) || s.Contains(p.Second.Addr()) || p.secondOf(first.String()) != s.String() {
+			t.Fatalf("slice %d is %s", n, s)
+		}
+		if got, err := p.readSecond(s.String(), first); err != nil || got != s {
+			t.Fatalf("slice %d is read as %s, %v", n, got, err)
+		}
+		seen[s] = true
+	}
+	if s := p.SecondSlice(1023); s.String() != "fd00:96::f:fc00/118" {
+		t.Errorf("the last slice is %s", s)
+	}
+	for _, wrong := range []string{"fd00:96::800/118", "fd00:96::400/119", "10.96.4.0/22", "fd00:96::400"} {
+		if _, err := p.readSecond(wrong, p.Slice(1)); err == nil {
+			t.Errorf("tenant 1 has the slice %s", wrong)
+		}
+	}
+	for _, wrong := range []string{"fd00:96::/112", "fd00:96::1/108", "10.112.0.0/12"} {
+		if p.Second = netip.MustParsePrefix(wrong); p.validate() == nil {
+			t.Errorf("the second range is %s", wrong)
+		}
+	}
+}
+
+// What a host says of its ranges, and which of them is of IPv6.
+func TestRangeOfIPv6(t *testing.T) {
+	for want, cidrs := range map[string][][]string{
+		"":              {nil, {"10.96.0.0/12"}, {"fd00:96::/108"}, {"10.96.0.0/12", "x"}},
+		"fd00:96::/108": {{"10.96.0.0/12", "fd00:96::/108"}, {"fd00:96::/108", "10.96.0.0/12"}},
+	} {
+		for _, c := range cidrs {
+			if got := text(ofIPv6(c)); got != want {
+				t.Errorf("of %v: %q, want %q", c, got, want)
+			}
+		}
+	}
+}
+
 func TestFree(t *testing.T) {
 	p := DefaultPlan(netip.MustParsePrefix("10.96.0.0/20"), netip.MustParseAddr("192.0.2.1"))
 	all := map[types.UID]seat{}

@@ -224,6 +224,9 @@ func (m *Manager) ofNamespace(ctx context.Context, ns client.Object) []ctrl.Requ
 // instead of being refused. It is to be called before the front door accepts.
 // Tenants that cannot be routed are left to Run.
 func (m *Manager) Restore(ctx context.Context) error {
+	if err := m.learnSecond(ctx); err != nil {
+		return err
+	}
 	var list v1alpha1.VirtualClusterList
 	if err := m.api.List(ctx, &list); err != nil {
 		return fmt.Errorf("list the tenants: %w", err)
@@ -260,6 +263,9 @@ func (m *Manager) route(t cell.Tenant) frontdoor.Route {
 // Run reconciles until ctx ends, and returns when everything that it started has
 // ended.
 func (m *Manager) Run(ctx context.Context) error {
+	if err := m.learnSecond(ctx); err != nil {
+		return err
+	}
 	if err := m.index(ctx); err != nil {
 		return err
 	}

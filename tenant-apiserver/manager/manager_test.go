@@ -89,7 +89,7 @@ func startHost(t *testing.T) *host {
 	}
 	h := &host{t: t, dir: dir, log: slog.New(slog.DiscardHandler)}
 	control, err := server.Start(t.Context(), server.Config{
-		Name: "host", StorePath: filepath.Join(dir, "host.db"), PKI: authority, ServiceCIDR: services,
+		Name: "host", StorePath: filepath.Join(dir, "host.db"), PKI: authority, ServiceCIDR: services, SecondServiceCIDR: netip.MustParsePrefix("fd00:96::/108"),
 		Host: &server.HostConfig{PodCIDR: netip.MustParsePrefix("10.244.0.0/16")}, Logger: h.log,
 	})
 	if err != nil {
@@ -269,6 +269,8 @@ func TestManager(t *testing.T) {
 			t.Errorf("the API's Service has the address %s, want %s", s.Spec.ClusterIP, want)
 		}
 	})
+
+	t.Run("tenants have a part of the host's second range", func(t *testing.T) { h.secondRange(t, a, b) })
 
 	t.Run("each is reached through the front door", func(t *testing.T) {
 		for _, vc := range []*v1alpha1.VirtualCluster{a, b} {

@@ -54,6 +54,10 @@ type Config struct {
 	// ServiceCIDR is the range of ClusterIPs; its first address is the
 	// `kubernetes` Service.
 	ServiceCIDR netip.Prefix
+	// SecondServiceCIDR is a range of the other family, for Services that have
+	// addresses of both. One may be added to a control plane that has run before. The
+	// zero value: there is one family.
+	SecondServiceCIDR netip.Prefix
 	// NodePorts is the first and last node port; {0,0} is upstream's default.
 	NodePorts [2]int
 	// Advertise is where the endpoints of the `kubernetes` Service point. The
@@ -180,19 +184,20 @@ func storeLimit(t *plan.Terms) int64 { return t.StoreQuota + t.StoreQuota/8 }
 
 func (c Config) options(st *storage, bootstrapped bool) kube.Options {
 	o := kube.Options{
-		Name:         c.Name,
-		Endpoint:     st.endpoint,
-		PKI:          c.PKI,
-		ServiceCIDR:  c.ServiceCIDR,
-		NodePorts:    c.NodePorts,
-		Advertise:    c.Advertise,
-		Kubelet:      c.Kubelet,
-		Metrics:      c.Metrics,
-		Dial:         c.Dial,
-		DialIssuer:   c.DialIssuer,
-		ValidatePod:  c.ValidatePod,
-		Judge:        c.Judge,
-		Bootstrapped: bootstrapped,
+		Name:              c.Name,
+		Endpoint:          st.endpoint,
+		PKI:               c.PKI,
+		ServiceCIDR:       c.ServiceCIDR,
+		SecondServiceCIDR: c.SecondServiceCIDR,
+		NodePorts:         c.NodePorts,
+		Advertise:         c.Advertise,
+		Kubelet:           c.Kubelet,
+		Metrics:           c.Metrics,
+		Dial:              c.Dial,
+		DialIssuer:        c.DialIssuer,
+		ValidatePod:       c.ValidatePod,
+		Judge:             c.Judge,
+		Bootstrapped:      bootstrapped,
 	}
 	if st.ring != nil {
 		o.Transformer = pacedValues{st.ring}

@@ -19,7 +19,11 @@ import (
 // upstream's own processes.
 const hostVariable = "SUBLET_SYNCER_HOST"
 
-var hostServices = netip.MustParsePrefix("10.96.0.0/12")
+// The host has Services of both families.
+var (
+	hostServices  = netip.MustParsePrefix("10.96.0.0/12")
+	hostServices6 = netip.MustParsePrefix("fd00:96::/108")
+)
 
 // hostAPI is the API of a host.
 type hostAPI struct {
@@ -46,7 +50,7 @@ func (w *world) startHost(ctx context.Context, dir string, log *slog.Logger) (ho
 func (w *world) startOurs(ctx context.Context, dir string, log *slog.Logger) (hostAPI, error) {
 	host, address, ca, err := w.serve(ctx, server.Config{
 		Name: "host", StorePath: filepath.Join(dir, "host", "host.db"), GoldenDir: filepath.Join(dir, "golden"),
-		ServiceCIDR: hostServices, Logger: log,
+		ServiceCIDR: hostServices, SecondServiceCIDR: hostServices6, Logger: log,
 		Host: &server.HostConfig{PodCIDR: netip.MustParsePrefix("10.244.0.0/16")},
 	})
 	if err != nil {
@@ -60,7 +64,7 @@ func (w *world) startUpstream(ctx context.Context, dir string) (hostAPI, error) 
 	if err != nil {
 		return hostAPI{}, err
 	}
-	cluster, err := upstream.Start(ctx, upstream.Config{Bin: "../../bin/peers", Dir: filepath.Join(dir, "upstream"), CA: ca, ServiceCIDR: hostServices})
+	cluster, err := upstream.Start(ctx, upstream.Config{Bin: "../../bin/peers", Dir: filepath.Join(dir, "upstream"), CA: ca, ServiceCIDR: hostServices, SecondServiceCIDR: hostServices6})
 	if err != nil {
 		return hostAPI{}, err
 	}

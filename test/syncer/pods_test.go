@@ -68,17 +68,22 @@ func waitHostPod(t *testing.T, namespace, name string, uid types.UID) *corev1.Po
 	return pod
 }
 
-// setRunning says what a kubelet would say of a host pod.
-func setRunning(t *testing.T, hostPod *corev1.Pod, ip string) {
+// setRunning says what a kubelet would say of a host pod with an address, or with one of
+// each family.
+func setRunning(t *testing.T, hostPod *corev1.Pod, ips ...string) {
 	t.Helper()
 	now := metav1.Now()
+	var podIPs []corev1.PodIP
+	for _, ip := range ips {
+		podIPs = append(podIPs, corev1.PodIP{IP: ip})
+	}
 	wait(t, "status of the host pod", func() (bool, any) {
 		p, err := w.host.CoreV1().Pods(hostPod.Namespace).Get(t.Context(), hostPod.Name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
 		p.Status = corev1.PodStatus{
-			Phase: corev1.PodRunning, HostIP: hostNodeIP, HostIPs: []corev1.HostIP{{IP: hostNodeIP}}, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}},
+			Phase: corev1.PodRunning, HostIP: hostNodeIP, HostIPs: []corev1.HostIP{{IP: hostNodeIP}}, PodIP: ips[0], PodIPs: podIPs,
 			QOSClass: p.Status.QOSClass, StartTime: &now, ObservedGeneration: p.Generation,
 			Conditions: []corev1.PodCondition{
 				{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}, {Type: corev1.PodInitialized, Status: corev1.ConditionTrue},

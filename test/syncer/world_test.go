@@ -42,11 +42,11 @@ const (
 	patience = 60 * time.Second
 )
 
-// acme is the tenant of the tests.
+// acme is the tenant of the tests, and of the archives in syncer/translate/testdata.
 var acme = tenant.Tenant{
-	ID: "7c0e8f0a-3f55-4a0e-9d0c-1a2b3c4d5e6f", Name: "acme", Sandbox: tenant.GVisor,
-	HostNamespace: tenant.HostNamespace("acme", "7c0e8f0a-3f55-4a0e-9d0c-1a2b3c4d5e6f"),
-	ServiceCIDR:   netip.MustParsePrefix("10.96.4.0/22"),
+	ID: "0d9f2c1e-7b6a-4c58-9a3e-2f1d5c4b3a29", Name: "acme", Sandbox: tenant.GVisor,
+	HostNamespace: tenant.HostNamespace("acme", "0d9f2c1e-7b6a-4c58-9a3e-2f1d5c4b3a29"),
+	ServiceCIDR:   netip.MustParsePrefix("10.96.4.0/22"), SecondServiceCIDR: netip.MustParsePrefix("fd00:96::400/118"),
 }
 
 // world is what the tests share: both control planes and a running syncer.
@@ -112,7 +112,7 @@ func (w *world) start(ctx context.Context, dir string) error {
 	}
 	own, tenantAddr, tenantCA, err := w.serve(ctx, server.Config{
 		Name: "acme", StorePath: filepath.Join(dir, "acme", "store.db"), GoldenDir: filepath.Join(dir, "golden"),
-		ServiceCIDR: acme.ServiceCIDR, Advertise: netip.MustParseAddrPort("203.0.113.7:7001"), Kubelet: kubelet, Logger: log,
+		ServiceCIDR: acme.ServiceCIDR, SecondServiceCIDR: acme.SecondServiceCIDR, Advertise: netip.MustParseAddrPort("203.0.113.7:7001"), Kubelet: kubelet, Logger: log,
 	})
 	if err != nil {
 		return fmt.Errorf("tenant: %w", err)

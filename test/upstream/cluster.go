@@ -18,7 +18,7 @@ import (
 	"sublet.dev/tenant-apiserver/pki"
 )
 
-// Config says how a control plane runs. All of it is required.
+// Config says how a control plane runs. All but SecondServiceCIDR is required.
 type Config struct {
 	Bin string // the folder of the programs
 	Dir string // a folder that nobody else uses, for data, credentials and logs
@@ -26,6 +26,8 @@ type Config struct {
 	CA *pki.Authority
 	// ServiceCIDR is the range of ClusterIPs.
 	ServiceCIDR netip.Prefix
+	// SecondServiceCIDR is a range of the other family; the zero value: there is none.
+	SecondServiceCIDR netip.Prefix
 }
 
 // Cluster is a control plane. Make it with Start.
@@ -87,10 +89,18 @@ func (c *Cluster) apiFlags(store string, port int) ([]string, error) {
 		"--advertise-address", "192.0.2.1", // RFC 5737: it refuses loopback ones
 		"--tls-cert-file", f.servingCert, "--tls-private-key-file", f.servingKey, "--client-ca-file", c.config.CA.BundleFile(),
 		"--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction",
-		"--service-cluster-ip-range", c.config.ServiceCIDR.String(), "--service-account-issuer", "https://kubernetes.default.svc",
+		"--service-cluster-ip-range", c.config.ranges(), "--service-account-issuer", "https://kubernetes.default.svc",
 		"--service-account-key-file", f.accountKey, "--service-account-signing-key-file", f.accountKey,
 		"--kubelet-certificate-authority", c.config.CA.BundleFile(), "--kubelet-client-certificate", f.kubeletCert, "--kubelet-client-key", f.kubeletKey,
 	}, nil
+}
+
+// ranges are those of ClusterIPs, as the API server takes them.
+func (c Config) ranges() string {
+	if !c.SecondServiceCIDR.IsValid() {
+		return c.ServiceCIDR.String()
+	}
+	return c.ServiceCIDR.String() + "," + c.SecondServiceCIDR.String()
 }
 
 // StartControllers starts the controller manager.

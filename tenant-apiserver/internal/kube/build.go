@@ -83,12 +83,13 @@ func (p *parts) controlPlaneConfig(endpoints proxy.EndpointSliceGetter) (*contro
 		return nil, err
 	}
 	config := &controlplane.Config{Extra: controlplane.Extra{
-		KubeletClientConfig:  kubelet,
-		ServiceIPRange:       p.opts.serviceNet(),
-		APIServerServiceIP:   p.opts.serviceIP(),
-		APIServerServicePort: 443,
-		ServiceNodePortRange: p.nodePorts(),
-		MasterCount:          1,
+		KubeletClientConfig:     kubelet,
+		ServiceIPRange:          asNet(p.opts.ServiceCIDR),
+		SecondaryServiceIPRange: asNet(p.opts.SecondServiceCIDR),
+		APIServerServiceIP:      p.opts.serviceIP(),
+		APIServerServicePort:    443,
+		ServiceNodePortRange:    p.nodePorts(),
+		MasterCount:             1,
 	}}
 	config.Extra.EndpointReconcilerConfig.Interval = endpointInterval
 	config.Extra.EndpointReconcilerConfig.Reconciler, err = p.endpointReconciler()

@@ -52,7 +52,7 @@ func (p *parts) newKubeServer(config controlplane.CompletedConfig, delegate gene
 	if err := p.installMetrics(server, config.Extra.KubeletClientConfig); err != nil {
 		return nil, fmt.Errorf("API server: %w", err)
 	}
-	p.services = newServiceRange(config.Extra.ServiceIPRange, client, p.informers.Networking().V1().ServiceCIDRs().Lister())
+	p.services = newServiceRange(p.opts.serviceRanges(), client, p.informers.Networking().V1().ServiceCIDRs().Lister())
 	return server, p.addServiceHooks(server, config, client)
 }
 

@@ -200,6 +200,7 @@ func TestOptionsNameWhatIsWrong(t *testing.T) {
 	for want, spoil := range map[string]func(*Options){
 		"certificate authority": func(o *Options) { o.PKI = nil },
 		"storage endpoint":      func(o *Options) { o.Endpoint = "" },
+		"another family":        func(o *Options) { o.SecondServiceCIDR = netip.MustParsePrefix("10.100.0.0/22") },
 		"10.96.4.1/22":          func(o *Options) { o.ServiceCIDR = netip.MustParsePrefix("10.96.4.1/22") },
 		"node ports 9-8":        func(o *Options) { o.NodePorts = [2]int{9, 8} },
 		"pod range":             func(o *Options) { o.Host = &HostOptions{PodCIDR: netip.MustParsePrefix("10.244.1.1/16")} },

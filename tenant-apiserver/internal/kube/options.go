@@ -33,6 +33,9 @@ type Options struct {
 	// ServiceCIDR is the range of ClusterIPs. Its first address is the
 	// `kubernetes` Service.
 	ServiceCIDR netip.Prefix
+	// SecondServiceCIDR is the range of Services' addresses of the other family.
+	// Invalid: there is one family, and Services that require both are refused.
+	SecondServiceCIDR netip.Prefix
 	// NodePorts is the first and the last node port; {0,0} is upstream's
 	// default range.
 	NodePorts [2]int
@@ -110,6 +113,9 @@ func (o Options) validate() error {
 	if !o.ServiceCIDR.IsValid() || o.ServiceCIDR.Masked() != o.ServiceCIDR {
 		return fmt.Errorf("service range %q is not a network prefix", o.ServiceCIDR)
 	}
+	if second := o.SecondServiceCIDR; second != (netip.Prefix{}) && (second.Masked() != second || second.Addr().Is4() == o.ServiceCIDR.Addr().Is4()) {
+		return fmt.Errorf("second service range %q is not a network prefix of another family than %q", second, o.ServiceCIDR)
+	}
 	if n := o.NodePorts; n[0] < 0 || n[1] < n[0] || n[1] > 65535 || (n[0] == 0) != (n[1] == 0) {
 		return fmt.Errorf("node ports %d-%d are not a range", n[0], n[1])
 	}
@@ -119,9 +125,22 @@ func (o Options) validate() error {
 	return nil
 }
 
-func (o Options) serviceNet() net.IPNet {
-	bits := o.ServiceCIDR.Addr().BitLen()
-	return net.IPNet{IP: o.ServiceCIDR.Addr().AsSlice(), Mask: net.CIDRMask(o.ServiceCIDR.Bits(), bits)}
+// serviceRanges are the ranges of Services' addresses, that of the default family
+// first.
+func (o Options) serviceRanges() []string {
+	ranges := []string{o.ServiceCIDR.String()}
+	if o.SecondServiceCIDR.IsValid() {
+		ranges = append(ranges, o.SecondServiceCIDR.String())
+	}
+	return ranges
+}
+
+// asNet is a prefix as upstream has it; an invalid one has no address.
+func asNet(p netip.Prefix) net.IPNet {
+	if !p.IsValid() {
+		return net.IPNet{}
+	}
+	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // serviceIP is the address of the `kubernetes` Service.

@@ -33,8 +33,7 @@ type seeds struct {
 // findSeeds finds the registries among groups.
 func (p *parts) findSeeds(groups []*genericapiserver.APIGroupInfo) {
 	p.seeds.names = append([]string{metav1.NamespaceDefault}, p.run.SystemNamespaces...)
-	net := p.opts.serviceNet()
-	p.seeds.cidrs = []string{net.String()}
+	p.seeds.cidrs = p.opts.serviceRanges()
 	for _, group := range groups {
 		v1 := group.VersionedResourcesStorageMap["v1"]
 		switch group.PrioritizedVersions[0].Group {

@@ -79,11 +79,13 @@ func (g *serviceGate) await(ctx context.Context) error {
 	return nil
 }
 
-// ready says whether a Service would be given an address; none is taken.
+// ready says whether a Service would be given an address of each family that there is;
+// none is taken.
 func (g *serviceGate) ready(ctx context.Context) (bool, error) {
+	both := core.IPFamilyPolicyPreferDualStack
 	probe := &core.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "probe", Namespace: metav1.NamespaceDefault},
-		Spec:       core.ServiceSpec{Type: core.ServiceTypeClusterIP, Ports: []core.ServicePort{{Port: 1, Protocol: core.ProtocolTCP}}},
+		Spec:       core.ServiceSpec{Type: core.ServiceTypeClusterIP, IPFamilyPolicy: &both, Ports: []core.ServicePort{{Port: 1, Protocol: core.ProtocolTCP}}},
 	}
 	finish, err := g.beginCreate(ctx, probe, &metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {

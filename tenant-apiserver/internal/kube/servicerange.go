@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"time"
 
@@ -36,8 +35,8 @@ type serviceRange struct {
 	there  chan struct{} // closed by run once the ServiceCIDR is there
 }
 
-func newServiceRange(of net.IPNet, client kubernetes.Interface, lister networkinglisters.ServiceCIDRLister) *serviceRange {
-	return &serviceRange{cidrs: []string{of.String()}, client: client, lister: lister, there: make(chan struct{})}
+func newServiceRange(cidrs []string, client kubernetes.Interface, lister networkinglisters.ServiceCIDRLister) *serviceRange {
+	return &serviceRange{cidrs: cidrs, client: client, lister: lister, there: make(chan struct{})}
 }
 
 // await waits until the ServiceCIDR is there.
@@ -64,8 +63,9 @@ func (r *serviceRange) run(ctx context.Context) {
 	}, rangeInterval)
 }
 
-// ensure makes what is missing of the ServiceCIDR. One that is different, goes, or is
-// not ready for a reason is left alone.
+// ensure makes what is missing of the ServiceCIDR: all of it, or the range of a second
+// family that the control plane did not have before. One that is different otherwise,
+// goes, or is not ready for a reason is left alone.
 func (r *serviceRange) ensure(ctx context.Context) error {
 	c, err := r.lister.Get(defaultservicecidr.DefaultServiceCIDRName)
 	api := r.client.NetworkingV1().ServiceCIDRs()
@@ -77,6 +77,13 @@ func (r *serviceRange) ensure(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("range of service addresses: %w", err)
+	}
+	if c.DeletionTimestamp == nil && len(r.cidrs) == 2 && slices.Equal(c.Spec.CIDRs, r.cidrs[:1]) {
+		c = c.DeepCopy()
+		c.Spec.CIDRs = r.cidrs
+		if c, err = api.Update(ctx, c, metav1.UpdateOptions{}); err != nil {
+			return fmt.Errorf("second range of service addresses: %w", err)
+		}
 	}
 	if c.DeletionTimestamp != nil || !slices.Equal(c.Spec.CIDRs, r.cidrs) || decided(c) {
 		return nil
