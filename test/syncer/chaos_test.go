@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -95,12 +96,20 @@ func (c *chaos) meddle() {
 	}
 }
 
-// outage takes the host's API away until the syncer has noticed, with work waiting.
+// outage takes the host's API away for a minute of the syncer's clock, with work
+// waiting: until requests have failed, and again once all that the syncer had put off to
+// within a minute is due. By the clock alone nothing need have been tried meanwhile.
 func (c *chaos) outage(round int) {
 	c.Helper()
 	w.faults.set(true, 0)
 	c.addPod(fmt.Sprintf("meanwhile-%d", round))
-	wait(c.T, "notice of the outage", func() (bool, any) { return w.faults.count() > 20, w.faults.count() })
+	noticed := func(what string, n int) {
+		c.Helper()
+		wait(c.T, what, func() (bool, any) { return w.faults.count() > n, w.faults.count() })
+	}
+	noticed("notice of the outage", 20)
+	w.clock.forward(time.Minute)
+	noticed("notice that it lasts", w.faults.count()+5)
 	w.faults.set(false, everyday)
 }
 
