@@ -136,7 +136,7 @@ func (h *host) wantPods(vc *v1alpha1.VirtualCluster, want string) {
 	h.t.Helper()
 	h.eventually("a quota of "+want+" pods", func() error {
 		q := &corev1.ResourceQuota{}
-		if err := h.api.Get(h.t.Context(), client.ObjectKey{Namespace: vc.Status.Namespace, Name: "sublet"}, q); err != nil {
+		if err := h.api.Get(h.t.Context(), client.ObjectKey{Namespace: vc.Status.Namespace, Name: "sublet-pods"}, q); err != nil {
 			return err
 		}
 		if n := q.Spec.Hard[corev1.ResourcePods]; n.String() != want {
