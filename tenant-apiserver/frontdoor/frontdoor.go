@@ -21,8 +21,9 @@ const (
 	// for lossy networks.
 	defaultHelloTimeout = 10 * time.Second
 	// defaultDialTimeout: how long a connection waits for a tenant whose cell is
-	// being restarted, rather than fail.
-	defaultDialTimeout = 20 * time.Second
+	// being restarted, rather than fail. On a loaded machine that takes a while;
+	// clients give up when they like, and are not counted any more then.
+	defaultDialTimeout = time.Minute
 	// defaultDrain: what connections get to end by themselves at shutdown.
 	// Watches never do.
 	defaultDrain = time.Second
@@ -38,7 +39,7 @@ type Config struct {
 	PerTenant    int           // connections of one tenant; 0: 1000
 	Pending      int           // connections of one client address that are not routed yet; 0: 256
 	HelloTimeout time.Duration // for the whole ClientHello; 0: 10 s
-	DialTimeout  time.Duration // for the tenant's socket to accept; 0: 20 s
+	DialTimeout  time.Duration // for the tenant's socket to accept; 0: 1 min
 	Drain        time.Duration // at shutdown; 0: 1 s
 	Logger       *slog.Logger
 }

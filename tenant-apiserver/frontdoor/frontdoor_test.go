@@ -245,6 +245,57 @@ func TestWaitsForTheSocket(t *testing.T) {
 	}
 }
 
+// Who waits for a tenant whose cell is being restarted and gives up makes room for others,
+// long before the wait would end.
+func TestGivesUpWaiting(t *testing.T) {
+	w, d := start(t, func(c *frontdoor.Config) { c.PerTenant, c.DialTimeout = 1, time.Hour }), dir(t)
+	socket := filepath.Join(d, "a")
+	if err := w.door.Set(frontdoor.Route{Tenant: "a", ServerName: "a.test", Socket: socket}); err != nil {
+		t.Fatal(err)
+	}
+	tries := func() (net.Conn, chan error) {
+		raw, err := net.Dial("tcp", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := tls.Client(raw, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
+		done := make(chan error, 1)
+		go func() { done <- c.HandshakeContext(t.Context()) }()
+		return raw, done
+	}
+	waits, waited := tries()
+	for { // until the first is the one that waits
+		other, refused := tries()
+		select {
+		case <-refused:
+			_ = other.Close()
+		case err := <-waited: // the other was faster
+			if err == nil {
+				t.Fatal("it reached somebody")
+			}
+			waits, waited = other, refused
+			continue
+		}
+		break
+	}
+	if err := waits.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-waited
+	backend(t, filepath.Join(d, "later"), "a.test")
+	for { // until there is room again
+		c, done := tries()
+		if err := os.Rename(filepath.Join(d, "later"), socket); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		err := <-done
+		_ = c.Close()
+		if err == nil {
+			break
+		}
+	}
+}
+
 // Slow clients neither delay others nor get more connections than their share.
 func TestSlowClients(t *testing.T) {
 	w, d := start(t, func(c *frontdoor.Config) { c.Pending = 3; c.HelloTimeout = time.Hour }), dir(t)

@@ -17,9 +17,12 @@ func (f *FrontDoor) pass(t *tenantDoor, client net.Conn, taken []byte) {
 		f.config.Logger.Warn("front door: refused a connection", "tenant", t.id, "limit", f.config.PerTenant)
 		return
 	}
-	api, err := f.dial(t, socket)
+	api, err := f.dial(t, client, socket)
 	if err != nil {
 		f.leave(t, client)
+		if errors.Is(err, errGone) {
+			return
+		}
 		refuse(client, alertInternalError)
 		f.config.Logger.Warn("front door: the tenant's API does not answer", "tenant", t.id, "error", err)
 		return
@@ -44,8 +47,9 @@ func (f *FrontDoor) pass(t *tenantDoor, client net.Conn, taken []byte) {
 }
 
 // dial connects to the tenant's API. A socket that is not there yet, or whose
-// process is being restarted, is tried again for Config.DialTimeout.
-func (f *FrontDoor) dial(t *tenantDoor, socket string) (net.Conn, error) {
+// process is being restarted, is tried again for Config.DialTimeout, or until the
+// client gives up.
+func (f *FrontDoor) dial(t *tenantDoor, client net.Conn, socket string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(f.ctx, f.config.DialTimeout)
 	defer cancel()
 	var dialer net.Dialer
@@ -56,6 +60,9 @@ func (f *FrontDoor) dial(t *tenantDoor, socket string) (net.Conn, error) {
 		}
 		if !f.present(t) {
 			return nil, errors.New("the tenant was deleted")
+		}
+		if gone(client) {
+			return nil, errGone
 		}
 		select {
 		case <-ctx.Done():
