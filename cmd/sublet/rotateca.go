@@ -24,10 +24,11 @@ func newRotateCA(a *app) *cobra.Command {
 		Long: `Give a tenant a new CA. From then on it signs, and both are trusted: kubeconfigs that
 were given before go on working, and new ones trust both. Give everybody a new one, then
 give up the old CA with --finish: whatever it signed ends with it. Until then this says
-how many kubeconfigs of the old CA are still good.
+how many kubeconfigs of the old CA are still good: those that were given, used or not.
+Certificates that the tenant has had signed itself (CSRs), a year at most, are not counted.
 
-The tenant's API is restarted, which takes a moment; its pods go on, and learn of the CAs
-by themselves.`,
+Nothing is restarted: what is open goes on, and pods learn of the CAs by themselves.
+--finish cuts what is open with certificates of the old CA.`,
 		Example: "  sublet kubeconfig rotate-ca acme\n  sublet kubeconfig rotate-ca acme --finish",
 		Args:    oneName, ValidArgsFunction: a.completeName,
 	}

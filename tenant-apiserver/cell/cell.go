@@ -192,8 +192,9 @@ func (c *Cell) warm() {
 
 // Put makes the cell host the tenant so and waits until it runs or has failed;
 // when ctx ends before that, the start goes on. It is idempotent: a tenant that is
-// hosted with the same values is left alone. One with other terms or revocations
-// gets them while it runs; one with other values is restarted.
+// hosted with the same values is left alone. One with other terms, CAs or revocations
+// gets them while it runs, and is woken for other CAs, since its pods have to know them;
+// one with other values is restarted.
 func (c *Cell) Put(ctx context.Context, t Tenant) (Status, error) {
 	if err := t.validate(); err != nil {
 		return Status{}, err
@@ -204,7 +205,7 @@ func (c *Cell) Put(ctx context.Context, t Tenant) (Status, error) {
 			return Status{}, err
 		}
 		if old == nil {
-			return c.settled(ctx, h)
+			return c.certified(ctx, h)
 		}
 		if err := old.stop(ctx); err != nil {
 			return Status{}, fmt.Errorf("stop tenant %s to change it: %w", t.Name, err)

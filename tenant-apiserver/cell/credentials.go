@@ -1,32 +1,16 @@
 package cell
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
 
-	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/server"
 )
 
 // AuditLog returns where the requests to a tenant's API are recorded, in its
 // directory.
 func AuditLog(dir string) string { return filepath.Join(dir, "audit.log") }
-
-// loadAuthority opens the keys in a tenant's directory. A tenant that has run
-// before is not given new ones: nobody who knew it could reach it any more.
-func loadAuthority(dir, name string, existing bool) (*pki.Authority, error) {
-	if !existing {
-		return pki.LoadOrCreate(PKIDir(dir), CAName(name))
-	}
-	a, err := pki.Load(PKIDir(dir))
-	if errors.Is(err, pki.ErrMissing) {
-		return nil, fmt.Errorf("%w, though the tenant has run before; put %s back from a backup, or delete the tenant", err, PKIDir(dir))
-	}
-	return a, err
-}
 
 // update gives a tenant the terms, and takes the credentials from it, that its
 // manager now asks for. What was revoked stays revoked.
@@ -35,7 +19,7 @@ func (h *hosted) update(t Tenant) {
 	defer h.changing.Unlock()
 	h.setTerms(t.Terms)
 	h.acquaint()
-	h.authentication = t.Authentication
+	h.authentication, h.cas = t.Authentication, t.CAs
 	h.refuse(t.Revoked)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,8 +15,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/wait"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"sublet.dev/tenant-apiserver/cell"
@@ -150,14 +154,19 @@ func TestChangesWhileRunning(t *testing.T) {
 }
 
 // While the CA is being rotated, credentials of both CAs are good, and pods are
-// told both; afterwards only the new one.
+// told both; afterwards only the new one. Nothing is restarted: watches go on, but
+// for those of the CA that is given up. A tenant that sleeps is woken, so that its pods
+// are told.
 func TestRotatedCA(t *testing.T) {
 	t.Parallel()
-	_, client, dir := start(t, quiet)
-	a := tenantOf("uid-a", "a")
+	c, client, dir := start(t, quiet)
+	a := sleeper("uid-a", "a")
+	a.CAs = [2]int64{1, 1}
 	host(t, client, a)
 	old, _ := credential(t, dir, a)
 	answers(t, old)
+	before := c.Snapshot(t.Context(), 0)
+	cut := watched(t, old)
 	keys := cell.PKIDir(filepath.Join(dir, "uid-a"))
 
 	authority, err := pki.Rotate(keys, 2)
@@ -170,17 +179,84 @@ func TestRotatedCA(t *testing.T) {
 	answers(t, old)
 	answers(t, fresh)
 	toldToPods(t, fresh, string(authority.CAPEM()))
+	kept := watched(t, fresh)
+	seen(t, fresh, "during", cut, kept)
 
 	if authority, err = pki.Finish(keys); err != nil {
 		t.Fatal(err)
 	}
 	a.CAs = [2]int64{2, 2}
 	host(t, client, a)
+	for range cut.ResultChan() { // until it is closed
+	}
 	answers(t, fresh)
 	toldToPods(t, fresh, string(authority.CAPEM()))
+	seen(t, fresh, "after", kept)
 	if _, err := old.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); err == nil {
 		t.Error("a credential of the old CA is still good")
 	}
+	if now := c.Snapshot(t.Context(), 0); now.Revision != before.Revision {
+		t.Error("the tenant was restarted")
+	}
+
+	kept.Stop()
+	utilnet.CloseIdleConnectionsFor(transportOf(t, fresh))
+	lull(t, client, "uid-a")
+	host := func(want cell.Phase) {
+		t.Helper()
+		if s, err := client.Put(t.Context(), a); err != nil || s.Phase != want {
+			t.Fatalf("Put = %+v, %v", s, err)
+		}
+	}
+	host(cell.Asleep)
+	if authority, err = pki.Rotate(keys, 3); err != nil {
+		t.Fatal(err)
+	}
+	a.CAs = [2]int64{2, 3}
+	host(cell.Ready)
+	toldToPods(t, fresh, string(authority.CAPEM()))
+}
+
+// watched opens a watch.
+func watched(t *testing.T, k kubernetes.Interface) apiwatch.Interface {
+	t.Helper()
+	w, err := k.CoreV1().ConfigMaps("default").Watch(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Stop)
+	return w
+}
+
+// seen makes an object and wants watches to tell of it.
+func seen(t *testing.T, k kubernetes.Interface, name string, watches ...apiwatch.Interface) {
+	t.Helper()
+	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if _, err := k.CoreV1().ConfigMaps("default").Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for i, w := range watches {
+		told := false
+		for e := range w.ResultChan() {
+			if m, ok := e.Object.(*corev1.ConfigMap); ok && m.Name == name {
+				told = true
+				break
+			}
+		}
+		if !told {
+			t.Errorf("watch %d was cut before it told of %s", i, name)
+		}
+	}
+}
+
+// transportOf is what a client's requests go through.
+func transportOf(t *testing.T, k kubernetes.Interface) http.RoundTripper {
+	t.Helper()
+	c, ok := k.CoreV1().RESTClient().(*rest.RESTClient)
+	if !ok {
+		t.Fatalf("a client of type %T", k.CoreV1().RESTClient())
+	}
+	return c.Client.Transport
 }
 
 // toldToPods waits until pods are told to trust those CAs.

@@ -65,7 +65,11 @@ type hosted struct {
 	changing sync.Mutex          // one change of what the control plane is told at a time
 	revoked  map[string]struct{} // serial numbers; guarded by changing
 
-	authentication []byte // guarded by changing
+	authentication []byte   // guarded by changing
+	cas            [2]int64 // Tenant.CAs as they are now; guarded by changing
+
+	certifying sync.Mutex // one change of the control plane's CAs at a time
+	told       [2]int64   // cas when its authority was read last; guarded by certifying
 
 	tasks chan *task // work for while the store is closed: see offline
 	task  *task      // the one to do next; run's own
@@ -163,7 +167,8 @@ func (h *hosted) run() {
 // may sleep. It returns nil after either, and when the tenant was stopped.
 func (h *hosted) turn() error {
 	dir := h.cell.config.Dir(h.tenant.ID)
-	r, err := recorded(dir, h.tenant)
+	t := h.tenantNow()
+	r, err := recorded(dir, t)
 	if err != nil {
 		return err
 	}
@@ -171,7 +176,7 @@ func (h *hosted) turn() error {
 		if err := forgetRecord(dir); err != nil { // one that does not hold any more
 			return err
 		}
-		if r, err = h.once(); r == nil || err != nil {
+		if r, err = h.once(); r == nil || err != nil || r.Tenant.CAs != h.tenantNow().CAs {
 			return err
 		}
 		if err := r.save(dir); err != nil {
@@ -179,6 +184,8 @@ func (h *hosted) turn() error {
 		}
 	} else if err := h.openGate(); err != nil {
 		return err
+	} else {
+		h.slept(t.CAs)
 	}
 	return h.sleep(r)
 }
@@ -248,8 +255,11 @@ func (h *hosted) once() (r *record, err error) {
 		}
 	}()
 	h.cell.ran.Store(true)
-	h.begin(api)
 	defer h.api.Store(nil)
+	h.begin(api)
+	if err := h.certify(); err != nil { // they may have changed while it started
+		return nil, err
+	}
 	if err := markStarted(h.cell.config.Dir(h.tenant.ID)); err != nil {
 		return nil, err
 	}
@@ -310,7 +320,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 			return nil, err
 		}
 	}
-	authority, err := loadAuthority(dir, t.Name, existing)
+	authority, err := h.load(existing)
 	if err != nil {
 		return nil, err
 	}

@@ -14,8 +14,13 @@ import (
 // labelTenant says in metrics whose they are.
 const labelTenant = "tenant"
 
-// metricPhase is 1 for the phase that a tenant is in.
-const metricPhase = "sublet_tenant_phase"
+const (
+	// metricPhase is 1 for the phase that a tenant is in.
+	metricPhase = "sublet_tenant_phase"
+	// metricOldCA is how many connections are open by certificates of the CA before the
+	// present one, of tenants that trust both.
+	metricOldCA = "sublet_tenant_old_ca_connections"
+)
 
 // Metrics returns the numbers of all tenants of the cell, each with its tenant's name.
 func (c *Cell) Metrics() (measure.Families, error) {
@@ -36,11 +41,21 @@ func (c *Cell) Metrics() (measure.Families, error) {
 		if err != nil {
 			return nil, err
 		}
+		if n, ok := api.OldConnections(); ok {
+			of = append(of, oldConnections(n))
+		}
 		measure.Label(of, labelTenant, h.tenant.Name)
 		families.Merge(of...)
 	}
 	families.Merge(phases(s.Tenants))
 	return families, nil
+}
+
+// oldConnections is a metric of a tenant that trusts two CAs.
+func oldConnections(n int) *dto.MetricFamily {
+	name, help, kind := metricOldCA, "Connections that are open by client certificates of the CA before the present one.", dto.MetricType_GAUGE
+	value := float64(n)
+	return &dto.MetricFamily{Name: &name, Help: &help, Type: &kind, Metric: []*dto.Metric{{Gauge: &dto.Gauge{Value: &value}}}}
 }
 
 // phases is a metric of the phases of tenants.

@@ -82,7 +82,7 @@ func recorded(dir string, t Tenant) (*record, error) {
 		return nil, nil // a crash cut it short: it only ever means "do not start"
 	}
 	now, err := lookAt(dir)
-	if err != nil || !r.Store.equal(now) || !r.Tenant.sameBut(t) {
+	if err != nil || !r.Store.equal(now) || !r.Tenant.sameBut(t) || r.Tenant.CAs != t.CAs {
 		return nil, nil
 	}
 	return &r, nil

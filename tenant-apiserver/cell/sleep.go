@@ -187,7 +187,7 @@ func (w *watcher) mayRest(ctx context.Context) (*record, error) {
 		w.gate.resume()
 		return nil, busy("something has just been written")
 	}
-	return &record{Tenant: w.tenant, Since: w.now(), Due: due, Seen: rest.Seen}, nil
+	return &record{Tenant: w.remembered(), Since: w.now(), Due: due, Seen: rest.Seen}, nil
 }
 
 // judge looks at the tenant's objects.

@@ -28,7 +28,8 @@ type Tenant struct {
 	// tokens are taken. It may change while the tenant runs.
 	Authentication json.RawMessage `json:"authentication,omitempty"`
 	// CAs are the oldest CA of the tenant that is trusted, and the one that signs.
-	// They are in the tenant's directory; these say when to read it again.
+	// They are in the tenant's directory; these say when to read it again, which a
+	// control plane that runs does.
 	CAs [2]int64 `json:"cas"`
 	// Revoked are the serial numbers of certificates that are refused. There may be
 	// more while the tenant runs; none is taken back.
@@ -38,8 +39,7 @@ type Tenant struct {
 // sameBut says whether two values describe the same tenant, apart from what can be
 // changed without restarting its control plane.
 func (t Tenant) sameBut(o Tenant) bool {
-	return t.Tenant == o.Tenant && t.ServerName == o.ServerName && t.InCluster == o.InCluster && t.Etcd == o.Etcd &&
-		t.CAs == o.CAs
+	return t.Tenant == o.Tenant && t.ServerName == o.ServerName && t.InCluster == o.InCluster && t.Etcd == o.Etcd
 }
 
 // validate returns an error that names the field which cannot be used.

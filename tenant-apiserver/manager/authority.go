@@ -34,6 +34,9 @@ func (m *Manager) authority(ctx context.Context, vc *v1alpha1.VirtualCluster, t 
 	if errors.Is(err, pki.ErrMissing) || errors.Is(err, pki.ErrCorrupt) {
 		return nil // the cell says what to do when that is a fault
 	}
+	if err == nil && outlived(a, all, time.Now()) {
+		a, err = pki.Finish(m.config.Keys(tenant.ID(vc.UID)))
+	}
 	if err != nil {
 		return fmt.Errorf("rotate the tenant's CA: %w", err)
 	}
@@ -46,6 +49,27 @@ func (m *Manager) authority(ctx context.Context, vc *v1alpha1.VirtualCluster, t 
 // renewCA is how long before its end a CA is rotated by itself: the one after it has
 // as long to become known.
 const renewCA = 365 * 24 * time.Hour
+
+// authorityAgain is how soon it is looked again whether a CA is about to end, or one that
+// was replaced is to be given up.
+const authorityAgain = 24 * time.Hour
+
+// longestSigned is longer than what a tenant's CA signs is good: a year at most, for
+// CSRs, of which nobody but the tenant knows. Kubeconfigs may be good for longer, but
+// there are records of them.
+const longestSigned = 366 * 24 * time.Hour
+
+// outlived says whether the CA before the one that signs is still trusted although
+// nothing that it signed can be good any more.
+func outlived(a *pki.Authority, credentials []v1alpha1.Credential, now time.Time) bool {
+	if a.Oldest() == a.Generation() || now.Sub(a.Certificate().NotBefore) < longestSigned {
+		return false
+	}
+	return !slices.ContainsFunc(credentials, func(c v1alpha1.Credential) bool {
+		s := c.Status
+		return s.Generation < a.Generation() && s.NotAfter != nil && now.Before(s.NotAfter.Time) && !c.Spec.Revoked && c.DeletionTimestamp == nil
+	})
+}
 
 // rotated returns the authority in dir as the spec wants it, or beyond that when its
 // CA is about to end. A CA that has ended is given up by itself.

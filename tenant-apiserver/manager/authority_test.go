@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/keyutil"
 
 	"sublet.dev/api/v1alpha1"
@@ -87,4 +88,47 @@ func TestRotated(t *testing.T) {
 	want("so far ahead that the present one is too old", 7, 7)
 	spec = v1alpha1.AuthoritySpec{Generation: 1, Oldest: 1}
 	want("never back", 7, 7)
+}
+
+// The trust in a CA that was replaced ends by itself once nothing that it signed is good,
+// and not before.
+func TestOutlived(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pki")
+	first, err := pki.LoadOrCreate(dir, "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	late := now.Add(longestSigned + time.Hour)
+	of := func(generation int64, end time.Time, revoked bool) v1alpha1.Credential {
+		at := metav1.NewTime(end)
+		return v1alpha1.Credential{
+			Spec:   v1alpha1.CredentialSpec{Revoked: revoked},
+			Status: v1alpha1.CredentialStatus{Generation: generation, NotAfter: &at},
+		}
+	}
+	if outlived(first, nil, late) {
+		t.Error("there is one CA alone")
+	}
+	second, err := pki.Rotate(dir, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, over := late.Add(time.Hour), late.Add(-time.Hour)
+	for what, c := range map[string]struct {
+		at   time.Time
+		all  []v1alpha1.Credential
+		want bool
+	}{
+		"at once: CSRs may have been signed":   {now, nil, false},
+		"a year later":                         {late, nil, true},
+		"a kubeconfig of the old one is good":  {late, []v1alpha1.Credential{of(2, good, false), of(1, good, false)}, false},
+		"it is revoked":                        {late, []v1alpha1.Credential{of(1, good, true)}, true},
+		"it has ended":                         {late, []v1alpha1.Credential{of(1, over, false)}, true},
+		"those that are good are of the other": {late, []v1alpha1.Credential{of(2, good, false)}, true},
+	} {
+		if got := outlived(second, c.all, c.at); got != c.want {
+			t.Errorf("%s: %t", what, got)
+		}
+	}
 }

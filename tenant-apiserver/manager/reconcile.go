@@ -144,6 +144,9 @@ func (m *Manager) ensure(ctx context.Context, vc *v1alpha1.VirtualCluster) (outc
 	if t.Etcd.Prefix != "" && o.again == 0 {
 		o.again = credentialsAgain
 	}
+	if o.again == 0 {
+		o.again = authorityAgain
+	}
 	return o, err
 }
 

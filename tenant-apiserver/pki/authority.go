@@ -147,6 +147,18 @@ func (a *Authority) CAKeyFile() string { return filepath.Join(a.dir, caKeyFile) 
 // Certificate is the CA certificate. It is shared; callers must not modify it.
 func (a *Authority) Certificate() *x509.Certificate { return a.cert }
 
+// Signed says whether a CA that is trusted has signed the certificate, whatever its dates
+// are.
+func (a *Authority) Signed(leaf *x509.Certificate) bool {
+	return leaf.CheckSignatureFrom(a.cert) == nil || a.SignedBefore(leaf)
+}
+
+// SignedBefore says whether the CA before the present one has signed the certificate and
+// is still trusted.
+func (a *Authority) SignedBefore(leaf *x509.Certificate) bool {
+	return a.old != nil && leaf.CheckSignatureFrom(a.old) == nil
+}
+
 // ServiceAccountKey is the key that signs this control plane's service account
 // tokens. It must not leave the process.
 func (a *Authority) ServiceAccountKey() *ecdsa.PrivateKey { return a.saKey }

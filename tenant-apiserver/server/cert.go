@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"sync"
 	"time"
+
+	"sublet.dev/tenant-apiserver/pki"
 )
 
 const (
@@ -17,10 +19,17 @@ const (
 // servingCert is the server's certificate, issued when first needed and again
 // before it expires.
 type servingCert struct {
+	mu     sync.Mutex
 	config Config
+	cert   *tls.Certificate
+}
 
-	mu   sync.Mutex
-	cert *tls.Certificate
+// set has the next certificate issued by another authority, which clients of the one
+// before trust, too.
+func (s *servingCert) set(a *pki.Authority) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config.PKI, s.cert = a, nil
 }
 
 // get implements tls.Config.GetCertificate.

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -69,7 +70,35 @@ func (g *guard) revoke(serials []string) {
 		}
 	}
 	g.mu.Unlock()
-	for _, c := range cut {
+	closeAll(cut)
+}
+
+// trust closes the connections that were made with certificates which that authority
+// has not signed. Who authenticates requests must know of the authority before: whoever
+// comes later is its affair.
+func (g *guard) trust(a *pki.Authority) {
+	closeAll(g.which(func(leaf *x509.Certificate) bool { return !a.Signed(leaf) }))
+}
+
+// which returns the connections whose clients' certificates are so.
+func (g *guard) which(so func(*x509.Certificate) bool) []*trackedConn {
+	g.mu.Lock()
+	leaves := make(map[*trackedConn]*x509.Certificate, len(g.conns))
+	for c := range g.conns {
+		leaves[c] = c.leaf
+	}
+	g.mu.Unlock()
+	var found []*trackedConn
+	for c, leaf := range leaves {
+		if so(leaf) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+func closeAll(conns []*trackedConn) {
+	for _, c := range conns {
 		_ = c.Close() // the peer may be gone already
 	}
 }
@@ -81,11 +110,12 @@ func (g *guard) admit(r *http.Request) bool {
 		return true
 	}
 	c, ok := r.Context().Value(connKey{}).(*trackedConn)
-	serial := pki.Serial(r.TLS.PeerCertificates[0].SerialNumber)
+	leaf := r.TLS.PeerCertificates[0]
+	serial := pki.Serial(leaf.SerialNumber)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if ok && c.serial == "" {
-		c.serial = serial
+		c.leaf, c.serial = leaf, serial
 		if !c.closed {
 			g.conns[c] = struct{}{}
 		}
@@ -203,6 +233,33 @@ func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason, message
 // writes them) from now on, and closes what is open with them. It knows them as
 // long as the server runs: who starts it again tells it again.
 func (s *Server) Revoke(serials []string) { s.guard.revoke(serials) }
+
+// SetAuthority makes another state of the control plane's authority the one that holds,
+// from now on: serving certificates are issued by it, clients' certificates are good when
+// it has signed them, and pods and API servers are told of its CAs. Connections with
+// certificates of a CA that it does not trust any more are closed; all others go on. Its
+// files, and its key for service account tokens, must be those of [Config.PKI]. With an
+// error all is as it was.
+func (s *Server) SetAuthority(a *pki.Authority) error {
+	if err := s.instance.SetClientCAs(a.CAPEM()); err != nil {
+		return wrap(s.config.Name, err)
+	}
+	s.certs.set(a)
+	s.authority.Store(a)
+	s.guard.trust(a)
+	return nil
+}
+
+// OldConnections returns how many connections are open whose clients' certificates the CA
+// before the present one has signed; ok is false when that is not trusted any more, or
+// there was none. Who is not connected now is not counted.
+func (s *Server) OldConnections() (n int, ok bool) {
+	a := s.authority.Load()
+	if a.Oldest() == a.Generation() {
+		return 0, false
+	}
+	return len(s.guard.which(a.SignedBefore)), true
+}
 
 // SetTerms changes what the plan allows, from now on. What is there or under way
 // stays.

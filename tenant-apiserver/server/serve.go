@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -104,8 +105,9 @@ func (t *trackingListener) closeAll() {
 type trackedConn struct {
 	net.Conn
 	owner  *trackingListener
-	serial string // of the client's certificate; guarded by guard.mu
-	closed bool   // guarded by guard.mu
+	leaf   *x509.Certificate // the client's; nil: none yet. Guarded by guard.mu
+	serial string            // of leaf; guarded by guard.mu
+	closed bool              // guarded by guard.mu
 }
 
 // connContext gives requests the connection that they came on.

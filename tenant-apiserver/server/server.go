@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"sublet.dev/tenant-apiserver/internal/kube"
+	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/plan"
 	"sublet.dev/tenant-apiserver/store"
 )
@@ -44,6 +45,9 @@ type Server struct {
 	file     *store.Store // nil: the store is an etcd
 	rotation *rotation
 	guard    *guard
+	certs    *servingCert
+	// authority is the state of it that holds now; Config.PKI is the one at the start.
+	authority atomic.Pointer[pki.Authority]
 
 	stop context.CancelCauseFunc
 	life context.Context // ends when stopping begins
@@ -148,6 +152,7 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *se
 		config:   c,
 		log:      c.logger(),
 		instance: instance,
+		certs:    certs,
 		loopback: instance.Loopback(),
 		guard:    newGuard(c.currentTerms, c.flow(), c.turn),
 		done:     make(chan struct{}),
@@ -162,6 +167,7 @@ func newServer(ctx context.Context, c Config, instance *kube.Instance, certs *se
 		},
 	}
 	s.tls.GetConfigForClient = s.guard.handshake
+	s.authority.Store(c.PKI)
 	s.client = &http.Client{Transport: s.loopback.Transport}
 	s.life, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s

@@ -12,7 +12,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/request/bearertoken"
 	"k8s.io/apiserver/pkg/authentication/request/union"
 	"k8s.io/apiserver/pkg/authentication/request/websocket"
-	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/kubernetes/pkg/controller/serviceaccount"
 	kubeauthenticator "k8s.io/kubernetes/pkg/kubeapiserver/authenticator"
 	tokens "k8s.io/kubernetes/pkg/serviceaccount"
@@ -68,8 +67,7 @@ func (p *parts) newIssuers(ctx context.Context) *authn.Issuers {
 // of.
 func (p *parts) addAuthentication(ctx context.Context) error {
 	var err error
-	p.clientCA, err = dynamiccertificates.NewStaticCAContent("client-ca", p.opts.PKI.CAPEM())
-	if err != nil {
+	if p.clientCA, err = newTrusted(p.opts.PKI.CAPEM()); err != nil {
 		return fmt.Errorf("authentication: %w", err)
 	}
 	keys, err := p.publicKeys()

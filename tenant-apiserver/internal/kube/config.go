@@ -15,7 +15,6 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericapiserver "k8s.io/apiserver/pkg/server"
-	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/egressselector"
 	"k8s.io/apiserver/pkg/server/filters"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
@@ -48,7 +47,7 @@ type parts struct {
 	filled    *filled // informers, for readiness
 	dial      dialers
 	proxy     *frontProxy
-	clientCA  dynamiccertificates.CAContentProvider
+	clientCA  *trusted
 	issuers   *authn.Issuers
 	generic   *genericapiserver.Config
 	storage   *serverstorage.DefaultStorageFactory

@@ -54,7 +54,6 @@ var everywhere = []string{
 	names.VolumeAttributesClassProtectionController,
 	names.EphemeralVolumeController,
 	names.TTLAfterFinishedController,
-	names.RootCACertificatePublisherController,
 	names.ServiceCIDRController,
 	names.TaintEvictionController,
 }
@@ -87,7 +86,6 @@ func controllerConfig(o Options) (kcmconfig.KubeControllerManagerConfiguration, 
 		return c, fmt.Errorf("controller configuration: %w", err)
 	}
 	c.Generic.Controllers = everywhere
-	c.SAController.RootCAFile = o.PKI.BundleFile()
 	if o.Host != nil {
 		c.Generic.Controllers = append(append([]string{}, everywhere...), onHost...)
 		c.CSRSigningController.ClusterSigningCertFile = o.PKI.CAFile()
@@ -162,11 +160,11 @@ func (p *parts) newControllers(ctx context.Context) (*controllers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("controllers: %w", err)
 	}
-	tokens, err := p.newTokenController(ctx, c.ctx)
+	own, err := p.ownControllers(ctx, c.ctx)
 	if err != nil {
 		return nil, fmt.Errorf("controllers: %w", err)
 	}
-	c.list = append(c.list, tokens)
+	c.list = append(c.list, own...)
 	if p.scrape != nil {
 		c.list = append(c.list, loop{"kubelet-scraper", func(ctx context.Context, _ int) { p.scrape(ctx) }})
 	}
@@ -174,10 +172,12 @@ func (p *parts) newControllers(ctx context.Context) (*controllers, error) {
 }
 
 // withoutOwn leaves out those that are constructed here: the service account token
-// controller, whose upstream description needs what only upstream's main has, and
+// controller, whose upstream description needs what only upstream's main has, the one
+// that writes the CAs for pods, which upstream's knows as they were at the start, and
 // that of admission policies.
 func withoutOwn(d map[string]*kcm.ControllerDescriptor) map[string]*kcm.ControllerDescriptor {
 	delete(d, names.ServiceAccountTokenController)
+	delete(d, names.RootCACertificatePublisherController)
 	delete(d, names.ValidatingAdmissionPolicyStatusController)
 	return d
 }

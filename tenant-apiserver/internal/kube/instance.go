@@ -175,6 +175,12 @@ func (i *Instance) SetIssuers(c *apiserverinternal.AuthenticationConfiguration) 
 	return i.parts.issuers.Set(c)
 }
 
+// SetClientCAs makes these, PEM-encoded, the CAs whose certificates clients may have and
+// that clients are told to know the API server by, from now on. What was made with a
+// certificate of others is not closed. CSRs are signed by the CA that is in the files of
+// Options.PKI, as soon as it is seen that they have changed.
+func (i *Instance) SetClientCAs(bundlePEM []byte) error { return i.parts.clientCA.set(bundlePEM) }
+
 // NewInformers returns informers of built-in objects that read the storage and not
 // the API, without resyncs and without managed fields. They are the caller's, who has
 // to shut them down before the storage closes. Values of ctx are kept.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
+	"k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher"
 	"k8s.io/kubernetes/pkg/controller/serviceaccount"
 	"k8s.io/kubernetes/pkg/controller/validatingadmissionpolicystatus"
 	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
@@ -31,10 +32,33 @@ func (l loop) Name() string { return l.name }
 // Run implements kcm.Controller.
 func (l loop) Run(ctx context.Context) { l.run(ctx, 1) }
 
+// ownControllers makes those that begin with the others and that upstream's
+// descriptions do not make.
+func (p *parts) ownControllers(ctx context.Context, c kcm.ControllerContext) ([]kcm.Controller, error) {
+	tokens, err := p.newTokenController(c)
+	if err != nil {
+		return nil, err
+	}
+	publisher, err := p.newPublisher(c)
+	if err != nil {
+		return nil, err
+	}
+	withdrawal, err := p.newWithdrawal()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range []*following{tokens, publisher} {
+		if f.next, err = f.make(ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	return []kcm.Controller{tokens, publisher, withdrawal}, nil
+}
+
 // newTokenController makes the one that fills Secrets of type
 // service-account-token. Its upstream description reads the key from a file
 // and wants a client that only upstream's main can give.
-func (p *parts) newTokenController(ctx context.Context, c kcm.ControllerContext) (kcm.Controller, error) {
+func (p *parts) newTokenController(c kcm.ControllerContext) (*following, error) {
 	generator, err := tokens.JWTTokenGenerator(tokens.LegacyIssuer, p.opts.PKI.ServiceAccountKey())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", names.ServiceAccountTokenController, err)
@@ -44,12 +68,33 @@ func (p *parts) newTokenController(ctx context.Context, c kcm.ControllerContext)
 		return nil, err
 	}
 	core := c.InformerFactory.Core().V1()
-	controller, err := serviceaccount.NewTokensController(klog.FromContext(ctx), core.ServiceAccounts(), core.Secrets(), client,
-		serviceaccount.TokensControllerOptions{TokenGenerator: generator, RootCA: p.opts.PKI.CAPEM()})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", names.ServiceAccountTokenController, err)
+	build := func(ctx context.Context, bundlePEM []byte, to *borrower) (func(context.Context, int), error) {
+		controller, err := serviceaccount.NewTokensController(klog.FromContext(ctx), lend(to, core.ServiceAccounts()), lend(to, core.Secrets()), client,
+			serviceaccount.TokensControllerOptions{TokenGenerator: generator, RootCA: bundlePEM})
+		if err != nil {
+			return nil, err
+		}
+		return controller.Run, nil
 	}
-	return loop{names.ServiceAccountTokenController, controller.Run}, nil
+	return &following{name: names.ServiceAccountTokenController, of: p.clientCA, hold: p.informers.Hold, build: build}, nil
+}
+
+// newPublisher makes the one that writes the ConfigMap kube-root-ca.crt of each
+// namespace, which pods know the API server by.
+func (p *parts) newPublisher(c kcm.ControllerContext) (*following, error) {
+	client, err := c.NewClient("root-ca-cert-publisher")
+	if err != nil {
+		return nil, err
+	}
+	core := c.InformerFactory.Core().V1()
+	build := func(_ context.Context, bundlePEM []byte, to *borrower) (func(context.Context, int), error) {
+		controller, err := rootcacertpublisher.NewPublisher(lend(to, core.ConfigMaps()), lend(to, core.Namespaces()), client, bundlePEM)
+		if err != nil {
+			return nil, err
+		}
+		return controller.Run, nil
+	}
+	return &following{name: names.RootCACertificatePublisherController, of: p.clientCA, hold: p.informers.Hold, build: build}, nil
 }
 
 // builtInSchemas are the schemas of built-in types, 6 MB, for all instances.
