@@ -42,9 +42,10 @@ func (f *following) make(ctx context.Context) (*follower, error) {
 // Name implements kcm.Controller.
 func (f *following) Name() string { return f.name }
 
-// Run implements kcm.Controller.
+// Run implements kcm.Controller. The first one runs even when ctx has ended: only running
+// ends what its making has begun.
 func (f *following) Run(ctx context.Context) {
-	for ctx.Err() == nil {
+	for f.next != nil || ctx.Err() == nil {
 		if f.next == nil {
 			var err error
 			if f.next, err = f.make(ctx); err != nil {
