@@ -1,12 +1,14 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"sublet.dev/test/images/ociimage"
 	"sublet.dev/test/machine"
 	"sublet.dev/test/registry"
 )
@@ -24,18 +26,41 @@ spec:
   securityContext: {runAsNonRoot: true, runAsUser: 65534}
   containers:
   - name: app
-    image: ` + mirrored + `/quickstart:1
+    image: ` + mirrored + `/mirrored:1
     imagePullPolicy: Always
     args: [counter]
     readinessProbe: {httpGet: {path: /healthz, port: 9090}, periodSeconds: 1}
 `
+
+// mirroredImage writes an archive with an image that no node has. It is none of the
+// imported ones: of an image that it has pulled a kubelet asks a registry whether others
+// may have it, under whatever name they have it.
+func mirroredImage(t *testing.T) string {
+	t.Helper()
+	app, err := os.ReadFile(filepath.Join(machine.Root, "bin/images/app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "mirrored.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = ociimage.Write(f, ociimage.Image{
+		Name: mirrored + "/mirrored:1", User: "65534:65534", Entrypoint: []string{"/mirrored"},
+		Files: []ociimage.File{{Path: "/mirrored", Mode: 0o755, Data: app}},
+	})
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
 
 // TestRegistryByHostsFile: a node pulls a tenant's image from where a file in the data
 // directory says, and not without it.
 func TestRegistryByHostsFile(t *testing.T) {
 	t.Parallel()
 	bare(t, "puller")
-	address := registry.Serve(t, filepath.Join(machine.Root, "bin/images/quickstart.tar"))
+	address := registry.Serve(t, mirroredImage(t))
 	start := func(name string) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), name+".yaml")
