@@ -46,8 +46,8 @@ func mirroredImage(t *testing.T) string {
 		t.Fatal(err)
 	}
 	err = ociimage.Write(f, ociimage.Image{
-		Name: mirrored + "/mirrored:1", User: "65534:65534", Entrypoint: []string{"/mirrored"},
-		Files: []ociimage.File{{Path: "/mirrored", Mode: 0o755, Data: app}},
+		Name: mirrored + "/mirrored:1", User: "65534:65534", Entrypoint: []string{"/app"},
+		Files: []ociimage.File{{Path: "/app", Mode: 0o755, Data: app}},
 	})
 	if err = errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
