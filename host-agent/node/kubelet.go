@@ -61,9 +61,11 @@ func kubeletConfig(l Layout, m Machine, f KubeletFiles) *kubeletv1.KubeletConfig
 		MaxPods:                  maxPods,
 		PodPidsLimit:             ptr.To[int64](podPids),
 		SeccompDefault:           ptr.To(true),
-		SyncFrequency:            metav1.Duration{Duration: 30 * time.Second},
-		ClusterDomain:            tenant.ClusterDomain,
-		OOMScoreAdj:              ptr.To(int32(m.OOMScore())),
+		// A registry of one tenant's that never answers keeps nobody else's pods waiting.
+		SerializeImagePulls: ptr.To(false),
+		SyncFrequency:       metav1.Duration{Duration: 30 * time.Second},
+		ClusterDomain:       tenant.ClusterDomain,
+		OOMScoreAdj:         ptr.To(int32(m.OOMScore())),
 
 		// Only the front reaches the kubelet, on loopback and with a certificate
 		// of its own; it is the one that asks who the caller is.
