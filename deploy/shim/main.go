@@ -48,12 +48,17 @@ const oomScore = -999
 // kubelet keeps its pods.
 const podsDirVar = "SUBLET_PODS_DIR"
 
-// kubeletPodsDir is gVisor's own variable: it has no other way to be set.
+// kubeletPodsDir is gVisor's own variable: it has no other way to be set. It has a value
+// from the start; where it is empty, gVisor has another name for it now.
 //
 //go:linkname kubeletPodsDir gvisor.dev/gvisor/pkg/shim/v1/utils.kubeletPodsDir
 var kubeletPodsDir string
 
 func main() {
+	if kubeletPodsDir == "" {
+		fmt.Fprintln(os.Stderr, "gVisor does not keep the directory of pods where it did: review deploy/shim")
+		os.Exit(1)
+	}
 	if dir := os.Getenv(podsDirVar); dir != "" {
 		kubeletPodsDir = dir
 	}
