@@ -46,23 +46,10 @@ func (c collector) served(ctx context.Context, namespace string) ([]Served, erro
 			return nil, fmt.Errorf("list objects of the kind %s: %w", kind, err)
 		}
 		for _, o := range list.Items {
-			out = append(out, Served{Object{kind, metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID()}}, routed(o.Object)})
+			out = append(out, Served{Object{kind, metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID()}}, policy.RoutedHostnames(o.Object)})
 		}
 	}
 	return out, nil
-}
-
-// routed are the hostnames of a Gateway's listeners or of an HTTPRoute. A route that names
-// none serves those of its listeners.
-func routed(o map[string]any) []string {
-	names, _, _ := unstructured.NestedStringSlice(o, "spec", "hostnames") // of another type there are none
-	listeners, _, _ := unstructured.NestedSlice(o, "spec", "listeners")
-	for _, l := range listeners {
-		listener, _ := l.(map[string]any)
-		name, _ := listener["hostname"].(string)
-		names = append(names, name)
-	}
-	return names
 }
 
 func evalHostnames(f *Facts) Outcome {

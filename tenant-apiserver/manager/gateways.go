@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -48,22 +49,9 @@ func (h *hostnames) routed(ctx context.Context, serves map[string][]string) erro
 			return fmt.Errorf("read the host's objects of the kind %s: %w", kind, err)
 		}
 		for _, o := range list.Items {
-			serves[o.GetNamespace()] = append(serves[o.GetNamespace()], routedNames(o.Object)...)
+			names := slices.DeleteFunc(policy.RoutedHostnames(o.Object), func(n string) bool { return n == "" })
+			serves[o.GetNamespace()] = append(serves[o.GetNamespace()], names...)
 		}
 	}
 	return nil
-}
-
-// routedNames are the hostnames of a Gateway's listeners or of an HTTPRoute.
-func routedNames(o map[string]any) []string {
-	names, _, _ := unstructured.NestedStringSlice(o, "spec", "hostnames") // of another type there are none
-	listeners, _, _ := unstructured.NestedSlice(o, "spec", "listeners")
-	for _, l := range listeners {
-		if l, ok := l.(map[string]any); ok {
-			if name, ok := l["hostname"].(string); ok {
-				names = append(names, name)
-			}
-		}
-	}
-	return names
 }
