@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	mdns "github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
@@ -130,7 +131,7 @@ func start(t *testing.T, who string, upstreams ...string) string {
 // ask returns the response code and the records, a line each, sorted.
 func ask(t *testing.T, server, network, name string, qtype uint16) string {
 	t.Helper()
-	reply, _, err := (&mdns.Client{Net: network}).ExchangeContext(t.Context(), new(mdns.Msg).SetQuestion(name, qtype), server)
+	reply, _, err := (&mdns.Client{Net: network, Timeout: time.Minute}).ExchangeContext(t.Context(), new(mdns.Msg).SetQuestion(name, qtype), server)
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
@@ -275,7 +276,7 @@ func TestOtherQuestions(t *testing.T) {
 		t.Helper()
 		q := new(mdns.Msg).SetQuestion("web.default.svc.cluster.local.", mdns.TypeA)
 		change(q)
-		reply, _, err := (&mdns.Client{Net: "tcp"}).ExchangeContext(t.Context(), q, server)
+		reply, _, err := (&mdns.Client{Net: "tcp", Timeout: time.Minute}).ExchangeContext(t.Context(), q, server)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,6 +30,11 @@ func TestFollow(t *testing.T) {
 	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
 		t.Fatal("not synced")
 	}
+	source.Modify(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"changed": "yes"}}})
+	for changed := false; !changed; <-time.After(time.Millisecond) { // by the watch: all goroutines have begun
+		o, _, _ := informer.GetStore().GetByKey("a")
+		changed = o.(*corev1.Node).Labels["changed"] == "yes"
+	}
 	before := runtime.NumGoroutine()
 	for range 20 {
 		one(t, informer)

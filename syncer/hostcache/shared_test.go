@@ -29,6 +29,8 @@ func TestShared(t *testing.T) {
 	defer close(stop)
 	group.Go(func() { s.Run(stop) })
 	eventually(t, "one", func() bool { return early.has("add one") })
+	source.Modify(object("a", "one"))
+	eventually(t, "its change", func() bool { return early.has("add one", "update one") }) // by the watch: all goroutines have begun
 	before := runtime.NumGoroutine()
 	registration, err := s.AddEventHandler(late)
 	if err != nil {
@@ -47,12 +49,12 @@ func TestShared(t *testing.T) {
 		t.Errorf("%d goroutines, %d before", now, before)
 	}
 	source.Add(object("a", "two"))
-	eventually(t, "two", func() bool { return early.has("add one", "add two") && late.has("add one", "add two") })
+	eventually(t, "two", func() bool { return early.has("add one", "update one", "add two") && late.has("add one", "add two") })
 	if err := s.RemoveEventHandler(registration); err != nil {
 		t.Fatal(err)
 	}
 	source.Delete(object("a", "one"))
-	eventually(t, "the end of one", func() bool { return early.has("add one", "add two", "delete one") })
+	eventually(t, "the end of one", func() bool { return early.has("add one", "update one", "add two", "delete one") })
 	if !late.has("add one", "add two") {
 		t.Errorf("who left was told %v", late.lines)
 	}

@@ -84,7 +84,7 @@ func untilKilled(t *testing.T, w *world, all []*follower) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestUntilKilled$", "-test.timeout=1m", "-test.v")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestUntilKilled$", "-test.timeout=10m", "-test.v")
 	var said bytes.Buffer
 	cmd.Stdout = &said
 	cmd.Env = append(os.Environ(), killedPath+"="+w.path, killedStart+"="+string(positions))

@@ -96,7 +96,7 @@ func (p *plugin) serve(t *testing.T) keyring.KMS {
 		}
 	})
 	socket := filepath.Join(dir, "s")
-	server := service.NewGRPCService(socket, time.Second, p)
+	server := service.NewGRPCService(socket, time.Minute, p)
 	ended := make(chan error, 1)
 	go func() { ended <- server.ListenAndServe() }()
 	kms, err := keyring.ConnectKMS(t.Context(), socket)

@@ -178,7 +178,7 @@ func (h *host) startManager(c *rest.Config, node netip.Addr) {
 func (h *host) eventually(what string, f func() error) {
 	h.t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(h.t.Context(), 20*time.Millisecond, 2*time.Minute, true, func(context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(h.t.Context(), 20*time.Millisecond, 5*time.Minute, true, func(context.Context) (bool, error) {
 		last = f()
 		return last == nil, nil
 	})

@@ -86,9 +86,15 @@ func (h *host) changedPlan(t *testing.T, a *v1alpha1.VirtualCluster) {
 	}
 	h.wantPods(a, "4")
 
-	err := h.api.Delete(t.Context(), own)
-	if !apierrors.IsInvalid(err) && !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "the plan own is that of the tenant a") {
-		t.Errorf("delete a plan in use: %v", err)
+	h.eventually("a plan in use cannot be deleted", func() error { // admission learns of tenants by watching them
+		err := h.api.Delete(t.Context(), own, client.DryRunAll)
+		if !apierrors.IsInvalid(err) && !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "the plan own is that of the tenant a") {
+			return fmt.Errorf("the answer is %w", err)
+		}
+		return nil
+	})
+	if err := h.api.Delete(t.Context(), own); err == nil {
+		t.Error("a plan in use was deleted")
 	}
 	own.Spec.Sandboxes = []string{"runc-userns"}
 	if err := h.api.Update(t.Context(), own); err != nil {

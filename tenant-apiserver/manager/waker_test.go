@@ -23,7 +23,7 @@ func (h *host) lull(t *testing.T, vc *v1alpha1.VirtualCluster) {
 	}
 	client := cell.NewClient(h.cells.socket(vc.Status.Cell))
 	defer client.Close()
-	if err := client.Sleep(t.Context(), tenant.ID(vc.UID), time.Minute); err != nil {
+	if err := client.Sleep(t.Context(), tenant.ID(vc.UID), 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -32,9 +33,10 @@ func realEtcd(t *testing.T) *clientv3.Client {
 	if _, err := os.Stat(program); err != nil {
 		t.Skip("there is no etcd to test with: run `make peers`")
 	}
+	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)) // where nobody else listens or connects from
 	var at [2]string
 	for i := range at {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 // are just ending had the time to.
 func leaked() string {
 	var left []string
-	for range 100 {
+	for range 6000 {
 		var b bytes.Buffer
 		pprof.Lookup("goroutine").WriteTo(&b, 2)
 		left = nil

@@ -107,7 +107,7 @@ func TestLinearizable(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Error(err)
 	}
-	if got := porcupine.CheckOperationsTimeout(register, history, time.Minute); got != porcupine.Ok {
+	if got := porcupine.CheckOperationsTimeout(register, history, 10*time.Minute); got != porcupine.Ok {
 		t.Errorf("%d operations are %s", len(history), got)
 	}
 }
