@@ -2,6 +2,8 @@ package cell_test
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -23,9 +25,10 @@ func realEtcd(t *testing.T) string {
 	if _, err := os.Stat(program); err != nil {
 		t.Skip("there is no etcd to test with: run `make peers`")
 	}
+	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)) // where nobody else listens or connects from
 	var at [2]string
 	for i := range at {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -63,13 +64,12 @@ func through(t *testing.T, dir string, tn cell.Tenant) kubernetes.Interface {
 type witness struct {
 	mu     sync.Mutex
 	newest map[string]uint64
+	values map[string]string // of what is there, as far as it was told
 	back   []string
 	moved  chan struct{} // has a value when something happened
-	store  cache.Store
-	synced func() string // the revision that the informer has come to
 }
 
-func (w *witness) saw(o any) {
+func (w *witness) saw(o any, there bool) {
 	if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 		o = gone.Obj
 	}
@@ -77,6 +77,9 @@ func (w *witness) saw(o any) {
 	rev, err := strconv.ParseUint(cm.ResourceVersion, 10, 64)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.values[cm.Name] = cm.Data["v"]; !there || cm.Name == "kube-root-ca.crt" {
+		delete(w.values, cm.Name)
+	}
 	if err != nil || rev < w.newest[cm.Name] {
 		w.back = append(w.back, fmt.Sprintf("%s went from revision %d to %s", cm.Name, w.newest[cm.Name], cm.ResourceVersion))
 	}
@@ -92,9 +95,9 @@ func watch(t *testing.T, k kubernetes.Interface) *witness {
 	t.Helper()
 	f := informers.NewSharedInformerFactoryWithOptions(k, 0, informers.WithNamespace("default"))
 	i := f.Core().V1().ConfigMaps().Informer()
-	w := &witness{newest: map[string]uint64{}, moved: make(chan struct{}, 1), store: i.GetStore(), synced: i.LastSyncResourceVersion}
+	w := &witness{newest: map[string]uint64{}, values: map[string]string{}, moved: make(chan struct{}, 1)}
 	if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: w.saw, UpdateFunc: func(_, now any) { w.saw(now) }, DeleteFunc: w.saw,
+		AddFunc: func(o any) { w.saw(o, true) }, UpdateFunc: func(_, now any) { w.saw(now, true) }, DeleteFunc: func(o any) { w.saw(o, false) },
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -107,17 +110,14 @@ func watch(t *testing.T, k kubernetes.Interface) *witness {
 	return w
 }
 
-// await waits until the informer has exactly these objects, the value of each too.
+// await waits until the witness was told of exactly these objects, the value of each too.
 func (w *witness) await(t *testing.T, want map[string]string) {
 	t.Helper()
 	for {
-		got := map[string]string{}
-		for _, o := range w.store.List() {
-			if cm := o.(*corev1.ConfigMap); cm.Name != "kube-root-ca.crt" {
-				got[cm.Name] = cm.Data["v"]
-			}
-		}
-		if fmt.Sprint(got) == fmt.Sprint(want) {
+		w.mu.Lock()
+		got := maps.Clone(w.values)
+		w.mu.Unlock()
+		if maps.Equal(got, want) {
 			return
 		}
 		select {

@@ -211,11 +211,11 @@ func (o *outside) inDiscovery(t *testing.T) {
 		}
 		return false, nil
 	})
-	groups := &metav1.APIGroupList{}
-	err := o.k.Discovery().RESTClient().Get().AbsPath("/apis").SetHeader("Accept", "application/json").Do(t.Context()).Into(groups)
-	if err != nil || !hasGroup(groups, "wardle.example.com") || !hasGroup(groups, "apps") {
-		t.Errorf("plain discovery %v, %v", groups, err)
-	}
+	await(t, "plain discovery", func(ctx context.Context) (bool, error) { // which watches for itself
+		groups := &metav1.APIGroupList{}
+		err := o.k.Discovery().RESTClient().Get().AbsPath("/apis").SetHeader("Accept", "application/json").Do(ctx).Into(groups)
+		return err == nil && hasGroup(groups, "wardle.example.com") && hasGroup(groups, "apps"), err
+	})
 }
 
 // frontProxy wants the server behind to know for whom a request is, and to be able

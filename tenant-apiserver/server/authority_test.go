@@ -159,7 +159,7 @@ func TestCAsChangeWhileItRuns(t *testing.T) {
 	secret := legacyToken(t, k, c.ns)
 	pods := c.token(t, k)
 	c.signs(t, k)
-	allow(t, k, c.ns)
+	allow(t, k, client(t, pods), c.ns)
 	watches := map[string]watch.Interface{"the old certificate": c.watches(t, old), "the token": c.watches(t, pods)}
 
 	second, err := pki.Rotate(c.dir, 2)
@@ -269,8 +269,8 @@ func dialAnew() func(context.Context, string, string) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext
 }
 
-// allow lets everybody with a token read ConfigMaps.
-func allow(t *testing.T, k kubernetes.Interface, ns string) {
+// allow lets everybody with a token read ConfigMaps, as pods has one.
+func allow(t *testing.T, k, pods kubernetes.Interface, ns string) {
 	t.Helper()
 	rbac := k.RbacV1()
 	role := &rbacv1.Role{
@@ -288,6 +288,13 @@ func allow(t *testing.T, k kubernetes.Interface, ns string) {
 	if _, err := rbac.RoleBindings(ns).Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	await(t, "the permission", func(ctx context.Context) (bool, error) { // who judges watches the bindings
+		_, err := pods.CoreV1().ConfigMaps(ns).List(ctx, metav1.ListOptions{})
+		if apierrors.IsForbidden(err) {
+			return false, nil
+		}
+		return err == nil, err
+	})
 }
 
 // The next serving certificate is of the authority that holds.

@@ -17,7 +17,7 @@ import (
 // await waits until ok says so; it gives up only when the test's time is over.
 func await(t *testing.T, what string, ok func(context.Context) (bool, error)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, ok); err != nil {
 		t.Fatalf("%s: %v", what, err)

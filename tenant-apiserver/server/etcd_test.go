@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -50,12 +51,13 @@ func startEtcd(t *testing.T, n int) *etcd {
 		t.Skip("there is no etcd to test with: run `make peers`")
 	}
 	dir := t.TempDir()
-	e := &etcd{tls: etcdCertificates(t, dir)}
-	ports := freePorts(t, 2*n)
+	host := ownLoopback()
+	e := &etcd{tls: etcdCertificates(t, dir, host)}
+	at := freeAddresses(t, host, 2*n)
 	var cluster []string
 	for i := range n {
-		cluster = append(cluster, fmt.Sprintf("m%d=http://127.0.0.1:%d", i, ports[n+i]))
-		e.endpoints = append(e.endpoints, fmt.Sprintf("https://127.0.0.1:%d", ports[i]))
+		cluster = append(cluster, fmt.Sprintf("m%d=http://%s", i, at[n+i]))
+		e.endpoints = append(e.endpoints, "https://"+at[i])
 	}
 	for i := range n {
 		peer := strings.SplitN(cluster[i], "=", 2)[1]
@@ -64,7 +66,7 @@ func startEtcd(t *testing.T, n int) *etcd {
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
 			"--initial-cluster", strings.Join(cluster, ","), "--log-level", "error",
 			"--cert-file", filepath.Join(dir, "tls.crt"), "--key-file", filepath.Join(dir, "tls.key"),
-			"--heartbeat-interval", "50", "--election-timeout", "500")
+			"--heartbeat-interval", "100", "--election-timeout", "2000") // a stall is no death
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -79,13 +81,13 @@ func startEtcd(t *testing.T, n int) *etcd {
 }
 
 // etcdCertificates writes a serving certificate, and returns what trusts it.
-func etcdCertificates(t *testing.T, dir string) *tls.Config {
+func etcdCertificates(t *testing.T, dir string, host netip.Addr) *tls.Config {
 	t.Helper()
 	ca, err := pki.LoadOrCreate(filepath.Join(dir, "pki"), "etcd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := ca.IssueServing(nil, []netip.Addr{netip.MustParseAddr("127.0.0.1")}, time.Hour)
+	cert, err := ca.IssueServing(nil, []netip.Addr{host}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,18 +112,24 @@ func etcdCertificates(t *testing.T, dir string) *tls.Config {
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 }
 
-func freePorts(t *testing.T, n int) []int {
+// ownLoopback is an address of this machine at which nobody else listens, and that nobody
+// connects from: what is free there stays free.
+func ownLoopback() netip.Addr {
+	return netip.AddrFrom4([4]byte{127, byte(1 + rand.IntN(254)), byte(rand.IntN(256)), byte(1 + rand.IntN(254))})
+}
+
+func freeAddresses(t *testing.T, host netip.Addr, n int) []string {
 	t.Helper()
-	var ports []int
+	var at []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", netip.AddrPortFrom(host, 0).String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		at = append(at, l.Addr().String())
 	}
-	return ports
+	return at
 }
 
 // as is a client of the whole etcd.
@@ -212,19 +220,18 @@ func createMany(ctx context.Context, t *testing.T, k kubernetes.Interface, write
 func (e *etcd) killLeader(t *testing.T) {
 	t.Helper()
 	c := e.as(t, "")
-	for i, endpoint := range e.endpoints {
-		s, err := c.Status(t.Context(), endpoint)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s.Leader == s.Header.MemberId {
-			if err := e.members[i].Process.Kill(); err != nil {
-				t.Fatal(err)
+	await(t, "a leader", func(ctx context.Context) (bool, error) { // another may be elected meanwhile
+		for i, endpoint := range e.endpoints {
+			s, err := c.Status(ctx, endpoint)
+			if err != nil {
+				return false, err
 			}
-			return
+			if s.Leader == s.Header.MemberId {
+				return true, e.members[i].Process.Kill()
+			}
 		}
-	}
-	t.Fatal("no leader")
+		return false, nil
+	})
 }
 
 func wantAll(t *testing.T, k kubernetes.Interface, written *sync.Map) {
@@ -394,7 +401,7 @@ func (e *etcd) enableAuth(t *testing.T, tenants ...Config) {
 func TestEtcdThatDoesNotAnswer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	nobody := etcdclient.EtcdConfig{Endpoints: []string{fmt.Sprintf("http://127.0.0.1:%d", freePorts(t, 1)[0])}, Prefix: "/a/"}
+	nobody := etcdclient.EtcdConfig{Endpoints: []string{"http://" + freeAddresses(t, ownLoopback(), 1)[0]}, Prefix: "/a/"}
 	if _, err := etcdclient.DialEtcd(ctx, nobody); !errors.Is(err, etcdclient.ErrUnavailable) {
 		t.Errorf("error %v", err)
 	}

@@ -55,6 +55,7 @@ func TestLimitOfObjects(t *testing.T) {
 	k := client(t, m.admin(t))
 	ns := namespace(t, k)
 
+	ownMaps(t, k)
 	made := fillUp(t, k, ns, most)
 	_, err := k.CoreV1().ConfigMaps(ns).Create(t.Context(), configMap("more", ""), metav1.CreateOptions{})
 	wantForbidden(t, err, fmt.Sprintf("the plan tiny allows %d configmaps, and there are %d", most, most))
@@ -107,6 +108,28 @@ func TestLimitOfObjects(t *testing.T) {
 	if _, err := k.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s2"}}, metav1.CreateOptions{}); err != nil {
 		t.Errorf("another plan: %v", err)
 	}
+}
+
+// ownMaps waits until the control plane has made all config maps that it makes by itself,
+// so that none of them takes a place later.
+func ownMaps(t *testing.T, k kubernetes.Interface) {
+	t.Helper()
+	await(t, "the control plane's own config maps", func(ctx context.Context) (bool, error) {
+		all, err := k.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return false, err
+		}
+		names := [][2]string{{"kube-system", "extension-apiserver-authentication"}, {"kube-system", "kube-apiserver-legacy-service-account-token-tracking"}}
+		for _, ns := range all.Items {
+			names = append(names, [2]string{ns.Name, "kube-root-ca.crt"})
+		}
+		for _, name := range names {
+			if _, err := k.CoreV1().ConfigMaps(name[0]).Get(ctx, name[1], metav1.GetOptions{}); err != nil {
+				return found(err)
+			}
+		}
+		return true, nil
+	})
 }
 
 // fillUp makes config maps until there are so many in the whole cluster, and returns

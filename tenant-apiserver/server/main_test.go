@@ -47,7 +47,7 @@ func TestMain(m *testing.M) { os.Exit(tail.Main(tests{m})) }
 type tests struct{ m *testing.M }
 
 func (t tests) Run() int {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	defer w.remove()
 	if err := w.start(ctx); err != nil {
@@ -144,7 +144,7 @@ func startMember(ctx context.Context, c Config) (*member, error) {
 }
 
 func (m *member) stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	if err := m.server.Stop(ctx); err != nil {
 		return err
