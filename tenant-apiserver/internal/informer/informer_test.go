@@ -261,6 +261,9 @@ func TestAfterStartAndStop(t *testing.T) {
 	if err := w.maps().SetTransform(func(o any) (any, error) { return o, nil }); err == nil {
 		t.Error("a started informer takes a transform")
 	}
+	if err := w.maps().SetWatchErrorHandler(func(*cache.Reflector, error) {}); err == nil {
+		t.Error("a started informer takes a handler of errors")
+	}
 	w.stopFeed()
 	w.factory.Shutdown()
 	if !w.maps().IsStopped() {

@@ -47,8 +47,29 @@ type cutSource struct {
 	clientv3.KV
 	watcher clientv3.Watcher
 
-	mu   sync.Mutex
-	cuts []context.CancelFunc
+	mu     sync.Mutex
+	cuts   []context.CancelFunc
+	broken error  // what every read is answered with; nil: it works
+	asked  func() // called for each such answer
+}
+
+// Get implements informer.Source.
+func (s *cutSource) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	s.mu.Lock()
+	err, asked := s.broken, s.asked
+	s.mu.Unlock()
+	if err != nil {
+		asked()
+		return nil, err
+	}
+	return s.KV.Get(ctx, key, opts...)
+}
+
+// fail has all reads fail, and calls asked for each; with nil they work again.
+func (s *cutSource) fail(err error, asked func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken, s.asked = err, asked
 }
 
 func (s *cutSource) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
@@ -117,14 +138,32 @@ func configMap(name, data string) *corev1.ConfigMap {
 
 func keyOf(name string) string { return root + "configmaps/ns/" + name }
 
-// put writes an object as upstream's storage does, and returns its revision.
-func (w *world) put(name, data string) string {
+// encode returns an object as it is before it is encrypted.
+func (w *world) encode(name, data string) string {
 	w.t.Helper()
 	raw, err := runtime.Encode(w.codec, configMap(name, data))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	sealed, err := w.sealing.TransformToStorage(w.t.Context(), raw, value.DefaultContext(keyOf(name)))
+	return string(raw)
+}
+
+// compact forgets all revisions before one.
+func (w *world) compact(rev string) {
+	w.t.Helper()
+	n, err := strconv.ParseInt(rev, 10, 64)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.kv.Compact(w.t.Context(), n); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// put writes an object as upstream's storage does, and returns its revision.
+func (w *world) put(name, data string) string {
+	w.t.Helper()
+	sealed, err := w.sealing.TransformToStorage(w.t.Context(), []byte(w.encode(name, data)), value.DefaultContext(keyOf(name)))
 	if err != nil {
 		w.t.Fatal(err)
 	}
