@@ -191,7 +191,7 @@ func (l *limitsAdmission) checkSize(ctx context.Context, a admission.Attributes,
 	if int64(n) <= t.Limits.Size {
 		return nil
 	}
-	return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object has %d bytes as JSON, and the plan %s allows %d", n, t.Plan, t.Limits.Size))
+	return admission.NewForbidden(a, fmt.Errorf("the object has %d bytes as JSON, and the plan %s allows %d", n, t.Plan, t.Limits.Size))
 }
 
 // encoderFor returns what writes an object as JSON of a version.
