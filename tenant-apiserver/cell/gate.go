@@ -2,7 +2,10 @@ package cell
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -44,6 +47,18 @@ func (g *gate) listen() (err error) {
 	g.done, g.leaving = make(chan struct{}), false
 	go g.accept(g.listener, g.done)
 	return nil
+}
+
+// listen makes the unix socket, in place of one that a killed process left.
+func listen(path string) (*net.UnixListener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the old socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen for the front door: %w", err)
+	}
+	return l, nil
 }
 
 func (g *gate) accept(l net.Listener, done chan<- struct{}) {
