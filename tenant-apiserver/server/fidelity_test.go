@@ -8,6 +8,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -146,4 +147,44 @@ func TestEventsEnd(t *testing.T) {
 	if r, err := store.TimeToLive(t.Context(), clientv3.LeaseID(lease("events"))); err != nil || time.Duration(r.GrantedTTL)*time.Second < 50*time.Minute || r.GrantedTTL > 70*60 {
 		t.Errorf("an event's lease: %+v, %v", r, err)
 	}
+}
+
+// Requests go by priority and fairness, which is the tenant's to arrange: by the flow
+// schemas that there are at first, and by its own.
+func TestPriorityAndFairness(t *testing.T) {
+	admin := w.b.admin(t)
+	k := client(t, admin)
+	schemaOf := func(t *testing.T, config *rest.Config) string {
+		t.Helper()
+		r, err := get(t, config, "/api/v1/namespaces")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = r.Body.Close()
+		all, err := k.FlowcontrolV1().FlowSchemas().List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range all.Items {
+			if string(s.UID) == r.Header.Get(flowcontrolv1.ResponseHeaderMatchedFlowSchemaUID) {
+				return s.Name
+			}
+		}
+		return ""
+	}
+	jane := w.b.as(t, "fair-jane")
+	for name, c := range map[string]struct {
+		as   *rest.Config
+		want string
+	}{"an administrator": {admin, "exempt"}, "a user": {jane, "global-default"}} {
+		await(t, name+" is served by "+c.want, func(context.Context) (bool, error) { return schemaOf(t, c.as) == c.want, nil })
+	}
+	mustPost(t, k, "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas", `{"metadata":{"name":"fair-jane"},"spec":{"matchingPrecedence":900,"priorityLevelConfiguration":{"name":"workload-low"},`+
+		`"rules":[{"subjects":[{"kind":"User","user":{"name":"fair-jane"}}],"resourceRules":[{"verbs":["*"],"apiGroups":["*"],"resources":["*"],"clusterScope":true,"namespaces":["*"]}]}]}}`)
+	t.Cleanup(func() {
+		if err := k.FlowcontrolV1().FlowSchemas().Delete(context.Background(), "fair-jane", metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	await(t, "the tenant's own schema", func(context.Context) (bool, error) { return schemaOf(t, jane) == "fair-jane", nil })
 }

@@ -7,13 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/client-go/tools/remotecommand"
 
 	"sublet.dev/tenant-apiserver/pki"
 	"sublet.dev/tenant-apiserver/plan"
@@ -57,79 +52,6 @@ func (m *member) recorded(t *testing.T, user string) (*rest.Config, string) {
 	}
 	config.QPS = -1
 	return config, pki.Serial(leaf.SerialNumber)
-}
-
-// A revoked credential is refused, and all that is open with it ends; another of
-// the same user goes on.
-func TestRevoke(t *testing.T) {
-	m := own(t, "revoked", 3, plan.Terms{})
-	config, serial := m.recorded(t, "jane")
-	other, _ := m.recorded(t, "jane")
-	ns := namespace(t, client(t, m.admin(t)))
-	boundPod(t, m, ns)
-	watchOf := func(c *rest.Config) watch.Interface {
-		w, err := client(t, c).CoreV1().ConfigMaps(ns).Watch(t.Context(), metav1.ListOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return w
-	}
-	watched, kept := watchOf(config), watchOf(other)
-	ended := map[string]chan error{}
-	for name, make := range map[string]func(*rest.Config) (remotecommand.Executor, error){
-		"SPDY": func(c *rest.Config) (remotecommand.Executor, error) {
-			return remotecommand.NewSPDYExecutor(c, "POST", execURL(t, c, ns))
-		},
-		"WebSocket": func(c *rest.Config) (remotecommand.Executor, error) {
-			return remotecommand.NewWebSocketExecutor(c, "GET", execURL(t, c, ns).String())
-		},
-	} {
-		e, err := make(config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ended[name] = startExec(t, e)
-	}
-
-	m.server.Revoke([]string{serial})
-	for range watched.ResultChan() { // until it is closed
-	}
-	for name, done := range ended {
-		// SPDY cannot tell the end of a connection from that of a command.
-		if err := <-done; err == nil && name != "SPDY" {
-			t.Errorf("%s ended as if nothing had been", name)
-		}
-	}
-	_, err := client(t, config).CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{})
-	if !apierrors.IsUnauthorized(err) || !strings.Contains(err.Error(), "revoked") {
-		t.Errorf("the revoked credential: %v", err)
-	}
-	if _, err := client(t, other).CoreV1().ConfigMaps(ns).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{}); err != nil {
-		t.Errorf("another credential: %v", err)
-	}
-	for e := range kept.ResultChan() {
-		if c, ok := e.Object.(*corev1.ConfigMap); ok && c.Name == "x" {
-			kept.Stop() // the other's watch goes on
-		}
-	}
-}
-
-// startExec runs an exec that ends only by force, and returns once it streams.
-func startExec(t *testing.T, e remotecommand.Executor) chan error {
-	t.Helper()
-	in, write := io.Pipe()
-	read, out := io.Pipe()
-	t.Cleanup(func() { _ = write.Close(); _ = read.Close() })
-	done := make(chan error, 1)
-	go func() {
-		done <- e.StreamWithContext(context.WithoutCancel(t.Context()), remotecommand.StreamOptions{Stdin: in, Stdout: out})
-	}()
-	// The node says what it was asked before it reads.
-	if _, err := io.ReadFull(read, make([]byte, len("cat -: "))); err != nil {
-		t.Fatal(err)
-	}
-	go io.Copy(io.Discard, read) // ends with the cleanup
-	return done
 }
 
 // Watches beyond the plan's number are refused with 429; when one ends there is

@@ -10,24 +10,70 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	server "k8s.io/cri-streaming/pkg/streaming/remotecommand"
 )
 
-// fakeNode is a kubelet that says what it was asked, and whose exec echoes.
+// fakeNode is a kubelet that says what it was asked, whose streams echo, and whose logs
+// go on and on when somebody follows them.
 type fakeNode struct{}
 
 func (f *fakeNode) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if strings.HasPrefix(req.URL.Path, "/exec/") {
+	switch what, _, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/"); {
+	case what == "exec" || what == "attach":
 		opts, err := server.NewOptions(req)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
+		if what == "attach" {
+			server.ServeAttach(w, req, f, "pod", "uid", "c", opts, time.Minute, time.Minute, server.SupportedStreamingProtocols)
+			return
+		}
 		server.ServeExec(w, req, f, "pod", "uid", "c", req.URL.Query()["command"], opts,
 			time.Minute, time.Minute, server.SupportedStreamingProtocols)
-		return
+	case what == "portForward":
+		opts, err := portforward.NewV4Options(req)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		portforward.ServePortForward(w, req, f, "pod", "uid", opts, time.Minute, time.Minute, []string{"portforward.k8s.io"})
+	case what == "containerLogs" && req.URL.Query().Get("follow") == "true":
+		endlessLog(w, req)
+	default:
+		fmt.Fprintf(w, "asked for %s", req.URL.Path)
 	}
-	fmt.Fprintf(w, "asked for %s", req.URL.Path)
+}
+
+// endlessLog is a log that gets another line from time to time.
+func endlessLog(w http.ResponseWriter, req *http.Request) {
+	lines := time.NewTicker(10 * time.Millisecond)
+	defer lines.Stop()
+	for {
+		select {
+		case <-lines.C:
+			fmt.Fprintln(w, "a line")
+			if err := http.NewResponseController(w).Flush(); err != nil {
+				return
+			}
+		case <-req.Context().Done():
+			return
+		}
+	}
+}
+
+// AttachContainer copies its input.
+func (*fakeNode) AttachContainer(_ context.Context, _, _, _ string, in io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan server.TerminalSize) error {
+	_, err := io.Copy(out, in)
+	return err
+}
+
+// PortForward copies what it gets.
+func (*fakeNode) PortForward(_ context.Context, _, _ string, _ int32, stream io.ReadWriteCloser) error {
+	defer stream.Close()
+	_, err := io.Copy(stream, stream)
+	return err
 }
 
 // ExecInContainer says what it runs and copies its input.
