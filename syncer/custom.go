@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -13,6 +15,7 @@ import (
 
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/hostcache"
 	"sublet.dev/syncer/rules"
 	"sublet.dev/syncer/translate"
 )
@@ -20,16 +23,25 @@ import (
 // object is an object of a custom kind.
 type object = *unstructured.Unstructured
 
+// customPatience is how long a write waits for the first list of its kind. The host may
+// be unable to list a kind of its operators, whose webhook fails for example: no more than
+// one write of each such kind keeps a worker waiting for that.
+const customPatience = 5 * time.Second
+
 // custom is a rule that works.
 type custom struct {
 	*Syncer
-	rule                       *rules.Rule
-	hasStatus                  bool // the status of the tenant's objects is written by itself
-	tenantObjects, hostObjects cache.SharedIndexInformer
-	onTenant                   dynamic.NamespaceableResourceInterface
-	seen                       func() bool // all objects of both sides were
-	cancel                     func()
-	ended                      sync.WaitGroup
+	rule          *rules.Rule
+	hasStatus     bool // the status of the tenant's objects is written by itself
+	tenantObjects cache.SharedIndexInformer
+	onTenant      dynamic.NamespaceableResourceInterface
+	hostObjects   cache.Store     // nil for what stays in the tenant
+	hostView      *hostcache.View // what hostObjects are of; nil unless it goes to the host
+	looking       chan struct{}   // its one place has who waits for hostView
+	leaveHost     func()          // lets go of hostObjects, and waits for what filled them
+	seen          func() bool     // all objects of both sides were, once
+	cancel        func()
+	ended         sync.WaitGroup
 }
 
 // The passes of a rule.
@@ -79,8 +91,11 @@ func (c *customs) start(rule *rules.Rule, hasStatus bool) error {
 	if c.running[rule.Name()] != nil || c.ctx == nil || c.wanted[rule.Name()] != rule {
 		return nil
 	}
-	works := &custom{Syncer: c.Syncer, rule: rule, hasStatus: hasStatus, onTenant: c.objects.Resource(rule.Resource())}
-	if err := works.watch(c); err != nil {
+	works := &custom{
+		Syncer: c.Syncer, rule: rule, hasStatus: hasStatus, onTenant: c.objects.Resource(rule.Resource()),
+		looking: make(chan struct{}, 1), leaveHost: func() {},
+	}
+	if err := works.watch(c.ctx, c.objects); err != nil {
 		return fmt.Errorf("watch %s: %w", rule.Name(), err)
 	}
 	for _, pass := range works.passes(c) {
@@ -90,11 +105,7 @@ func (c *customs) start(rule *rules.Rule, hasStatus bool) error {
 	works.cancel = cancel
 	for _, work := range []func(){
 		func() { works.tenantObjects.RunWithContext(ctx) },
-		func() {
-			if works.hostObjects != nil {
-				works.hostObjects.RunWithContext(ctx)
-			}
-		},
+		func() { <-ctx.Done(); works.leaveHost() },
 		func() {
 			if !cache.WaitForCacheSync(ctx.Done(), works.seen) {
 				return
@@ -136,40 +147,65 @@ func (c *customs) stopOther(name string, rule *rules.Rule) {
 	works.ended.Wait()
 }
 
-// watch makes the informers. Those of the host see what syncers made in the tenant's
-// namespace, or what the rule shows.
-func (c *custom) watch(all *customs) error {
+// watch begins to follow the host, and makes the informer of the tenant's objects.
+func (c *custom) watch(ctx context.Context, tenantObjects dynamic.Interface) error {
 	indexers := cache.Indexers{
 		byConfigMap: index(func(o object) []string { return c.referred(o, "ConfigMap") }),
 		bySecret:    index(func(o object) []string { return c.referred(o, "Secret") }),
 	}
-	c.tenantObjects = dynamicinformer.NewFilteredDynamicInformer(all.objects, c.rule.Resource(), metav1.NamespaceAll, 0, indexers, nil).Informer()
-	if c.rule.InTenant() {
-		err := c.tenantObjects.SetTransform(withoutManagedFields)
-		if err == nil {
-			c.seen, err = c.engine.Listen(c.tenantObjects, keysOf(c.ofTenantObject))
-		}
+	c.tenantObjects = dynamicinformer.NewFilteredDynamicInformer(tenantObjects, c.rule.Resource(), metav1.NamespaceAll, 0, indexers, nil).Informer()
+	if err := c.tenantObjects.SetTransform(withoutManagedFields); err != nil {
 		return err
-	}
-	namespace := c.rule.HostNamespace()
-	var made dynamicinformer.TweakListOptionsFunc
-	if c.rule.ToHost() {
-		namespace = c.config.Tenant.HostNamespace
-		made = func(o *metav1.ListOptions) { o.LabelSelector = tenant.LabelManagedBy + "=" + tenant.ManagedBySyncer }
-	}
-	c.hostObjects = dynamicinformer.NewFilteredDynamicInformer(c.config.Host.objects, c.rule.Resource(), namespace, 0, cache.Indexers{}, made).Informer()
-	for _, informer := range []cache.SharedIndexInformer{c.tenantObjects, c.hostObjects} {
-		if err := informer.SetTransform(withoutManagedFields); err != nil {
-			return err
-		}
 	}
 	tenantSeen, err := c.engine.Listen(c.tenantObjects, keysOf(c.ofTenantObject))
-	if err != nil {
+	if c.seen = tenantSeen; err != nil || c.rule.InTenant() {
 		return err
 	}
-	hostSeen, err := c.engine.Listen(c.hostObjects, keysOf(c.ofHostObject))
+	hostSeen, err := c.watchHost(ctx)
 	c.seen = func() bool { return tenantSeen() && hostSeen() }
 	return err
+}
+
+// watchHost has what syncers made in the tenant's namespace in view, of which the tenant
+// has its own part, or what the rule shows, which is the same for all tenants of the cell.
+func (c *custom) watchHost(ctx context.Context) (seen cache.InformerSynced, err error) {
+	made := ""
+	if c.rule.ToHost() {
+		made = tenant.LabelManagedBy + "=" + tenant.ManagedBySyncer
+	}
+	kind := hostcache.Kind{
+		Resource: c.kind() + "/" + c.rule.Resource().Version, Example: &unstructured.Unstructured{},
+		Source: hostcache.Objects(c.config.Host.objects, c.rule.Resource(), made), Transform: withoutManagedFields,
+	}
+	if !c.rule.ToHost() {
+		shown, err := c.config.Host.spaces.Common(ctx, kind, c.rule.HostNamespace())
+		if err != nil {
+			return nil, err
+		}
+		c.hostObjects, c.leaveHost = shown.GetStore(), shown.Leave
+		if seen, err = c.engine.Listen(shown, keysOf(c.ofHostObject)); err != nil {
+			shown.Leave()
+		}
+		return seen, err
+	}
+	c.hostView = c.caches.host.space.Guest(kind)
+	c.hostObjects = c.hostView.GetStore()
+	has, err := c.engine.Listen(c.hostView, keysOf(c.ofHostObject))
+	if err == nil {
+		c.leaveHost, err = c.caches.host.space.LetIn(c.hostView)
+	}
+	return once(has), err
+}
+
+// once is what was true at any time: a view that looks again has been seen.
+func once(is func() bool) func() bool {
+	var was atomic.Bool
+	return func() bool {
+		if !was.Load() && is() {
+			was.Store(true)
+		}
+		return was.Load()
+	}
 }
 
 // ready says whether a pass may decide: on half a picture it would take what it has
@@ -229,7 +265,7 @@ func (c *custom) everything() []engine.Key {
 	if c.hostObjects == nil {
 		return all // of what stays in the tenant
 	}
-	for _, item := range c.hostObjects.GetStore().List() {
+	for _, item := range c.hostObjects.List() {
 		all = append(all, keysOf(c.ofHostObject)(item)...)
 	}
 	return all
@@ -244,9 +280,12 @@ func (c *custom) tenantObject(n tenant.Name) (object, bool) {
 func (c *custom) onHost(all *customs) engine.Host[object] {
 	ns := c.config.Tenant.HostNamespace
 	return engine.Host[object]{
-		Tenant: c.config.Tenant, Cache: c.hostObjects.GetStore(),
-		Read:  resource{c.config.Host.objects.Resource(c.rule.Resource()).Namespace(ns)},
-		Write: resource{all.hostWrite.Resource(c.rule.Resource()).Namespace(ns)},
+		Tenant: c.config.Tenant, Cache: c.hostObjects,
+		Read: resource{c.config.Host.objects.Resource(c.rule.Resource()).Namespace(ns)},
+		Write: watched[object]{
+			Writer: resource{all.hostWrite.Resource(c.rule.Resource()).Namespace(ns)},
+			view:   c.hostView, patience: customPatience, one: c.looking,
+		},
 	}
 }
 

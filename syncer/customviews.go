@@ -75,7 +75,7 @@ func (p *customViews) shown(n tenant.Name) (object, bool) {
 	if ns := p.rule.HostNamespace(); ns != "" {
 		key = ns + "/" + n.Name
 	}
-	hostObject, ok := engine.FromCache[object](p.hostObjects.GetStore(), key)
+	hostObject, ok := engine.FromCache[object](p.hostObjects, key)
 	return hostObject, ok && p.rule.Shows(hostObject) && p.rule.ViewName(n.Name) == n
 }
 

@@ -29,8 +29,8 @@ type HostConfig struct {
 
 // Host is what the syncers of one process share of the host: clients, the nodes, the
 // classes, the names of definitions, the cache of host namespaces, and the budget of
-// writes. Of that cache a syncer has the part of its own namespace (hostcache); each is
-// watched by itself, and only while its tenant is awake: no right of the API covers some
+// writes. Of that cache a syncer has the part of its own namespace (hostcache), custom
+// resources included; each is watched by itself, and only while its tenant is awake: no right of the API covers some
 // namespaces at once, and a cell must not be able to read those of other cells.
 type Host struct {
 	client   kubernetes.Interface

@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -75,15 +76,15 @@ func hostSideOf(h *Host, namespace string) (hostSide, error) {
 // watched writes a kind to the host. Before it makes an object it has the kind watched.
 type watched[T engine.Object] struct {
 	engine.Writer[T]
-	view *hostcache.View
+	view     *hostcache.View
+	patience time.Duration // how long it waits for that
+	one      chan struct{} // if it is there, who waits has its one place, and others come again
 }
 
 // Create implements engine.Writer.
 func (w watched[T]) Create(ctx context.Context, object T, o metav1.CreateOptions) (T, error) {
 	var none T
-	looking, cancel := context.WithTimeout(ctx, hostTimeout)
-	release, err := w.view.Hold(looking)
-	cancel()
+	release, err := w.hold(ctx)
 	if err != nil {
 		return none, fmt.Errorf("watch before the write: %w", err)
 	}
@@ -92,6 +93,20 @@ func (w watched[T]) Create(ctx context.Context, object T, o metav1.CreateOptions
 		release() // otherwise it may be made yet
 	}
 	return made, err
+}
+
+func (w watched[T]) hold(ctx context.Context) (release func(), err error) {
+	if w.one != nil {
+		select {
+		case w.one <- struct{}{}:
+			defer func() { <-w.one }()
+		default:
+			return nil, engine.ErrUnseen
+		}
+	}
+	looking, cancel := context.WithTimeout(ctx, w.patience)
+	defer cancel()
+	return w.view.Hold(looking)
 }
 
 // refused says whether the host answered that it has not done, and will not do, what it

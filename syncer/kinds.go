@@ -59,7 +59,7 @@ func (s *Syncer) kinds() []engine.Pass {
 
 // onHost is the tenant's host namespace as the target of a kind.
 func onHost[T engine.Object](s *Syncer, v *hostcache.View, read engine.Reader[T], write engine.Writer[T], suffix string) engine.Host[T] {
-	return engine.Host[T]{Tenant: s.config.Tenant, Cache: v.GetStore(), Read: read, Write: watched[T]{write, v}, Suffix: suffix}
+	return engine.Host[T]{Tenant: s.config.Tenant, Cache: v.GetStore(), Read: read, Write: watched[T]{Writer: write, view: v, patience: hostTimeout}, Suffix: suffix}
 }
 
 func (s *Syncer) hostPods() engine.Host[*corev1.Pod] {

@@ -63,7 +63,7 @@ func (c *custom) claimsFrom(n tenant.Name) []engine.Key {
 // moves says whether the host can bring something about for an object of the tenant's.
 // A snapshot that is ready stays as it is, and what a controller has judged mostly does.
 func (c *custom) moves() bool {
-	hostObjects := c.hostObjects.GetStore().List()
+	hostObjects := c.hostObjects.List()
 	if c.routes() {
 		return slices.ContainsFunc(hostObjects, func(o any) bool {
 			hostObject, ok := o.(object)

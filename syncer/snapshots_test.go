@@ -30,7 +30,7 @@ func TestWhatMovesOnTheHost(t *testing.T) {
 		"no thing":         {"things.example.org", nil, false},
 		"a thing":          {"things.example.org", []map[string]any{ready}, true},
 	} {
-		works := &custom{hostObjects: cache.NewSharedIndexInformer(&cache.ListWatch{}, &unstructured.Unstructured{}, 0, cache.Indexers{})}
+		works := &custom{hostObjects: cache.NewStore(cache.MetaNamespaceKeyFunc)}
 		for _, spec := range specs {
 			rule, err := rules.Compile(spec)
 			if err != nil {
@@ -43,7 +43,7 @@ func TestWhatMovesOnTheHost(t *testing.T) {
 		for i, status := range c.status {
 			o := &unstructured.Unstructured{Object: map[string]any{"status": status}}
 			o.SetName(string(rune('a' + i)))
-			if err := works.hostObjects.GetStore().Add(o); err != nil {
+			if err := works.hostObjects.Add(o); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -73,7 +73,8 @@ func (s *Syncer) everything(ctx context.Context) ([]engine.Key, error) {
 	s.customs.each(func(c *custom) {
 		found.add(c.everything()...)
 		if c.rule.ToHost() {
-			errs = append(errs, s.sweep(ctx, swept{resource: c.rule.Resource(), kinds: c.kinds()}, nil, found))
+			errs = append(errs, s.sweep(ctx, swept{resource: c.rule.Resource(), kinds: c.kinds()}, c.hostView, found))
+			c.hostView.Look()
 		}
 	})
 	found.add(s.customs.keys()...)

@@ -183,9 +183,9 @@ func (e *Engine) Follow(informer cache.SharedInformer, keys func(object any) []K
 	return func() { _ = informer.RemoveEventHandler(registration) }, nil // it fails for what is removed already
 }
 
-// Listen is Follow for an informer that comes and goes while the engine works: Run
+// Listen is Watch for an informer that comes and goes while the engine works: Run
 // and Rest do not wait for it. A pass must not decide before has is true.
-func (e *Engine) Listen(informer cache.SharedInformer, keys func(object any) []Key) (has cache.InformerSynced, err error) {
+func (e *Engine) Listen(informer Informer, keys func(object any) []Key) (has cache.InformerSynced, err error) {
 	registration, err := informer.AddEventHandler(e.handler(nil, keys, func(before, now any) []Key { return append(keys(before), keys(now)...) }))
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)

@@ -11,6 +11,11 @@
 // whatever the host answers. There is no list or watch of several namespaces: the
 // rights of a cell are given for each namespace by itself.
 //
+// What a plan's rules make and show comes and goes while a namespace is joined: a view of
+// a kind that goes to the host is a guest of its space ([Space.LetIn]). What tenants are
+// shown of other places of the host is the same for all of them: there is one informer of
+// a kind and place for the cache, a [Common], while some syncer has it.
+//
 // A view watches only while there is something to see. It begins with a list; if that
 // is empty, it ends there, because the syncer is the only one that makes objects of
 // its kind there. Before the syncer makes one, it holds the view ([View.Hold]), which

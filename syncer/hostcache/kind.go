@@ -5,14 +5,16 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
 // Kind is what a view is of.
 type Kind struct {
-	// Resource is the kind's name in the API's paths.
+	// Resource names the kind, in messages, and where kinds are compared.
 	Resource string
 	// Example is an object of the kind: others are not taken.
 	Example runtime.Object
@@ -27,6 +29,23 @@ type Kind struct {
 func Source(client rest.Interface, resource, selector string) func(namespace string) cache.ListerWatcher {
 	return func(namespace string) cache.ListerWatcher {
 		return cache.NewFilteredListWatchFromClient(client, resource, namespace, func(o *metav1.ListOptions) { o.LabelSelector = selector })
+	}
+}
+
+// Objects is Source for a kind that has no Go type: the objects are unstructured.
+func Objects(client dynamic.Interface, resource schema.GroupVersionResource, selector string) func(namespace string) cache.ListerWatcher {
+	return func(namespace string) cache.ListerWatcher {
+		objects := client.Resource(resource).Namespace(namespace)
+		return &cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				o.LabelSelector = selector
+				return objects.List(ctx, o)
+			},
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+				o.LabelSelector = selector
+				return objects.Watch(ctx, o)
+			},
+		}
 	}
 }
 
