@@ -71,7 +71,7 @@ func newExitCodes() *cobra.Command {
   0    it worked
   1    it did not work; the message says why and what to do
   2    wrong usage: an unknown command or flag, or a value that is not possible
-  3    the tenant does not exist, or the store or backup that was named
+  3    the tenant does not exist, or the store, backup or imported image that was named
   4    a --timeout ended before what was waited for had happened
   5    conflict: what is to be made exists already, another process holds the data directory
        or the store, or a backup is another tenant's

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -28,10 +29,10 @@ type nodeImage struct {
 
 func newImage(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "image", Short: "Bring images to the nodes, and list them",
+		Use: "image", Short: "Bring images to the nodes, list and remove them",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageErrorf("unknown command %q: use sublet image import or sublet image list", args[0])
+				return usageErrorf("unknown command %q: use sublet image import, sublet image list or sublet image remove", args[0])
 			}
 			return nil
 		},
@@ -50,8 +51,22 @@ func newImage(a *app) *cobra.Command {
 	list := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List the images on the nodes", Args: noArgs, ValidArgsFunction: cobra.NoFileCompletions}
 	output := addOutput(list, "table", "json", "yaml", "name")
 	list.RunE = func(cmd *cobra.Command, _ []string) error { return a.listImages(cmd.Context(), output) }
-	cmd.AddCommand(importCmd, list)
+	cmd.AddCommand(importCmd, list, newImageRemove(a))
 	return cmd
+}
+
+func newImageRemove(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NAME", Aliases: []string{"rm"}, Short: "Remove an imported image from every node: pods that use its name have it pulled from then on",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageErrorf("give one name of an image: %s", cmd.UseLine())
+			}
+			return nil
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.removeImage(cmd.Context(), args[0]) },
+	}
 }
 
 // nodes are the nodes that answer, and the way to their agents: the host API's
@@ -96,18 +111,13 @@ func (n nodes) images(ctx context.Context, node string, body io.Reader) ([]nodeI
 	if body != nil {
 		verb = "POST"
 	}
-	r := n.rest.Verb(verb).Resource("nodes").Name(node).SubResource("proxy").Suffix("sublet", "images")
+	r := n.request(verb, node)
 	if body != nil {
 		r = r.Body(body).SetHeader("Content-Type", "application/x-tar")
 	}
 	data, err := r.DoRaw(ctx)
 	if err != nil {
-		if text := strings.TrimSpace(string(data)); text != "" {
-			err = errors.New(text) // the agent's own words
-		} else {
-			err = explain(err)
-		}
-		return nil, fmt.Errorf("node %s: %w", node, err)
+		return nil, said(node, data, err)
 	}
 	var images []nodeImage
 	if err := json.Unmarshal(data, &images); err != nil {
@@ -117,6 +127,21 @@ func (n nodes) images(ctx context.Context, node string, body io.Reader) ([]nodeI
 		images[i].Node = node
 	}
 	return images, nil
+}
+
+// request is one to a node's agent about its images.
+func (n nodes) request(verb, node string) *rest.Request {
+	return n.rest.Verb(verb).Resource("nodes").Name(node).SubResource("proxy").Suffix("sublet", "images")
+}
+
+// said is the error of a node's agent, in its own words if it has said any.
+func said(node string, answer []byte, err error) error {
+	if text := strings.TrimSpace(string(answer)); text != "" {
+		err = errors.New(text)
+	} else {
+		err = explain(err)
+	}
+	return fmt.Errorf("node %s: %w", node, err)
 }
 
 func (a *app) importImage(ctx context.Context, path string) error {
@@ -151,6 +176,30 @@ func (a *app) importTo(ctx context.Context, n nodes, node, path string) error {
 	}
 	for _, i := range images {
 		fmt.Fprintf(a.out, "imported %s (%s) to node %s\n", strings.Join(i.Names, ", "), size(i.Size), node)
+	}
+	return nil
+}
+
+// removeImage removes an image from the nodes that have it.
+func (a *app) removeImage(ctx context.Context, name string) error {
+	n, err := a.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	removed := false
+	for _, node := range n.names {
+		data, err := n.request("DELETE", node).Param("name", name).DoRaw(ctx)
+		switch {
+		case apierrors.IsNotFound(err):
+			continue
+		case err != nil:
+			return said(node, data, err)
+		}
+		removed = true
+		fmt.Fprintf(a.out, "removed %s from node %s\n", name, node)
+	}
+	if !removed {
+		return &exitError{exitNotFound, fmt.Errorf("no image was imported as %s: `sublet image list` shows what the nodes have", name)}
 	}
 	return nil
 }

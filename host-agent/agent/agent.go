@@ -123,6 +123,7 @@ type agent struct {
 	layout  node.Layout
 	machine node.Machine
 	runtime runtimev1.RuntimeServiceClient
+	imports node.Imports
 	offer   sandbox.Offer
 	net     *network
 	volumes *volumes.Node
@@ -158,6 +159,9 @@ func Run(ctx context.Context, config Config) error {
 	}
 	defer conn.Close()
 	a.runtime = runtimev1.NewRuntimeServiceClient(conn)
+	if a.imports, err = node.NewImports(conn); err != nil {
+		return err
+	}
 	if err := a.prepare(ctx); err != nil {
 		return err
 	}
@@ -228,7 +232,7 @@ func (a *agent) run(ctx context.Context, containerd *node.Containerd) error {
 	g.Go(func() error {
 		return kube.RunKubelet(ctx, kube.Kubelet{
 			ConfigFile: configFile, Kubeconfig: a.Kubeconfig, NodeName: a.NodeName, NodeIP: a.NodeIP.String(),
-			RootDir: a.layout.KubeletRoot(), Labels: a.labels(),
+			RootDir: a.layout.KubeletRoot(), Labels: a.labels(), ImportedID: a.imports.ID,
 		})
 	})
 	return g.Wait()

@@ -50,8 +50,15 @@ func (a *agent) handle(w http.ResponseWriter, r *http.Request) bool {
 			a.Logger.Info("images imported", "images", images)
 		}
 		reply(w, images, err)
+	case r.URL.Path == "/sublet/images" && r.Method == http.MethodDelete:
+		name := r.URL.Query().Get("name")
+		err := node.Remove(r.Context(), a.layout, name)
+		if err == nil {
+			a.Logger.Info("image removed", "name", name)
+		}
+		reply(w, []node.Image{}, err)
 	case strings.HasPrefix(r.URL.Path, "/sublet/"):
-		http.Error(w, "the agent serves GET /sublet/facts, and GET and POST /sublet/images", http.StatusNotFound)
+		http.Error(w, "the agent serves GET /sublet/facts, and GET, POST and DELETE /sublet/images", http.StatusNotFound)
 	case strings.HasPrefix(r.URL.Path, forwardPath):
 		return a.serveForward(w, r)
 	default:
@@ -60,12 +67,12 @@ func (a *agent) handle(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// reply writes v as JSON, or err: 404 for a pod that is not here, 422 otherwise,
+// reply writes v as JSON, or err: 404 for what is not here, 422 otherwise,
 // which API clients do not repeat.
 func reply(w http.ResponseWriter, v any, err error) {
 	if err != nil {
 		code := http.StatusUnprocessableEntity
-		if errors.Is(err, sandbox.ErrNoPod) {
+		if errors.Is(err, sandbox.ErrNoPod) || errors.Is(err, node.ErrNotImported) {
 			code = http.StatusNotFound
 		}
 		http.Error(w, err.Error(), code)

@@ -10,6 +10,7 @@
 //	process.go     a process that outlives its starter, found again by its record
 //	containerd.go  containerd: configuration, start, adoption, restart
 //	images.go      images from files into containerd
+//	imports.go     which images are the node's own since they came that way
 //	cni.go         the pod network's configuration
 //	kubelet.go     the kubelet's configuration
 //	front.go       the listener in front of the kubelet

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/platforms"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -28,8 +29,8 @@ const (
 // criNamespace is where the kubelet's images and containers are in containerd.
 const criNamespace = "k8s.io"
 
-// visibleLimit is how long containerd may take to show an imported image to the
-// kubelet; it does so when it sees its own event.
+// visibleLimit is how long containerd may take to show the kubelet that an image was
+// imported or removed; it does so when it sees its own event.
 const visibleLimit = 20 * time.Second
 
 // Image is an image on the node.
@@ -41,8 +42,9 @@ type Image struct {
 }
 
 // Import reads a tar of an OCI layout, or of `docker save`, into the node's store
-// and returns the images that a pod can use from now on. An image without a name
-// is an error: no pod could ask for it.
+// and returns the images that a pod can use from now on: each is the node's under its
+// name ([Imports]), whatever any registry has, until another is imported under it or it is
+// removed. An image without a name is an error: no pod could ask for it.
 func Import(ctx context.Context, l Layout, tar io.Reader) ([]Image, error) {
 	client, err := containerd.New(l.Socket())
 	if err != nil {
@@ -57,40 +59,62 @@ func Import(ctx context.Context, l Layout, tar io.Reader) ([]Image, error) {
 	if len(imported) == 0 {
 		return nil, fmt.Errorf("read the image: it has no name; save it by name and tag, for instance with `docker save NAME:TAG`")
 	}
-	var images []Image
+	var kept []Image
 	for _, i := range imported {
-		if err := containerd.NewImage(client, i).Unpack(ctx, ""); err != nil {
-			return nil, fmt.Errorf("unpack %s: %w", i.Name, err)
-		}
-		image, err := visible(ctx, l, i.Name)
+		image, err := keep(ctx, l, client, i)
 		if err != nil {
 			return nil, err
 		}
-		images = append(images, image)
+		kept = append(kept, image)
 	}
-	return images, nil
+	return kept, nil
 }
 
-// visible waits until the kubelet would find an image.
-func visible(ctx context.Context, l Layout, name string) (Image, error) {
-	conn, err := Dial(l)
+// keep makes an image that containerd has read one that pods can use, and the node's own.
+func keep(ctx context.Context, l Layout, client *containerd.Client, i images.Image) (Image, error) {
+	image := containerd.NewImage(client, i)
+	if err := image.Unpack(ctx, ""); err != nil {
+		return Image{}, fmt.Errorf("unpack %s: %w", i.Name, err)
+	}
+	config, err := image.Config(ctx)
 	if err != nil {
+		return Image{}, fmt.Errorf("read the configuration of %s: %w", i.Name, err)
+	}
+	id := config.Digest.String()
+	if err := mark(ctx, client.ImageService(), i, id); err != nil {
 		return Image{}, err
 	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, visibleLimit, fmt.Errorf("containerd does not show %s after %s", name, visibleLimit))
-	defer cancel()
-	client := runtimev1.NewImageServiceClient(conn)
+	return visible(ctx, l, i.Name, id)
+}
+
+// visible waits until the kubelet would find an image by its name.
+func visible(ctx context.Context, l Layout, name, id string) (Image, error) {
 	var found Image
-	err = poll(ctx, func() (bool, error) {
-		s, err := client.ImageStatus(ctx, &runtimev1.ImageStatusRequest{Image: &runtimev1.ImageSpec{Image: name}})
-		if err != nil || s.Image == nil {
-			return false, err
-		}
-		found = imageOf(s.Image)
-		return true, nil
+	err := awaitImage(ctx, l, name, fmt.Sprintf("containerd does not show %s as %s", name, id), func(i *runtimev1.Image) bool {
+		found = imageOf(i)
+		return found.ID == id
 	})
 	return found, err
+}
+
+// awaitImage waits until what the kubelet would find by a name, nil for nothing, is as
+// it shall be. otherwise is what the error says when it does not become so.
+func awaitImage(ctx context.Context, l Layout, name, otherwise string, so func(*runtimev1.Image) bool) error {
+	conn, err := Dial(l)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, visibleLimit, fmt.Errorf("%s after %s", otherwise, visibleLimit))
+	defer cancel()
+	client := runtimev1.NewImageServiceClient(conn)
+	return poll(ctx, func() (bool, error) {
+		s, err := client.ImageStatus(ctx, &runtimev1.ImageStatusRequest{Image: &runtimev1.ImageSpec{Image: name}})
+		if err != nil {
+			return false, err
+		}
+		return so(s.Image), nil
+	})
 }
 
 // Images lists the node's images by name.
@@ -104,15 +128,17 @@ func Images(ctx context.Context, l Layout) ([]Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
-	images := make([]Image, 0, len(list.Images))
+	all := make([]Image, 0, len(list.Images))
 	for _, i := range list.Images {
-		images = append(images, imageOf(i))
+		all = append(all, imageOf(i))
 	}
-	slices.SortFunc(images, func(a, b Image) int { return strings.Compare(strings.Join(a.Names, " "), strings.Join(b.Names, " ")) })
-	return images, nil
+	slices.SortFunc(all, func(a, b Image) int { return strings.Compare(strings.Join(a.Names, " "), strings.Join(b.Names, " ")) })
+	return all, nil
 }
 
-func imageOf(i *runtimev1.Image) Image { return Image{Names: i.RepoTags, ID: i.Id, Size: i.Size} }
+func imageOf(i *runtimev1.Image) Image {
+	return Image{Names: i.GetRepoTags(), ID: i.GetId(), Size: i.GetSize()}
+}
 
 // ImportOwn imports the images that the node brings along.
 func ImportOwn(ctx context.Context, l Layout) error {

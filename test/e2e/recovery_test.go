@@ -2,12 +2,16 @@ package e2e_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"sublet.dev/test/machine"
+	"sublet.dev/test/registry"
 )
 
 // containers returns the tenant's containers with the time each began: a pod that
@@ -52,6 +56,11 @@ func TestMachine(t *testing.T) {
 	t.Run("a deleted tenant leaves nothing", deleteLeavesNothing)
 	wantContainers, wantObjects := containers(t, "survivor"), objects(t, "survivor")
 	lull(t, "dormant")
+	// The image of all that follows was imported. Somebody has pulled the same one since.
+	tell(t, publicHost, registry.Serve(t, filepath.Join(machine.Root, "bin/images/quickstart.tar")))
+	apply(t, "survivor", runsOnce(t, "copy", "", use{publicHost + "/quickstart:1", corev1.PullAlways}))
+	succeed(t, "survivor", "copy")
+	machine.Kubectl(t, "survivor", "delete", "pod", "copy", "--timeout=5m")
 
 	// recovered waits until everything works again and holds it against before.
 	recovered := func(t *testing.T) {

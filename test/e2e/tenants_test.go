@@ -12,9 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"sublet.dev/test/images/ociimage"
 	"sublet.dev/test/machine"
-	"sublet.dev/test/wire"
 )
 
 // bare makes a tenant with nothing in it.
@@ -85,57 +83,6 @@ func TestKubeconfig(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-func TestImagePullPolicy(t *testing.T) {
-	t.Parallel()
-	bare(t, "puller")
-	// at the world's address nobody is a registry
-	image := wire.World + ":5000/imported:1"
-	machine.Sublet(t, "image", "import", imageFile(t, image))
-	machine.Kubectl(t, "puller", "run", "there", "--image="+image, "--image-pull-policy=IfNotPresent", "--restart=Never", "--", "uname")
-	machine.Kubectl(t, "puller", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/there", "--timeout=5m")
-	cases := []struct{ name, image, policy, reason string }{
-		{"never", wire.World + ":5000/nothing:1", "Never", "ErrImageNeverPull"},
-		{"absent", wire.World + ":5000/nothing:1", "IfNotPresent", "ErrImagePull"},
-		{"always", image, "Always", "ErrImagePull"},
-	}
-	for _, c := range cases {
-		machine.Kubectl(t, "puller", "run", c.name, "--image="+c.image, "--image-pull-policy="+c.policy, "--labels=case="+c.name)
-	}
-	for _, c := range cases {
-		machine.Eventually(t, c.name+" says why it waits", func() error {
-			p := pods(t, "puller", "case="+c.name)[0]
-			if len(p.Status.ContainerStatuses) == 0 || p.Status.ContainerStatuses[0].State.Waiting == nil {
-				return fmt.Errorf("%+v", p.Status)
-			}
-			why := p.Status.ContainerStatuses[0].State.Waiting.Reason
-			if why != c.reason && !(c.reason == "ErrImagePull" && why == "ImagePullBackOff") {
-				return fmt.Errorf("it waits because of %s", why)
-			}
-			return nil
-		})
-	}
-}
-
-// imageFile returns the file of an image of that name with the quickstart's program.
-func imageFile(t *testing.T, name string) string {
-	t.Helper()
-	app, err := os.ReadFile(filepath.Join(machine.Root, "bin/images/app"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "image.tar")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	image := ociimage.Image{Name: name, Entrypoint: []string{"/app"}, User: "65534:65534", Files: []ociimage.File{{Path: "/app", Mode: 0o755, Data: app}}}
-	if err := ociimage.Write(f, image); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // TestMissingHandler takes the sandbox away from the only node: a pod waits and says

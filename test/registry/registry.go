@@ -3,7 +3,8 @@
 //
 //	archive with an OCI layout --Serve--> http://127.0.0.1:PORT/v2/... --hosts.toml--> a node's pull
 //
-// It serves for the time of one test, and never asks another registry.
+// It serves for the time of one test, everybody or one member, and never asks another
+// registry.
 package registry
 
 import (
@@ -14,6 +15,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,15 +30,42 @@ import (
 // imageName is the annotation of an image in an archive with its whole name.
 const imageName = "io.containerd.image.name"
 
+// Member is who may use a registry that is not for everybody.
+type Member struct{ User, Password string }
+
 // Serve has a registry on the machine serve the images of archives, by their names
 // without their own registry's, until the test ends. It returns its address.
 func Serve(t testing.TB, archives ...string) string {
+	t.Helper()
+	return serve(t, newRegistry(t), nil, archives)
+}
+
+// ServeTo is [Serve] for one member; others are asked who they are and get nothing.
+func ServeTo(t testing.TB, member Member, archives ...string) string {
+	t.Helper()
+	images := newRegistry(t)
+	asks := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != member.User || password != member.Password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
+			http.Error(w, "for its member only", http.StatusUnauthorized)
+			return
+		}
+		images.ServeHTTP(w, r)
+	})
+	return serve(t, asks, url.UserPassword(member.User, member.Password), archives)
+}
+
+func newRegistry(t testing.TB) http.Handler {
+	return registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(t.TempDir())), registry.Logger(log.New(io.Discard, "", 0)))
+}
+
+// serve serves a registry once the images of archives are in it, which a member brings.
+func serve(t testing.TB, handler http.Handler, member *url.Userinfo, archives []string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler := registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(t.TempDir())), registry.Logger(log.New(io.Discard, "", 0)))
 	server, served := &http.Server{Handler: handler}, make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
@@ -44,7 +73,7 @@ func Serve(t testing.TB, archives ...string) string {
 		<-served
 	})
 	for _, archive := range archives {
-		if err := push(t, archive, l.Addr().String()); err != nil {
+		if err := push(t, archive, &url.URL{Scheme: "http", User: member, Host: l.Addr().String()}); err != nil {
 			t.Fatalf("serve %s: %v", archive, err)
 		}
 	}
@@ -69,7 +98,7 @@ func Tell(t testing.TB, registries, host, address string) string {
 
 // push brings the images of an archive, which holds an OCI layout, to a registry, by
 // their names without their own registry's.
-func push(t testing.TB, archive, to string) error {
+func push(t testing.TB, archive string, to *url.URL) error {
 	t.Helper()
 	dir, err := os.MkdirTemp(t.TempDir(), "layout-")
 	if err != nil {
@@ -90,7 +119,7 @@ func push(t testing.TB, archive, to string) error {
 	for _, d := range manifest.Manifests {
 		_, path, _ := strings.Cut(d.Annotations[imageName], "/")
 		repository, tag, _ := strings.Cut(path, ":")
-		if err := pushImage(layout.Path(dir), d, "http://"+to+"/v2/"+repository, tag); err != nil {
+		if err := pushImage(layout.Path(dir), d, to.JoinPath("v2", repository).String(), tag); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -99,7 +128,7 @@ func push(t testing.TB, archive, to string) error {
 
 // pushImage sends what an image is made of, and its manifest last, as the OCI
 // distribution specification says.
-func pushImage(images layout.Path, d v1.Descriptor, url, tag string) error {
+func pushImage(images layout.Path, d v1.Descriptor, to, tag string) error {
 	image, err := images.Image(d.Digest)
 	if err != nil {
 		return err
@@ -113,7 +142,7 @@ func pushImage(images layout.Path, d v1.Descriptor, url, tag string) error {
 		if err != nil {
 			return err
 		}
-		if err := send(http.MethodPost, url+"/blobs/uploads/?digest="+part.Digest.String(), "application/octet-stream", blob); err != nil {
+		if err := send(http.MethodPost, to+"/blobs/uploads/?digest="+part.Digest.String(), "application/octet-stream", blob); err != nil {
 			return err
 		}
 	}
@@ -121,11 +150,11 @@ func pushImage(images layout.Path, d v1.Descriptor, url, tag string) error {
 	if err != nil {
 		return err
 	}
-	return send(http.MethodPut, url+"/manifests/"+tag, string(d.MediaType), io.NopCloser(bytes.NewReader(raw)))
+	return send(http.MethodPut, to+"/manifests/"+tag, string(d.MediaType), io.NopCloser(bytes.NewReader(raw)))
 }
 
-func send(method, url, contentType string, body io.ReadCloser) error {
-	request, err := http.NewRequest(method, url, body)
+func send(method, to, contentType string, body io.ReadCloser) error {
+	request, err := http.NewRequest(method, to, body)
 	if err != nil {
 		return errors.Join(err, body.Close())
 	}
@@ -136,7 +165,7 @@ func send(method, url, contentType string, body io.ReadCloser) error {
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusCreated {
-		return fmt.Errorf("%s %s: %s", method, url, answer.Status)
+		return fmt.Errorf("%s %s: %s", method, to, answer.Status)
 	}
 	return nil
 }

@@ -6,7 +6,8 @@
 // written, as the kubelet command would, and runs the kubelet until its context
 // ends, with a runtime around its own that completes pods' hosts files
 // (host-agent/hostsfile) and has gVisor hold volumes of memory
-// (host-agent/memvolumes); [RunProxy] does the same for kube-proxy with flags;
+// (host-agent/memvolumes), and with an image service around its own that keeps
+// imported images as they were imported; [RunProxy] does the same for kube-proxy with flags;
 // [CleanProxy] removes the rules that kube-proxy leaves in the kernel.
 //
 // Both keep process-wide state (metrics, feature gates) and goroutines that

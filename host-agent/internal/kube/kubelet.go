@@ -27,6 +27,9 @@ type Kubelet struct {
 	RootDir string
 	// Labels are set on the node when it registers.
 	Labels map[string]string
+	// ImportedID returns the ID of the image that was imported under a name that a pod
+	// has given, and "" when none was.
+	ImportedID func(ctx context.Context, name string) (string, error)
 }
 
 // Version returns the version of the linked Kubernetes, "v1.37.1".
@@ -46,7 +49,7 @@ func RunKubelet(ctx context.Context, k Kubelet) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var unready error
-	k.completePods(deps, func(err error) { unready = err; stop() })
+	k.wrapRuntime(deps, func(err error) { unready = err; stop() })
 	err = kubeletapp.Run(ctx, server, deps, utilfeature.DefaultFeatureGate)
 	if err := errors.Join(err, unready); err != nil {
 		return err

@@ -15,19 +15,21 @@ import (
 	"sublet.dev/host-agent/memvolumes"
 )
 
-// completePods has pods completed before the runtime makes them: it puts a runtime of
-// ours around the one that the kubelet calls. The kubelet connects to its
-// runtime by itself while it starts; the last of its dependencies that it calls before
-// it gives the runtime away is the one that sets OOM scores, and that is the seam.
-// Should upstream move it, unready is called, or test/e2e's TestFilesOfPods fails.
-func (k Kubelet) completePods(deps *kubelet.Dependencies, unready func(error)) {
+// wrapRuntime has pods completed before the runtime makes them, and imported images
+// kept: it puts a runtime and an image service of ours around those that the kubelet
+// calls. The kubelet connects to its runtime by itself while it starts; the last of its
+// dependencies that it calls before it gives the runtime away is the one that sets OOM
+// scores, and that is the seam. Should upstream move it, unready is called, or
+// test/e2e's TestFilesOfPods and TestImportedImages fail.
+func (k Kubelet) wrapRuntime(deps *kubelet.Dependencies, unready func(error)) {
 	next, pods := deps.OOMAdjuster.ApplyOOMScoreAdj, filepath.Join(k.RootDir, kubeletconfig.DefaultKubeletPodsDirName)
 	deps.OOMAdjuster.ApplyOOMScoreAdj = func(pid, score int) error {
-		if deps.RemoteRuntimeService == nil {
+		if deps.RemoteRuntimeService == nil || deps.RemoteImageService == nil {
 			unready(errors.New("the kubelet has no runtime yet: pods would have no full names"))
 			return nil
 		}
 		deps.RemoteRuntimeService = completing{deps.RemoteRuntimeService, pods}
+		deps.RemoteImageService = keeping{deps.RemoteImageService, k.ImportedID}
 		return next(pid, score)
 	}
 }
@@ -46,7 +48,7 @@ func (r completing) RunPodSandbox(ctx context.Context, pod *runtimev1.PodSandbox
 }
 
 // CreateContainer creates a container once the hosts file of its pod is complete, with
-// the volumes that its sandbox holds.
+// the volumes that its sandbox holds, from images by the runtime's references.
 func (r completing) CreateContainer(ctx context.Context, sandboxID string, container *runtimev1.ContainerConfig, pod *runtimev1.PodSandboxConfig) (string, error) {
 	if err := hostsfile.Complete(r.podsDir, pod, container); err != nil {
 		return "", err
@@ -60,5 +62,6 @@ func (r completing) CreateContainer(ctx context.Context, sandboxID string, conta
 		ofSandbox = sandbox.GetStatus().GetAnnotations()
 	}
 	memvolumes.Container(pod, ofSandbox)
+	forRuntime(container)
 	return r.RuntimeService.CreateContainer(ctx, sandboxID, container, pod)
 }
