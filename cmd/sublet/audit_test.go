@@ -54,7 +54,7 @@ func newAuditHost(t *testing.T) auditHost {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
 		if err := s.Stop(ctx); err != nil {
 			t.Error(err)
@@ -113,6 +113,11 @@ func (h *auditHost) onboard(t *testing.T) {
 	for _, o := range baseline.Tenant(tn, "cell-0", small.Spec) {
 		h.apply(t, o)
 	}
+	h.eventually(t, "the quotas are counted", func(ctx context.Context) bool { // until then they let nobody make anything
+		var quotas corev1.ResourceQuotaList
+		err := h.client.List(ctx, &quotas, client.InNamespace(tn.HostNamespace))
+		return err == nil && len(quotas.Items) > 0 && !slices.ContainsFunc(quotas.Items, func(q corev1.ResourceQuota) bool { return len(q.Status.Hard) == 0 })
+	})
 	h.apiService(t, tn)
 	h.create(t, h.pod("web"))
 }
@@ -160,7 +165,7 @@ func (h *auditHost) apply(t *testing.T, o runtime.Object) {
 
 func (h *auditHost) eventually(t *testing.T, what string, done func(context.Context) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) { return done(ctx), nil }); err != nil {
 		t.Fatalf("%s: %v", what, err)
@@ -192,11 +197,6 @@ func by(r *audit.Report, subject string) map[string]audit.Result {
 
 func TestAuditOfARealHost(t *testing.T) {
 	h := newAuditHost(t)
-	h.eventually(t, "the quota is counted", func(ctx context.Context) bool {
-		var q corev1.ResourceQuota
-		err := h.client.Get(ctx, client.ObjectKey{Namespace: h.tenant.Status.Namespace, Name: "sublet-pods"}, &q)
-		return err == nil && len(q.Status.Hard) > 0
-	})
 
 	t.Run("a tenant in order, by reading", func(t *testing.T) {
 		r := h.audit(t, audit.Config{})
@@ -214,7 +214,7 @@ func TestAuditOfARealHost(t *testing.T) {
 	})
 
 	t.Run("no node: inconclusive, and nothing is left", func(t *testing.T) {
-		r := h.audit(t, audit.Config{Probing: true, Timeout: 5 * time.Second, Tenants: []string{"acme"}})
+		r := h.audit(t, audit.Config{Probing: true, Timeout: 20 * time.Second, Tenants: []string{"acme"}})
 		if res := by(r, "acme")["SUB-NET-001"]; res.Status != audit.Error {
 			t.Errorf("SUB-NET-001 without a node: %s", res.Status)
 		}

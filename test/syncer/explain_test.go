@@ -135,6 +135,7 @@ func explainedKinds(t *testing.T, ns string, hostPod *corev1.Pod) {
 		}
 	}
 	// What is made for a pod beside it explains the pod.
+	waitSecret(t, hostName(ns, "web:tokens"))
 	e, err := w.syncer().ExplainHost(t.Context(), "secrets", hostName(ns, "web:tokens"))
 	if err != nil || e.HostPod == nil || e.HostPod.UID != hostPod.UID {
 		t.Errorf("the tokens of a pod: %v, %+v", err, e)

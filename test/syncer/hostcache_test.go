@@ -3,6 +3,7 @@ package syncer
 import (
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,6 +34,13 @@ func give(t *testing.T, n tenant.Tenant, cell string) {
 	if err := apply(t.Context(), hostConfig, baseline.Tenant(n, cell, v1alpha1.PlanSpec{})); err != nil {
 		t.Fatal(err)
 	}
+	wait(t, "the quotas are counted", func() (bool, any) { // until then they let nobody make anything
+		list, err := w.host.CoreV1().ResourceQuotas(n.HostNamespace).List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(list.Items) == 0 {
+			return false, err
+		}
+		return !slices.ContainsFunc(list.Items, func(q corev1.ResourceQuota) bool { return len(q.Status.Hard) == 0 }), list.Items
+	})
 }
 
 // secrets are a cache's view of the Secrets of a tenant's host namespace, as the cell

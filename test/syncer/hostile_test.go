@@ -45,8 +45,8 @@ func TestForeignAddresses(t *testing.T) {
 			return err == nil, err
 		})
 	}
-	serve("own", "10.96.4.77")
-	hostService(t, ns, "own", "its own address", func(s *corev1.Service) bool { return s.Spec.ClusterIP == "10.96.4.77" })
+	serve("own", "10.96.4.33") // of those that are never given to Services without a choice (KEP-3070)
+	hostService(t, ns, "own", "its own address", func(s *corev1.Service) bool { return s.Spec.ClusterIP == "10.96.4.33" })
 	for name, address := range map[string]string{"dns-of-another": "10.96.8.10", "of-the-host": "10.96.0.77"} {
 		serve(name, address)
 		eventSays(t, ns, name, "not of your cluster's range")

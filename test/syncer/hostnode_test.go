@@ -89,6 +89,9 @@ func (w *world) beat(ctx context.Context, node *corev1.Node) error {
 			return err
 		}
 		updated, err := leases.Update(context.Background(), lease, metav1.UpdateOptions{})
+		if apierrors.IsConflict(err) { // an answer was lost
+			updated, err = leases.Get(context.Background(), lease.Name, metav1.GetOptions{})
+		}
 		if err == nil {
 			lease = updated
 		}

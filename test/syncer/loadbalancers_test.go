@@ -50,7 +50,7 @@ func TestLoadBalancersByPlan(t *testing.T) {
 	unused(t)
 	offer(t, "1")
 	balance(t, "1", translate.LoadBalancers{Classes: []string{"example.com/public"}, Annotations: map[string]string{"example.com/pool": "tenants"}})
-	open := nodePortService(ns, "open", corev1.ServiceTypeLoadBalancer, 30120)
+	open := nodePortService(ns, "open", corev1.ServiceTypeLoadBalancer, 30020)
 	open.Annotations = map[string]string{"example.com/pool": "system", "example.com/internal": "false"}
 	open.Spec.LoadBalancerSourceRanges = []string{"203.0.113.0/24"}
 	open.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
@@ -58,7 +58,7 @@ func TestLoadBalancersByPlan(t *testing.T) {
 	hostService(t, ns, "open", "a load balancer as the plan says", func(s *corev1.Service) bool {
 		_, tenants := s.Annotations["example.com/internal"]
 		return isBalanced(s) && *s.Spec.LoadBalancerClass == "example.com/public" && s.Annotations["example.com/pool"] == "tenants" && !tenants &&
-			s.Spec.LoadBalancerSourceRanges[0] == "203.0.113.0/24" && s.Spec.Ports[0].NodePort == 30120 && s.Spec.HealthCheckNodePort != 0
+			s.Spec.LoadBalancerSourceRanges[0] == "203.0.113.0/24" && s.Spec.Ports[0].NodePort == 30020 && s.Spec.HealthCheckNodePort != 0
 	})
 	other := nodePortService(ns, "class", corev1.ServiceTypeLoadBalancer, 0)
 	class := "example.com/system"

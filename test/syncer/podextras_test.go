@@ -189,6 +189,14 @@ func TestHostQuotaIsToldAndRetried(t *testing.T) {
 	}
 	limit("0")
 	defer limit("250")
+	judged, class, no := simplePod(acme.HostNamespace, hostName(ns, "judged")), acme.Sandbox.RuntimeClass(), false
+	judged.Labels, judged.Annotations = tenant.Owner{Tenant: acme.ID, Name: tenant.Name{Namespace: ns, Name: "judged"}, UID: "11111111-1111-1111-1111-111111111111"}.Marks()
+	judged.Spec.RuntimeClassName, judged.Spec.AutomountServiceAccountToken = &class, &no
+	wait(t, "the host's admission knows it", func() (bool, any) { // by watching the quota
+		dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+		_, err := w.host.CoreV1().Pods(acme.HostNamespace).Create(t.Context(), judged, dry)
+		return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"), err
+	})
 	own := create(t, simplePod(ns, "web"))
 	p := waitTenantPod(t, ns, "web", "held", func(p *corev1.Pod) bool {
 		return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
+// nodePortService is one whose port is chosen by who calls: of the first 86 of the range,
+// which are never given to Services without a choice (KEP-3668). 0: none is chosen.
 func nodePortService(ns, name string, typ corev1.ServiceType, port int32) *corev1.Service {
 	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: corev1.ServiceSpec{Type: typ, Selector: map[string]string{"a": "b"},
 		Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080), NodePort: port}}}}
@@ -79,7 +81,7 @@ func unused(t *testing.T) {
 func TestNodePortsByPlan(t *testing.T) {
 	ns := namespace(t)
 	offer(t, "0")
-	newService(t, nodePortService(ns, "none", corev1.ServiceTypeNodePort, 30101))
+	newService(t, nodePortService(ns, "none", corev1.ServiceTypeNodePort, 30001))
 	hostService(t, ns, "none", "it works inside", func(s *corev1.Service) bool { return s.Spec.Type == corev1.ServiceTypeClusterIP })
 	wait(t, "an event", func() (bool, any) { return said(t.Context(), ns, "none", "reachable inside your cluster only") })
 	// It would get one of those that are offered now, if the plan has just changed.
@@ -93,16 +95,16 @@ func TestNodePortsByPlan(t *testing.T) {
 
 	unused(t)
 	offer(t, "2")
-	newService(t, nodePortService(ns, "open", corev1.ServiceTypeNodePort, 30102))
+	newService(t, nodePortService(ns, "open", corev1.ServiceTypeNodePort, 30002))
 	hostService(t, ns, "open", "its own port", func(s *corev1.Service) bool {
-		return s.Spec.Type == corev1.ServiceTypeNodePort && s.Spec.Ports[0].NodePort == 30102
+		return s.Spec.Type == corev1.ServiceTypeNodePort && s.Spec.Ports[0].NodePort == 30002
 	})
-	newService(t, nodePortService(ns, "balanced", corev1.ServiceTypeLoadBalancer, 30103))
+	newService(t, nodePortService(ns, "balanced", corev1.ServiceTypeLoadBalancer, 30003))
 	hostService(t, ns, "balanced", "a node port", func(s *corev1.Service) bool {
-		return s.Spec.Type == corev1.ServiceTypeNodePort && s.Spec.Ports[0].NodePort == 30103
+		return s.Spec.Type == corev1.ServiceTypeNodePort && s.Spec.Ports[0].NodePort == 30003
 	})
 	wait(t, "an event", func() (bool, any) { return said(t.Context(), ns, "balanced", "no load balancer is offered") })
-	newService(t, nodePortService(ns, "third", corev1.ServiceTypeNodePort, 30104))
+	newService(t, nodePortService(ns, "third", corev1.ServiceTypeNodePort, 30004))
 	hostService(t, ns, "third", "no more than the plan has", func(s *corev1.Service) bool { return s.Spec.Type == corev1.ServiceTypeClusterIP })
 }
 
@@ -112,7 +114,7 @@ func TestNodePortOfAnother(t *testing.T) {
 	ns := namespace(t)
 	unused(t)
 	offer(t, "2")
-	theirs, err := w.host.CoreV1().Services("default").Create(t.Context(), nodePortService("default", "theirs", corev1.ServiceTypeNodePort, 30110), metav1.CreateOptions{})
+	theirs, err := w.host.CoreV1().Services("default").Create(t.Context(), nodePortService("default", "theirs", corev1.ServiceTypeNodePort, 30010), metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,11 +123,11 @@ func TestNodePortOfAnother(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	newService(t, nodePortService(ns, "web", corev1.ServiceTypeNodePort, 30110))
+	newService(t, nodePortService(ns, "web", corev1.ServiceTypeNodePort, 30010))
 	var given int32
 	hostService(t, ns, "web", "another port", func(s *corev1.Service) bool {
 		given = s.Spec.Ports[0].NodePort
-		return s.Spec.Type == corev1.ServiceTypeNodePort && given != 0 && given != 30110
+		return s.Spec.Type == corev1.ServiceTypeNodePort && given != 0 && given != 30010
 	})
 	wait(t, "the tenant's Service says which", func() (bool, any) {
 		s, err := w.tenant.CoreV1().Services(ns).Get(t.Context(), "web", metav1.GetOptions{})

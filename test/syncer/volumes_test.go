@@ -244,10 +244,12 @@ func TestHostRefusesClaims(t *testing.T) {
 		c.Labels[tenant.LabelManagedBy] = "test" // the syncer would remove it
 		return c
 	}
-	made, err := claims.Create(t.Context(), good("good"), metav1.CreateOptions{})
-	if err != nil {
-		t.Fatalf("a claim as the syncer makes them is refused: %v", err)
-	}
+	var made *corev1.PersistentVolumeClaim
+	wait(t, "a claim as the syncer makes them", func() (bool, any) { // admission learns of the namespace by watching it
+		var err error
+		made, err = claims.Create(t.Context(), good("good"), metav1.CreateOptions{})
+		return err == nil, err
+	})
 	t.Cleanup(func() {
 		_ = w.host.CoreV1().PersistentVolumeClaims(acme.HostNamespace).Delete(t.Context(), "good", metav1.DeleteOptions{}) // it ends with the world
 	})

@@ -38,8 +38,8 @@ const (
 	hostNode = "worker-1.example.org"
 	// hostNodeIP is where the fake kubelet listens.
 	hostNodeIP = "127.0.0.1"
-	// patience bounds how long a test waits for a state that must come.
-	patience = 60 * time.Second
+	// patience only ends a test that would wait for ever for a state that must come.
+	patience = 5 * time.Minute
 )
 
 // acme is the tenant of the tests, and of the archives in syncer/translate/testdata.
@@ -178,7 +178,7 @@ func (w *world) serve(ctx context.Context, c server.Config) (*server.Server, str
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(context.Background(), l) }()
 	w.stops = append(w.stops, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
 		if err := s.Stop(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, "stop", c.Name, err)
