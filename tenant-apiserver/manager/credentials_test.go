@@ -111,8 +111,10 @@ func TestCredentials(t *testing.T) {
 	h := startHost(t)
 	t.Run("what a credential cannot say is refused by the API", func(t *testing.T) { h.credentialValidation(t) })
 	a, b := h.create("a"), h.create("b")
+	counted := h.newKinds(t, b) // it takes half a minute, of which others make use
 	t.Run("credentials are issued, recorded and revoked", func(t *testing.T) { h.credentials(t, a, b) })
 	t.Run("a CA is rotated with overlap", func(t *testing.T) { h.rotatedCA(t, a) })
+	t.Run("kinds that the host has not had for long are counted", counted)
 	h.leavesNothing(t, a, b)
 }
 

@@ -30,6 +30,9 @@
 // when its cell says something new, when its plan changes, and when its host namespace
 // is gone.
 //
+// The limits of a host namespace that count objects of a kind that the host has not had
+// for long are changed, for nothing, until the host's quota controller counts them.
+//
 // What was allocated, the cell included, is in the status of the VirtualClusters and
 // nowhere else. One process allocates at a time, from its cache of all of them and from
 // what it has itself allocated that the cache does not show yet. A tenant gets the first cell that has room, and stays there; a cell that

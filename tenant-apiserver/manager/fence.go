@@ -49,6 +49,7 @@ func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell
 		}
 	}
 	m.hostnames.again() // the plan may allow others now
+	m.recounts.look(ctx, vc.Name, p)
 	return nil
 }
 

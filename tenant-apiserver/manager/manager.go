@@ -119,6 +119,7 @@ type Manager struct {
 
 	waker     *waker
 	hostnames *hostnames
+	recounts  *recounts
 
 	mu    sync.Mutex
 	cells map[string]*openCell // guarded by mu: those that run
@@ -175,6 +176,7 @@ func New(c Config) (*Manager, error) {
 	if m.hostnames, err = newHostnames(m); err != nil {
 		return nil, err
 	}
+	m.recounts = newRecounts(m)
 	return m, m.build()
 }
 
@@ -196,6 +198,9 @@ func (m *Manager) build() error {
 	}
 	if err := m.inner.Add(m.hostnames); err != nil {
 		return fmt.Errorf("decide about hostnames: %w", err)
+	}
+	if err := m.recounts.build(); err != nil {
+		return err
 	}
 	return m.buildCredentials()
 }

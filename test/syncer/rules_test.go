@@ -12,7 +12,6 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	extensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,6 +21,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	"sublet.dev/api/v1alpha1"
@@ -29,6 +29,7 @@ import (
 	"sublet.dev/isolation/tenant"
 	"sublet.dev/syncer"
 	"sublet.dev/syncer/translate"
+	"sublet.dev/tenant-apiserver/manager"
 )
 
 // certificatesDefinition is a kind of the host as cert-manager has one, with a webhook
@@ -173,10 +174,14 @@ func define(ctx context.Context, host *rest.Config) error {
 	return nil
 }
 
-// counted waits until the host's quota counts a resource. What it does not know when
-// it is changed it looks at again minutes later, or when it is changed again.
+// counted waits until the host's quota counts a resource, and has it computed as the
+// manager does.
 func (c customWorld) counted(name corev1.ResourceName) {
 	c.t.Helper()
+	api, err := client.New(quick(hostConfig), client.Options{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	quotas, tries := w.host.CoreV1().ResourceQuotas(acme.HostNamespace), 0
 	wait(c.t, "the quota of "+string(name), func() (bool, any) {
 		q, err := quotas.Get(c.t.Context(), "sublet", metav1.GetOptions{})
@@ -184,11 +189,10 @@ func (c customWorld) counted(name corev1.ResourceName) {
 			return false, err
 		}
 		if _, known := q.Status.Used[name]; known {
-			return true, nil
+			return true, manager.Recount(c.t.Context(), api, q, false)
 		}
 		if tries++; tries%50 == 0 {
-			q.Spec.Hard["count/controllerrevisions.apps"] = *resource.NewQuantity(int64(tries), resource.DecimalSI)
-			_, err = quotas.Update(c.t.Context(), q, metav1.UpdateOptions{})
+			err = manager.Recount(c.t.Context(), api, q, true)
 		}
 		return false, err
 	})
