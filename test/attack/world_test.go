@@ -76,7 +76,7 @@ func testMain(m *testing.M) int {
 	silent := slog.New(slog.DiscardHandler)
 	slog.SetDefault(silent)
 	klog.SetSlogLogger(silent)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	end, err := w.start(ctx)
 	code := 1
@@ -159,7 +159,7 @@ func (w *world) tenant(ctx context.Context, name, dir string) (*tenant, error) {
 }
 
 func (t *tenant) stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	return errors.Join(t.server.Stop(ctx), <-t.served)
 }
@@ -202,7 +202,7 @@ func do(t *testing.T, c *rest.Config, method, path string, header http.Header) (
 
 func await(t *testing.T, what string, ok func(context.Context) (bool, error)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, ok); err != nil {
 		t.Fatalf("%s: %v", what, err)

@@ -33,7 +33,7 @@ const (
 	nodeName = "n1"
 	apiPort  = "6443"
 	// patience ends a test that would wait for ever; it is no assertion.
-	patience = 2 * time.Minute
+	patience = 5 * time.Minute
 )
 
 // host is a control plane and a node's agent.

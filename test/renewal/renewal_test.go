@@ -95,7 +95,7 @@ func lull(t *testing.T) (pid int, statuses string) {
 	var group sync.WaitGroup
 	for _, name := range names {
 		group.Go(func() {
-			if r := machine.Try(t, "sleep", name, "--timeout=2m"); r.Code != 0 {
+			if r := machine.Try(t, "sleep", name, "--timeout=5m"); r.Code != 0 {
 				t.Errorf("sublet sleep %s: %v", name, r)
 			}
 		})
@@ -123,7 +123,7 @@ func asleep(t *testing.T) (now string) {
 
 // ended waits until a process is gone.
 func ended(ctx context.Context, pid int) error {
-	return wait.PollUntilContextTimeout(ctx, time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+	return wait.PollUntilContextTimeout(ctx, time.Millisecond, patience, true, func(context.Context) (bool, error) {
 		now, err := machine.ReadPID(machine.CellPID)
 		return err != nil || now != pid, nil
 	})
