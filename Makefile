@@ -97,7 +97,7 @@ bench-store: peers ## our store beside etcd and kine, on one disk (BENCH="-only 
 	./bin/bench-store $(BENCH)
 
 .PHONY: bench-density
-bench-density: upstream ## our control planes beside upstream's processes (BENCH="-tenants 1,10" for less; 10 min)
+bench-density: upstream ## our control planes beside upstream's processes (BENCH="-tenants 1,10" for less; 25 min)
 	@mkdir -p bin
 	go build -ldflags '-s -w $(K8S_LDFLAGS)' -o bin/bench-density ./test/bench/density
 	./bin/bench-density $(BENCH)

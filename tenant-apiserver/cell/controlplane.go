@@ -23,6 +23,18 @@ const (
 	stopTimeout = 20 * time.Second
 )
 
+// apart is once in a goroutine of its own: the deep stack that a start needs goes when
+// the tenant falls asleep.
+func (h *hosted) apart() (r *record, err error) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r, err = h.once()
+	}()
+	<-ended
+	return r, err
+}
+
 // once starts the control plane and its companion, and returns when they have
 // ended: with a record when the tenant may sleep, with an error unless it was stopped.
 func (h *hosted) once() (r *record, err error) {

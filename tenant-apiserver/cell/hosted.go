@@ -156,7 +156,7 @@ func (h *hosted) turn() error {
 		if err := forgetRecord(dir); err != nil { // one that does not hold any more
 			return err
 		}
-		if r, err = h.once(); r == nil || err != nil || r.Tenant.CAs != h.tenantNow().CAs {
+		if r, err = h.apart(); r == nil || err != nil || r.Tenant.CAs != h.tenantNow().CAs {
 			return err
 		}
 		if err := r.save(dir); err != nil {

@@ -23,7 +23,7 @@ type options struct {
 	sizes, peers    []int
 	used, sleepers  int
 	starts          int
-	window          time.Duration
+	window, period  time.Duration
 	neighbours      bool
 	heap, cpu, idle string
 	beside, trace   string
@@ -40,7 +40,8 @@ func main() {
 	var o options
 	sizes := flag.String("tenants", "1,10,100", "how many of our control planes to measure, ascending")
 	peers := flag.String("peers", "1,3", "how many of upstream's, ascending; empty: none")
-	flag.DurationVar(&o.window, "window", 20*time.Second, "how long to let things settle, and to measure idle processor time")
+	flag.DurationVar(&o.window, "window", 20*time.Second, "how long to let things settle")
+	flag.DurationVar(&o.period, "period", 2*time.Minute, "how long to measure idle processor time: as long as Go waits with a collection of its own")
 	flag.IntVar(&o.used, "used", 6, "how many of ours to measure that are used; 0: none")
 	flag.IntVar(&o.sleepers, "sleepers", 30, "how many of ours to put to sleep and wake in a cell; 0: none")
 	flag.StringVar(&o.bin, "bin", "bin/peers", "where etcd, kube-apiserver and kube-controller-manager are")

@@ -89,7 +89,7 @@ func oursMain(ctx context.Context, o options) (err error) {
 		if i == len(o.sizes)-1 {
 			profile = o.idle
 		}
-		if err := measure(ctx, n, o.window, profile); err != nil {
+		if err := measure(ctx, n, o, profile); err != nil {
 			return err
 		}
 	}
@@ -243,15 +243,15 @@ func ready(ctx context.Context, c kubernetes.Interface) error {
 
 // measure reports what this process uses with n idle control planes in it. profile is
 // where a profile of the processor time of that goes, if it is to be made.
-func measure(ctx context.Context, n int, window time.Duration, profile string) error {
-	if err := pause(ctx, window); err != nil { // what starting up has left to do
+func measure(ctx context.Context, n int, o options, profile string) error {
+	if err := pause(ctx, o.window); err != nil { // what starting up has left to do
 		return err
 	}
 	before, err := usageOf(os.Getpid())
 	if err != nil {
 		return err
 	}
-	if err := profiled(profile, func() error { return pause(ctx, window) }); err != nil {
+	if err := profiled(profile, func() error { return pause(ctx, o.period) }); err != nil {
 		return err
 	}
 	after, err := usageOf(os.Getpid())
@@ -269,7 +269,7 @@ func measure(ctx context.Context, n int, window time.Duration, profile string) e
 		"natural": after.Natural, "pss": after.PSS, "anon": collected.Anon,
 		"heap": float64(memory.HeapAlloc) / (1 << 20), "stacks": float64(memory.StackInuse) / (1 << 20),
 		"goroutines": float64(runtime.NumGoroutine()),
-		"idle-cpu":   milliseconds(after.CPU-before.CPU) / window.Seconds(),
+		"idle-cpu":   milliseconds(after.CPU-before.CPU) / o.period.Seconds(),
 	} {
 		figure(fmt.Sprintf("total/%s/%d", kind, n), v, units[kind])
 	}

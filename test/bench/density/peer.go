@@ -36,7 +36,7 @@ func peerMain(ctx context.Context, o options) (err error) {
 			}
 			readies = append(readies, time.Since(start))
 		}
-		if err := measurePeers(ctx, all, o.window); err != nil {
+		if err := measurePeers(ctx, all, o); err != nil {
 			return err
 		}
 	}
@@ -71,19 +71,19 @@ func peerReady(ctx context.Context, p *upstream.Cluster) error {
 	return ready(ctx, c)
 }
 
-func measurePeers(ctx context.Context, all []*upstream.Cluster, window time.Duration) error {
+func measurePeers(ctx context.Context, all []*upstream.Cluster, o options) error {
 	var pids []int
 	for _, p := range all {
 		pids = append(pids, p.PIDs()...)
 	}
-	if err := pause(ctx, 2*window); err != nil { // they take longer to settle
+	if err := pause(ctx, 2*o.window); err != nil { // they take longer to settle
 		return err
 	}
 	before, err := usageOf(pids...)
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, window); err != nil {
+	if err := pause(ctx, o.period); err != nil {
 		return err
 	}
 	after, err := usageOf(pids...)
@@ -94,6 +94,6 @@ func measurePeers(ctx context.Context, all []*upstream.Cluster, window time.Dura
 	figure("total/natural"+name, after.Natural, "MiB")
 	figure("total/pss"+name, after.PSS, "MiB")
 	figure("total/anon"+name, after.Anon, "MiB")
-	figure("total/idle-cpu"+name, milliseconds(after.CPU-before.CPU)/window.Seconds(), "mCPU")
+	figure("total/idle-cpu"+name, milliseconds(after.CPU-before.CPU)/o.period.Seconds(), "mCPU")
 	return nil
 }

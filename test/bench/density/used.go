@@ -52,7 +52,7 @@ func usedMain(ctx context.Context, o options) (err error) {
 			}
 		}
 		defer func() { err = errors.Join(err, end(watchers)) }()
-		if err := measure(ctx, n, o.window, ""); err != nil {
+		if err := measure(ctx, n, o, ""); err != nil {
 			return err
 		}
 	}
