@@ -152,7 +152,7 @@ func TestCustomResources(t *testing.T) {
 	t.Parallel()
 	machine.Running(t)
 	machine.Host(t, "apply", "-f", write(t, "provided", provided))
-	machine.Host(t, "wait", "--for=condition=Established", "crd/databases.provider.example.org", "crd/flavors.provider.example.org", "--timeout=2m")
+	machine.Host(t, "wait", "--for=condition=Established", "crd/databases.provider.example.org", "crd/flavors.provider.example.org", "--timeout=5m")
 	machine.Host(t, "apply", "-f", write(t, "flavor", flavor))
 	counted(t, databases)
 	provide(t)
@@ -236,7 +236,7 @@ func changedAsleep(t *testing.T) {
 	if got := memory(); got != `{"memory":"1Gi"}` {
 		t.Errorf("the tenant sees %s", got)
 	}
-	machine.Kubectl(t, "ordering", "delete", databases, "orders", "--timeout=2m") // with it, it does not sleep
+	machine.Kubectl(t, "ordering", "delete", databases, "orders", "--timeout=5m") // with it, it does not sleep
 	lull(t, "ordering")
 	machine.Host(t, "patch", "flavors.provider.example.org", "small", "--type=merge", "-p", `{"spec": {"memory": "2Gi"}}`)
 	if now := phase(t, "ordering"); now != "Asleep" {

@@ -117,7 +117,7 @@ func TestHostilePods(t *testing.T) {
 			if unhealthy == 0 {
 				t.Errorf("nothing was said of the probes: %+v", events.Items)
 			}
-			machine.Kubectl(t, tenant, "delete", "pod", "hangs", "floods", "honest", "--timeout=2m")
+			machine.Kubectl(t, tenant, "delete", "pod", "hangs", "floods", "honest", "--timeout=5m")
 		})
 	}
 }

@@ -43,9 +43,12 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	node := machine.Kubectl(t, "metered", "get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
-	if top := machine.Kubectl(t, "metered", "top", "nodes", "--no-headers"); !strings.HasPrefix(top, node+" ") {
-		t.Errorf("kubectl top nodes: %s", top)
-	}
+	machine.Eventually(t, "kubectl top nodes", func() error {
+		if r := machine.TryKubectl(t, "metered", "top", "nodes", "--no-headers"); r.Code != 0 || !strings.HasPrefix(r.Stdout, node+" ") {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
 
 	apply(t, "metered", scaleByMemory)
 	machine.Eventually(t, "the autoscaler adds pods", func() error {

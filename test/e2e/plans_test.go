@@ -71,9 +71,12 @@ func TestPlanChange(t *testing.T) {
 		return nil
 	})
 	namespace := strings.TrimSpace(machine.Host(t, "get", "vc", "planned", "-o", "jsonpath={.status.namespace}"))
-	if pods := machine.Host(t, "get", "resourcequota", "sublet-pods", "-n", namespace, "-o", "jsonpath={.spec.hard.pods}"); pods != "17" {
-		t.Errorf("%s pods on the host", pods)
-	}
+	machine.Eventually(t, "the pods on the host", func() error {
+		if pods := machine.Host(t, "get", "resourcequota", "sublet-pods", "-n", namespace, "-o", "jsonpath={.spec.hard.pods}"); pods != "17" {
+			return fmt.Errorf("%s pods", pods)
+		}
+		return nil
+	})
 	if r := machine.Try(t, "kubeconfig", "planned", "--ttl", "3h"); r.Code == 0 || !strings.Contains(r.Stderr, "longer than the plan tight allows") {
 		t.Errorf("a kubeconfig beyond the plan: %v", r)
 	}

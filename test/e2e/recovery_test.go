@@ -120,7 +120,7 @@ func TestMachine(t *testing.T) {
 
 	t.Run("audit", func(t *testing.T) {
 		machine.Sublet(t, "wake", "dormant")
-		r := machine.Try(t, "audit", "-o", "json")
+		r := machine.Try(t, "audit", "-o", "json", "--timeout", "5m")
 		var report struct {
 			Subjects []struct {
 				Name    string

@@ -17,6 +17,7 @@ metadata: {name: open}
 spec: {nodePorts: 2}
 `
 
+// openService chooses a port, of those that are never given to Services without a choice.
 const openService = `
 apiVersion: v1
 kind: Service
@@ -24,7 +25,7 @@ metadata: {name: open}
 spec:
   type: NodePort
   selector: {app: web}
-  ports: [{port: 80, targetPort: 8080, nodePort: 30180}]
+  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
 `
 
 const allowWorld = `
@@ -64,20 +65,20 @@ func TestNodePorts(t *testing.T) {
 	machine.Kubectl(t, "harbour", "apply", "-f", quickstart)
 	machine.Kubectl(t, "harbour", "rollout", "status", "deployment/web", "--timeout=5m")
 
-	fromWorld(t, 30180, false)
+	fromWorld(t, 30080, false)
 	apply(t, "harbour", openService)
-	fromWorld(t, 30180, true)
-	fromWorld(t, 30181, false)
-	reaches(t, "harbour", wire.Node+":30180")
+	fromWorld(t, 30080, true)
+	fromWorld(t, 30081, false)
+	reaches(t, "harbour", wire.Node+":30080")
 
 	apply(t, "harbour", denyAll)
-	fromWorld(t, 30180, false)
+	fromWorld(t, 30080, false)
 	apply(t, "harbour", fmt.Sprintf(allowWorld, wire.World))
-	fromWorld(t, 30180, true)
+	fromWorld(t, 30080, true)
 	apply(t, "harbour", fmt.Sprintf(allowWorld, wire.Internet))
-	fromWorld(t, 30180, false)
+	fromWorld(t, 30080, false)
 	machine.Kubectl(t, "harbour", "delete", "networkpolicy", "--all")
-	fromWorld(t, 30180, true)
+	fromWorld(t, 30080, true)
 	machine.Kubectl(t, "harbour", "delete", "service", "open")
-	fromWorld(t, 30180, false)
+	fromWorld(t, 30080, false)
 }

@@ -80,7 +80,7 @@ func pod(name, volume string) string { return fmt.Sprintf(holder, name, podSpec,
 
 func ready(t *testing.T, tenant, pod string) {
 	t.Helper()
-	machine.Kubectl(t, tenant, "wait", "--for=condition=Ready", "pod/"+pod, "--timeout=170s")
+	machine.Kubectl(t, tenant, "wait", "--for=condition=Ready", "pod/"+pod, "--timeout=5m")
 }
 
 // put copies bytes into a pod's /data, as far as there is room.
@@ -173,10 +173,10 @@ func TestVolumes(t *testing.T) {
 		apply(t, name, fmt.Sprintf(database, inTemplate(podSpec)))
 	}
 	for _, name := range []string{"vault", "safe"} {
-		machine.Kubectl(t, name, "rollout", "status", "statefulset/db", "--timeout=170s")
+		machine.Kubectl(t, name, "rollout", "status", "statefulset/db", "--timeout=5m")
 		must(t, put(t, name, "db-0", "file", append([]byte(name), secret...)))
 		machine.Kubectl(t, name, "delete", "pod", "db-0")
-		machine.Kubectl(t, name, "rollout", "status", "statefulset/db", "--timeout=170s")
+		machine.Kubectl(t, name, "rollout", "status", "statefulset/db", "--timeout=5m")
 		ready(t, name, "db-0")
 		if got := get(t, name, "db-0", "file"); !bytes.Equal(got, append([]byte(name), secret...)) {
 			t.Errorf("%s: the pod came back with %d bytes of %d", name, len(got), len(secret)+len(name))
@@ -308,7 +308,7 @@ func growing(t *testing.T) {
 		machine.Kubectl(t, "safe", "scale", "statefulset/db", "--replicas=0")
 		machine.Eventually(t, "the claim grows", grown)
 		machine.Kubectl(t, "safe", "scale", "statefulset/db", "--replicas=1")
-		machine.Kubectl(t, "safe", "rollout", "status", "statefulset/db", "--timeout=170s")
+		machine.Kubectl(t, "safe", "rollout", "status", "statefulset/db", "--timeout=5m")
 	}
 	ready(t, "safe", "db-0")
 	must(t, put(t, "safe", "db-0", "larger", make([]byte, 60<<20)))
