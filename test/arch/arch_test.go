@@ -146,3 +146,50 @@ func TestPackageDocs(t *testing.T) {
 		}
 	}
 }
+
+// registryClients are modules that fetch images, charts or other artifacts. The client of
+// container runtimes (k8s.io/cri-client) is none: upstream links it everywhere, and it
+// has somebody else fetch, on a node.
+var registryClients = []string{
+	"github.com/containerd/containerd/v2", "github.com/google/go-containerregistry", "github.com/containers/image", "go.podman.io/image",
+	"github.com/distribution/distribution", "github.com/docker/distribution", "github.com/docker/docker", "github.com/moby/moby",
+	"oras.land/oras-go", "helm.sh/helm", "github.com/fluxcd",
+}
+
+// linked returns what is linked into the programs that have packages of some folders.
+func linked(t *testing.T, folders ...string) []string {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-deps"}, folders...)...)
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
+}
+
+func pulling(packages []string) (found []string) {
+	for _, p := range packages {
+		for _, module := range registryClients {
+			if below(p, module) {
+				found = append(found, p)
+			}
+		}
+	}
+	return found
+}
+
+// A tenant's control plane fetches nothing that a tenant names: it has no code for it.
+// Nodes do, with containerd.
+func TestControlPlanePullsNothing(t *testing.T) {
+	packages := linked(t, "./tenant-apiserver/...", "./syncer/...", "./isolation/...", "./api/...")
+	if len(packages) < 500 {
+		t.Fatalf("go list found %d packages", len(packages))
+	}
+	if found := pulling(packages); len(found) > 0 {
+		t.Errorf("a control plane can pull, by %q", found)
+	}
+	if len(pulling(linked(t, "./host-agent/..."))) == 0 {
+		t.Error("nodes have no code that pulls: the test would find none")
+	}
+}

@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
+
+	"sublet.dev/api/v1alpha1"
 )
 
 func asError(err error, target any) bool { return errors.As(err, target) }
@@ -158,6 +160,32 @@ func TestProxyOfNodes(t *testing.T) {
 	}
 	for range reached {
 		t.Error("the address that the tenant wrote was connected to")
+	}
+}
+
+// J09: the kinds that say what tenants have, and whom Sublet connects to, are none of a
+// tenant's API.
+func TestOwnAPIIsNotServed(t *testing.T) {
+	groups, err := client(t, w.attacker.admin(t)).Discovery().ServerGroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := map[string]bool{}
+	for _, g := range groups.Groups {
+		served[g.Name] = true
+		if g.Name == v1alpha1.GroupVersion.Group || strings.HasSuffix(g.Name, "."+v1alpha1.GroupVersion.Group) {
+			t.Errorf("a tenant's API serves %s", g.Name)
+		}
+	}
+	if !served["apps"] || !served["apiextensions.k8s.io"] {
+		t.Errorf("it serves %v: the test would find nothing", served)
+	}
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		for _, kind := range []string{"virtualclusters", "plans", "credentials"} {
+			if code, body := do(t, w.attacker.admin(t), method, "/apis/"+v1alpha1.GroupVersion.String()+"/"+kind, nil); code != http.StatusNotFound {
+				t.Errorf("%s of %s: %d %s", method, kind, code, body)
+			}
+		}
 	}
 }
 

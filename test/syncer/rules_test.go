@@ -162,7 +162,11 @@ func define(ctx context.Context, host *rest.Config) error {
 	if err != nil {
 		return err
 	}
-	for _, text := range append(gateways, certificatesDefinition, issuersDefinition, snapshotsDefinition, snapshotClassesDefinition) {
+	texts := append(gateways, certificatesDefinition, issuersDefinition, snapshotsDefinition, snapshotClassesDefinition)
+	for _, manifest := range v1alpha1.Manifests() {
+		texts = append(texts, string(manifest))
+	}
+	for _, text := range texts {
 		crd := &apiextensionsv1.CustomResourceDefinition{}
 		if err := yaml.UnmarshalStrict([]byte(text), crd); err != nil {
 			return err
