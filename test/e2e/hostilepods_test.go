@@ -56,6 +56,22 @@ spec:
 ---`, name, hostileImage, subPath, file)
 }
 
+// logPod has folders of its own where nodes keep the logs of pods.
+func logPod(name string) string {
+	return fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  securityContext: {runAsNonRoot: true, runAsUser: 65534}
+  containers:
+  - {name: app, image: %s, imagePullPolicy: Never, args: [log-by-link, /etc/passwd], volumeMounts: [{name: v, mountPath: /var/log}, {name: v, mountPath: /tmp}]}
+  volumes: [{name: v, emptyDir: {}}]
+---`, name, hostileImage)
+}
+
 func execProbe(args string, timeout int) string {
 	return fmt.Sprintf("readinessProbe: {exec: {command: [/hostile, %s]}, periodSeconds: 1, timeoutSeconds: %d}", args, timeout)
 }
@@ -70,6 +86,7 @@ var hostilePods = strings.Join([]string{
 	hostilePod("floods", "wait", execProbe("flood", 1)+"\n    lifecycle: {preStop: {exec: {command: [/hostile, flood]}}}"),
 	subPathPod("inside", "inside", "/v/own"),
 	subPathPod("outside", "outside", "/v/proc"),
+	logPod("logs"),
 }, "\n")
 
 // TestHostilePods: what programs in pods do to what the node does for them costs the pods
@@ -91,7 +108,7 @@ func TestHostilePods(t *testing.T) {
 			machine.Kubectl(t, tenant, "apply", "-f", file)
 			for pod, ends := range map[string]func(*corev1.Pod) string{
 				"says": ended("own words"), "says-much": ended("much much"), "links": ended(""), "fifo": ended(""),
-				"inside": ended(""), "outside": waits("subPath"),
+				"inside": ended(""), "outside": waits("subPath"), "logs": ended(""),
 				"honest": isReady, "hangs": notReady, "floods": notReady,
 			} {
 				machine.Eventually(t, pod, func() error {
@@ -102,6 +119,10 @@ func TestHostilePods(t *testing.T) {
 					}
 					return nil
 				})
+			}
+			// The node has a file of that name, with this in it.
+			if log := machine.Kubectl(t, tenant, "logs", "logs"); !strings.Contains(log, "own words\n") || strings.Contains(log, "root:") {
+				t.Errorf("the log is %q", log)
 			}
 			var events corev1.EventList
 			decode(t, machine.Kubectl(t, tenant, "get", "events", "-o", "json"), &events)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sublet.dev/test/machine"
 	"sublet.dev/test/wire"
@@ -155,21 +156,23 @@ func webPods(t *testing.T, tenant string) string {
 func TestRevokeAndRotate(t *testing.T) {
 	t.Parallel()
 	tenants(t, "issuer")
+	machine.Image(t, "test/images/hostile", hostileImage)
+	apply(t, "issuer", talker)
+	machine.Kubectl(t, "issuer", "wait", "--for=condition=Ready", "pod/talker", "--timeout=5m")
 	jane := kubeconfigFile(t, "issuer", "--user", "jane", "--group", "system:masters")
 	kept := kubeconfigFile(t, "issuer", "--user", "kate", "--group", "system:masters")
-	ended := map[string]chan string{
-		"a watch":        background(t, jane, "get", "pods", "--watch", "-o", "name"),
-		"a port-forward": background(t, jane, "port-forward", "deploy/web", ":8080"),
-		"logs":           background(t, jane, "logs", "--follow", "deploy/web"),
-	}
+	ended, open := streams(t, jane), streams(t, kept)
 	if list := machine.Sublet(t, "kubeconfig", "list", "issuer"); !strings.Contains(list, "jane") || !strings.Contains(list, "valid") {
 		t.Errorf("the list:\n%s", list)
 	}
 
+	begun := time.Now()
 	machine.Sublet(t, "kubeconfig", "revoke", "issuer", "--user", "jane")
 	for what, done := range ended {
-		t.Logf("%s ended: %s", what, <-done)
+		how := <-done
+		t.Logf("%s had ended %v after it was asked for: %s", what, time.Since(begun), how)
 	}
+	goOn(t, open)
 	if r := as(t, jane, "get", "pods"); r.Code == 0 || !strings.Contains(r.Stderr, "Unauthorized") && !strings.Contains(r.Stderr, "revoked") {
 		t.Errorf("the revoked kubeconfig: %v", r)
 	}
@@ -188,10 +191,14 @@ func TestRevokeAndRotate(t *testing.T) {
 			return nil
 		})
 	}
+	goOn(t, open)
 	if r := machine.Try(t, "kubeconfig", "rotate-ca", "issuer", "--finish"); r.Code != 5 || !strings.Contains(r.Stderr, "kubeconfigs of the old CA") {
 		t.Errorf("finish while somebody uses the old CA: %v", r)
 	}
 	machine.Sublet(t, "kubeconfig", "rotate-ca", "issuer", "--finish", "--force")
+	for what, done := range open {
+		t.Logf("%s by the old CA ended: %s", what, <-done)
+	}
 	machine.Eventually(t, "the new kubeconfig works", func() error {
 		if r := as(t, fresh, "get", "pods"); r.Code != 0 {
 			return fmt.Errorf("%v", r)
@@ -207,6 +214,41 @@ func TestRevokeAndRotate(t *testing.T) {
 	// Pods reach their API by the new CA: the program in them asks for its version.
 	if r := app(t, "issuer", "uname"); r.Code != 0 {
 		t.Errorf("exec after the rotation: %v", r)
+	}
+}
+
+// talker is a pod that says something all the time.
+const talker = `
+apiVersion: v1
+kind: Pod
+metadata: {name: talker}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: app, image: ` + hostileImage + `, imagePullPolicy: Never, args: [talk]}]
+`
+
+// streams opens all that lasts with a kubeconfig.
+func streams(t *testing.T, kubeconfig string) map[string]chan string {
+	t.Helper()
+	return map[string]chan string{
+		"a watch":        background(t, kubeconfig, "get", "pods", "--watch", "-o", "name"),
+		"a port-forward": background(t, kubeconfig, "port-forward", "deploy/web", ":8080"),
+		"logs":           background(t, kubeconfig, "logs", "--follow", "deploy/web"),
+		"an exec":        background(t, kubeconfig, "exec", "talker", "--", "/hostile", "talk"),
+		"an attach":      background(t, kubeconfig, "attach", "talker"),
+	}
+}
+
+// goOn wants none of them to have ended.
+func goOn(t *testing.T, open map[string]chan string) {
+	t.Helper()
+	for what, done := range open {
+		select {
+		case how := <-done:
+			t.Errorf("%s of another kubeconfig ended: %s", what, how)
+			done <- how
+		default:
+		}
 	}
 }
 

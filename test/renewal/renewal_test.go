@@ -66,8 +66,8 @@ func marked(ctx context.Context, name, kubeconfig string) error {
 	})
 }
 
-// create makes the tenants, unless they are there, and returns their kubeconfigs.
-func create(t *testing.T) map[string]string {
+// create makes tenants, unless they are there, and returns their kubeconfigs.
+func create(t *testing.T, names ...string) map[string]string {
 	t.Helper()
 	machine.Running(t)
 	kubeconfigs := map[string]string{}
@@ -155,7 +155,7 @@ func files(t *testing.T) int {
 // but by the process: what the host says of them stays, whoever connects meanwhile is
 // answered, and nothing is left.
 func TestRenewal(t *testing.T) {
-	kubeconfigs := create(t)
+	kubeconfigs := create(t, names...)
 	pid, before := lull(t)
 	renewed(t, pid)
 	had := files(t)
@@ -198,7 +198,7 @@ func TestCronJob(t *testing.T) {
 	if os.Getenv("SUBLET_RENEWAL_CRONJOB") == "" {
 		t.Skip("only `make scale` runs this, with SUBLET_RENEWAL_CRONJOB: it takes two minutes")
 	}
-	kubeconfigs := create(t)
+	kubeconfigs := create(t, names...)
 	due := time.Now().UTC().Truncate(time.Minute).Add(2 * time.Minute)
 	zone := "Etc/UTC"
 	c := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Name: "c"}, Spec: batchv1.CronJobSpec{Schedule: fmt.Sprintf("%d * * * *", due.Minute()), TimeZone: &zone}}
@@ -233,5 +233,41 @@ func TestCronJob(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDeath: the cell's process is killed. All its tenants answer again, with what they
+// have, those that sleep as well.
+func TestDeath(t *testing.T) {
+	all := append([]string{"c"}, names...)
+	kubeconfigs := create(t, all...)
+	t.Cleanup(func() { machine.Sublet(t, "delete", "c", "--wait") })
+	if r := machine.Try(t, "sleep", "a", "--timeout=2m"); r.Code != 0 {
+		t.Fatalf("sublet sleep a: %v", r)
+	}
+	for _, name := range []string{"b", "c"} { // they run
+		if err := marked(t.Context(), name, kubeconfigs[name]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := machine.PidOf(t, machine.CellPID)
+	machine.Kill(t, machine.CellPID)
+	begun := time.Now()
+	var group sync.WaitGroup
+	for _, name := range all {
+		group.Go(func() {
+			err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+				return marked(ctx, name, kubeconfigs[name]) == nil, nil
+			})
+			if err != nil {
+				t.Errorf("%s does not answer: %v", name, err)
+				return
+			}
+			t.Logf("%s answered again %v after the cell had died", name, time.Since(begun))
+		})
+	}
+	group.Wait()
+	if now := machine.PidOf(t, machine.CellPID); now == old {
+		t.Errorf("the cell is process %d, as it was: nobody was killed", now)
 	}
 }

@@ -6,6 +6,8 @@
 //	hostile say-much          writes a termination message of 16 MiB
 //	hostile say-by-link FILE  puts a link to FILE in the place of the termination message
 //	hostile say-by-fifo       puts a FIFO there
+//	hostile log-by-link FILE  puts links to FILE where logs are elsewhere, and says something
+//	hostile talk              says something every tenth of a second
 //	hostile links DIR         makes DIR/inside, a folder with a file, and DIR/outside, a link to /
 //	hostile has FILE          ends well if there is such a file
 //	hostile volume DIR        says of what kind DIR is, how large, its mode and its group
@@ -48,6 +50,13 @@ func main() {
 		replace(func() error { return os.Symlink(args[1], message) })
 	case "say-by-fifo":
 		replace(func() error { return syscall.Mkfifo(message, 0o600) })
+	case "log-by-link":
+		logByLink(args[1])
+	case "talk":
+		for err == nil {
+			_, err = fmt.Println("talk")
+			time.Sleep(100 * time.Millisecond)
+		}
 	case "links":
 		err = links(args[1])
 	case "has":
@@ -86,6 +95,19 @@ func replace(put func() error) {
 			fmt.Fprintln(os.Stderr, "hostile:", err)
 		}
 	}
+}
+
+// logByLink says something after it has put links where a container's output goes, and
+// where nodes keep the logs of pods.
+func logByLink(to string) {
+	for _, name := range []string{"/dev/stdout", "/proc/self/fd/1", "/var/log/pods", "/var/log/containers", "/var/log/app/0.log", "/var/log/0.log", "/tmp/0.log"} {
+		_ = os.MkdirAll(filepath.Dir(name), 0o777) // it is there, or cannot be made
+		_ = os.Remove(name)                        // is not there, or cannot be removed
+		if err := os.Symlink(to, name); err != nil {
+			fmt.Fprintln(os.Stderr, "hostile:", err)
+		}
+	}
+	fmt.Println("own words")
 }
 
 func links(dir string) error {
