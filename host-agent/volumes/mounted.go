@@ -78,3 +78,23 @@ func loopOf(path string) (string, error) {
 	}
 	return "", nil
 }
+
+// holdLoop opens the loop device that a file is attached to, which keeps it that
+// file's; nil when it is attached to none.
+func holdLoop(path string) (*os.File, error) {
+	device, err := loopOf(path)
+	if err != nil || device == "" {
+		return nil, err
+	}
+	f, err := os.Open(device)
+	if errors.Is(err, unix.ENXIO) {
+		return nil, nil // freed meanwhile
+	}
+	if err != nil {
+		return nil, fmt.Errorf("hold a loop device: %w", err)
+	}
+	if now, err := loopOf(path); err != nil || now != device {
+		return nil, errors.Join(err, f.Close()) // freed, and may be another file's
+	}
+	return f, nil
+}

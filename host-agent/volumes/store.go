@@ -222,7 +222,9 @@ func (s *Store) Publish(name string) error {
 	return s.flush()
 }
 
-// Mount mounts a volume; one that is mounted is success.
+// Mount mounts a volume; one that is mounted is success. Where another mount namespace
+// still has it, both share its file system: over a loop device of its own it would be
+// a second one in the same bytes.
 func (s *Store) Mount(ctx context.Context, name string) error {
 	path, err := s.file(name)
 	if err != nil {
@@ -234,8 +236,21 @@ func (s *Store) Mount(ctx context.Context, name string) error {
 	if err := os.MkdirAll(s.mountPoint(name), 0o700); err != nil {
 		return fmt.Errorf("make the mount point of volume %s: %w", name, err)
 	}
+	device, err := holdLoop(path)
+	if err != nil {
+		return fmt.Errorf("mount volume %s: %w", name, err)
+	}
+	options := []string{"nosuid", "nodev", "noatime"}
+	if device != nil {
+		defer device.Close()
+		m := mount.Mount{Type: "ext4", Source: device.Name(), Options: options}
+		if err := m.Mount(s.mountPoint(name)); err != nil {
+			return fmt.Errorf("mount volume %s: %w", name, err)
+		}
+		return nil
+	}
 	// "loop" takes a device that the kernel frees with the last mount.
-	m := mount.Mount{Type: "ext4", Source: path, Options: []string{"loop", "nosuid", "nodev", "noatime"}}
+	m := mount.Mount{Type: "ext4", Source: path, Options: append(options, "loop")}
 	if err = m.Mount(s.mountPoint(name)); err == nil {
 		return nil
 	}

@@ -36,7 +36,9 @@ func makeForEver(dir string) int {
 		fmt.Println("making")
 		if _, err = s.Create(context.Background(), name, 0); err == nil && i%2 == 0 {
 			fmt.Println("removing")
-			err = s.Remove(name)
+			if err = s.Remove(name); errors.Is(err, volumes.ErrInUse) {
+				err = nil // by a mount namespace elsewhere: the parent finds it
+			}
 		}
 	}
 	fmt.Fprintln(os.Stderr, err)
@@ -178,7 +180,7 @@ func TestNothingIsLeftForTheNext(t *testing.T) {
 	if !bytes.Contains(bytesOf(t, image), secret) {
 		t.Fatal("the pattern is not in the volume that it was written to: the test sees nothing")
 	}
-	if err := s.Remove("pvc-a"); err != nil {
+	if err := whenFree(t, func() error { return s.Remove("pvc-a") }); err != nil {
 		t.Fatal(err)
 	}
 	if left := append(mounts(t, dir), loops(t, dir)...); len(left) > 0 {
@@ -239,7 +241,11 @@ func TestInUse(t *testing.T) {
 	if err := unix.Unmount(pod, 0); err != nil {
 		t.Fatal(err)
 	}
-	if size, err := s.Grow(t.Context(), "pvc-a", 64<<20); err != nil || size != 64<<20 {
+	grow := func(bytes int64) (size int64, err error) {
+		err = whenFree(t, func() error { size, err = s.Grow(t.Context(), "pvc-a", bytes); return err })
+		return size, err
+	}
+	if size, err := grow(64 << 20); err != nil || size != 64<<20 {
 		t.Errorf("it did not grow: %d, %v", size, err)
 	}
 	if got := read(t, filepath.Join(path, "file")); got != "kept" {
@@ -249,10 +255,10 @@ func TestInUse(t *testing.T) {
 		t.Errorf("the grown volume took %d bytes", n)
 	}
 	// It never shrinks.
-	if size, err := s.Grow(t.Context(), "pvc-a", 1); err != nil || size != 64<<20 {
+	if size, err := grow(1); err != nil || size != 64<<20 {
 		t.Errorf("it shrank: %d, %v", size, err)
 	}
-	if err := s.Remove("pvc-a"); err != nil {
+	if err := whenFree(t, func() error { return s.Remove("pvc-a") }); err != nil {
 		t.Error(err)
 	}
 }
@@ -305,7 +311,7 @@ func TestKilled(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(s.Path(name), "file"), []byte("x"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Remove(name); err != nil {
+			if err := whenFree(t, func() error { return s.Remove(name) }); err != nil {
 				t.Fatal(err)
 			}
 		}
