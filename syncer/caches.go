@@ -190,6 +190,12 @@ func indexed[T any](informer indexable, index, value string) []T {
 	return objects
 }
 
+// has says whether there is an object of an index value.
+func has(informer indexable, index, value string) bool {
+	keys, err := informer.GetIndexer().IndexKeys(index, value)
+	return err == nil && len(keys) > 0 // the index was added when the informer was made
+}
+
 // fromTenant returns how a pass reads the tenant's objects of a kind.
 func fromTenant[T engine.Object](informer cache.SharedIndexInformer) func(tenant.Name) (T, bool) {
 	return func(n tenant.Name) (T, bool) {

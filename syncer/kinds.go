@@ -33,7 +33,7 @@ func (s *Syncer) kinds() []engine.Pass {
 	configMaps, secrets, policies := s.configMaps(), s.secrets(), s.networkPolicies()
 	claims, volumes, anchors := s.claims(), s.volumes(), s.trustAnchors()
 	return []engine.Pass{
-		s.newPodDown(configMaps, secrets, claims, anchors, policies),
+		s.newPodDown(needed(configMaps, s.t.ConfigMap), needed(secrets, s.t.Secret), claims, anchors, policies),
 		anchors,
 		claims,
 		volumes,
@@ -101,7 +101,7 @@ func be[S, T engine.Object](translate func(S) T) func(context.Context, S, T) (en
 func used[T engine.Object](s *Syncer, index string, translate func(T) T) func(context.Context, T, T) (engine.Want[T], error) {
 	return func(_ context.Context, tenantObject, _ T) (engine.Want[T], error) {
 		key := tenantObject.GetNamespace() + "/" + tenantObject.GetName()
-		if len(indexed[*corev1.Pod](s.caches.tenant.pods, index, key)) > 0 {
+		if has(s.caches.tenant.pods, index, key) {
 			return engine.Be(translate(tenantObject)), nil
 		}
 		switch used, sure := s.customs.uses(index, key); {
@@ -113,6 +113,15 @@ func used[T engine.Object](s *Syncer, index string, translate func(T) T) func(co
 			return engine.Leave[T](), nil
 		}
 	}
+}
+
+// needed is the pass of a kind for who knows that the objects are needed: it does not look
+// for those that refer to them. If nobody does by then, the pass of the kind, to which
+// what is made is reported, removes it.
+func needed[T engine.Object](of *engine.Mirror[T, T], translate func(T) T) engine.Pass {
+	pass := *of
+	pass.Want = be(translate)
+	return &pass
 }
 
 func (s *Syncer) configMaps() *engine.Mirror[*corev1.ConfigMap, *corev1.ConfigMap] {
@@ -188,6 +197,6 @@ func (s *Syncer) usableNode(n tenant.Name) (*corev1.Node, bool) {
 		return nil, false
 	}
 	used := translate.UsesNode(hostNode, s.config.Tenant.Sandbox) ||
-		len(indexed[*corev1.Pod](s.caches.host.pods, byNodeName, n.Name)) > 0
+		has(s.caches.host.pods, byNodeName, n.Name)
 	return hostNode, used
 }

@@ -119,8 +119,11 @@ func set(v any, f fields) []string {
 	var names []string
 	value := reflect.ValueOf(v).Elem()
 	for i := range value.NumField() {
+		if value.Field(i).IsZero() {
+			continue
+		}
 		field := value.Type().Field(i)
-		if f[field.Name] || value.Field(i).IsZero() {
+		if f[field.Name] {
 			continue
 		}
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")

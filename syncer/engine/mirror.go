@@ -95,8 +95,8 @@ type Mirror[S, T Object] struct {
 	Target Target[T]
 	// Want says what the target must be. have is nil when there is none.
 	Want func(ctx context.Context, source S, have T) (Want[T], error)
-	// Merge returns have (a copy, never have itself) with everything from want
-	// that differs.
+	// Merge returns a copy of have with everything from want that differs. Of what is
+	// the same it may return have itself.
 	Merge func(have, want T) (T, Difference)
 	// OrphanGrace is the deletion grace in seconds of a target whose source is
 	// gone; nil for the object's own.

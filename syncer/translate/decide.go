@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -23,11 +24,36 @@ func refusals(spec *corev1.PodSpec) []policy.Refusal {
 
 // walk adds the refused and undecided fields below v to found.
 func walk(v reflect.Value, path string, found *[]policy.Refusal) {
-	eachField(v, path, func(at string, d decision, v reflect.Value) {
+	eachField(v, &place{name: path}, func(at place, d decision, v reflect.Value) {
 		if reason, ok := d.refuses(v); ok {
-			*found = append(*found, policy.Refusal{Rule: ruleField, Field: at, Reason: reason})
+			*found = append(*found, policy.Refusal{Rule: ruleField, Field: at.String(), Reason: reason})
 		}
 	})
+}
+
+// place is where a value is. Few are ever written out, so it is a list from the inside
+// out: a field of what is above, or one of its elements.
+type place struct {
+	above *place
+	name  string // of the field; "" for an element, and for what is above itself
+	index int    // of the element
+	one   bool   // it is an element
+}
+
+// String is the path, as kubectl explain writes it.
+func (p place) String() string {
+	var above string
+	if p.above != nil {
+		above = p.above.String()
+	}
+	switch {
+	case p.one:
+		return fmt.Sprintf("%s[%d]", above, p.index)
+	case p.above == nil:
+		return p.name
+	default:
+		return above + "." + p.name
+	}
 }
 
 // CheckFields returns the fields of a tenant's pod that are refused by the table of
@@ -49,39 +75,59 @@ func (d decision) refuses(v reflect.Value) (reason string, ok bool) {
 }
 
 // eachField visits every field below v, set or not, that a decision on a field above it
-// leads to, with its path, its decision and its value. Only of those that are set it
+// leads to, with its place, its decision and its value. Only of those that are set it
 // visits what is below.
-func eachField(v reflect.Value, path string, visit func(at string, d decision, v reflect.Value)) {
+func eachField(v reflect.Value, at *place, visit func(at place, d decision, v reflect.Value)) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		if !v.IsNil() {
-			eachField(v.Elem(), path, visit)
+			eachField(v.Elem(), at, visit)
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			eachField(v.Index(i), fmt.Sprintf("%s[%d]", path, i), visit)
+			eachField(v.Index(i), &place{above: at, index: i, one: true}, visit)
 		}
 	case reflect.Struct:
-		if decided(v.Type()) {
-			walkFields(v, path, visit)
+		for i, f := range fieldsOf(v.Type()) {
+			field, below := v.Field(i), *at
+			if !f.embedded {
+				below = place{above: at, name: f.name}
+			}
+			visit(below, f.decision, field)
+			if (f.verdict == copied || f.verdict == translated) && !unset(field) {
+				there := below
+				eachField(field, &there, visit)
+			}
 		}
 	}
 }
 
-func walkFields(v reflect.Value, path string, visit func(at string, d decision, v reflect.Value)) {
-	table := decisions[v.Type().Name()]
-	for i := range v.NumField() {
-		field := v.Type().Field(i)
-		at := path
-		if !field.Anonymous {
-			at = path + "." + jsonName(field)
-		}
-		d := table[field.Name]
-		visit(at, d, v.Field(i))
-		if (d.verdict == copied || d.verdict == translated) && !unset(v.Field(i)) {
-			eachField(v.Field(i), at, visit)
+// decidedField is a field of a type whose fields are decided one by one.
+type decidedField struct {
+	decision
+	name     string // in JSON
+	embedded bool
+}
+
+// known holds what fieldsOf found out, by type.
+var known sync.Map
+
+// fieldsOf returns a struct's fields in their order, none if they are not decided one by
+// one.
+func fieldsOf(t reflect.Type) []decidedField {
+	if fields, ok := known.Load(t); ok {
+		return fields.([]decidedField)
+	}
+	var fields []decidedField
+	if decided(t) {
+		table := decisions[t.Name()]
+		for i := range t.NumField() {
+			f := t.Field(i)
+			fields = append(fields, decidedField{table[f.Name], jsonName(f), f.Anonymous})
 		}
 	}
+	known.Store(t, fields)
+	return fields
 }
 
 // decided says whether a type's fields are decided one by one: those of the core,

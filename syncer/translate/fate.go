@@ -43,13 +43,13 @@ func (t Translation) Fates(tenantPod *corev1.Pod) []Fate {
 // tableFates says of every field of a spec what the table of decisions says of it.
 func tableFates(spec reflect.Value) []Fate {
 	var fates []Fate
-	eachField(spec, "spec", func(at string, d decision, v reflect.Value) {
+	eachField(spec, &place{name: "spec"}, func(at place, d decision, v reflect.Value) {
 		reason, no := d.refuses(v)
 		switch {
 		case no:
-			fates = append(fates, Fate{Field: at, Fate: names[refused], Rule: ruleField, Reason: reason})
+			fates = append(fates, Fate{Field: at.String(), Fate: names[refused], Rule: ruleField, Reason: reason})
 		case d.verdict == forced, !unset(v) && d.verdict != refused && (d.verdict == dropped || !above(v)):
-			fates = append(fates, Fate{Field: at, Fate: names[d.verdict]})
+			fates = append(fates, Fate{Field: at.String(), Fate: names[d.verdict]})
 		}
 	})
 	return fates

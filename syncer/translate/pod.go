@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,10 +30,10 @@ const (
 // Pod returns the host pod of a tenant's, or the reasons for which it must not
 // run. The refusals name fields of the tenant's pod.
 func (t Translation) Pod(tenantPod *corev1.Pod) (*corev1.Pod, []policy.Refusal) {
-	asked := tenantPod.DeepCopy()
+	asked := *tenantPod // what is judged is put in the place of two of its fields
 	t.judged(&asked.Spec)
 	level, offer := policy.LevelFor(t.Tenant.Sandbox), t.plan().Offer
-	if found := offer.CheckPod(asked, level); len(found) > 0 {
+	if found := offer.CheckPod(&asked, level); len(found) > 0 {
 		return nil, found
 	}
 	if found := refusals(&asked.Spec); len(found) > 0 {
@@ -186,24 +187,34 @@ func podSecurity(from *corev1.PodSecurityContext) *corev1.PodSecurityContext {
 // MergePod is the Merge of host pods: the little of a pod that may change in place. One
 // that was not placed yet is made anew when it is wanted on other nodes.
 func MergePod(have, want *corev1.Pod) (*corev1.Pod, engine.Difference) {
-	merged, meta := have.DeepCopy(), want.ObjectMeta
+	merged, meta := *have, want.ObjectMeta // a copy of have is made if something has changed
 	if !keepPlacement(have, &meta) {
-		return merged, engine.Immutable
+		return have.DeepCopy(), engine.Immutable
 	}
 	changed := mergeMeta(&merged.ObjectMeta, meta)
-	changed = mergeImages(merged.Spec.Containers, want.Spec.Containers) || changed
-	changed = mergeImages(merged.Spec.InitContainers, want.Spec.InitContainers) || changed
+	changed = mergeImages(&merged.Spec.Containers, want.Spec.Containers) || changed
+	changed = mergeImages(&merged.Spec.InitContainers, want.Spec.InitContainers) || changed
 	changed = set(&merged.Spec.Tolerations, policy.MergeTolerations(have.Spec.Tolerations, want.Spec.Tolerations)) || changed
 	if want.Spec.ActiveDeadlineSeconds != nil {
 		changed = set(&merged.Spec.ActiveDeadlineSeconds, want.Spec.ActiveDeadlineSeconds) || changed
 	}
-	return merged, difference(changed)
+	if !changed {
+		return have, engine.Same
+	}
+	return merged.DeepCopy(), engine.Changed
 }
 
-func mergeImages(have, want []corev1.Container) bool {
+// mergeImages puts a list with the images of want in the place of have, if they differ.
+func mergeImages(have *[]corev1.Container, want []corev1.Container) bool {
 	changed := false
-	for i := range min(len(have), len(want)) {
-		changed = set(&have[i].Image, want[i].Image) || changed
+	for i := range min(len(*have), len(want)) {
+		if (*have)[i].Image == want[i].Image {
+			continue
+		}
+		if !changed {
+			*have, changed = slices.Clone(*have), true
+		}
+		(*have)[i].Image = want[i].Image
 	}
 	return changed
 }
@@ -237,6 +248,10 @@ func (t Translation) EphemeralContainers(tenantPod, hostPod *corev1.Pod) (*corev
 // Resize returns the host pod with the tenant's resources, and whether that
 // changed any.
 func Resize(tenantPod, hostPod *corev1.Pod) (*corev1.Pod, bool) {
+	if !resized(hostPod.Spec.Containers, tenantPod.Spec.Containers) && !resized(hostPod.Spec.InitContainers, tenantPod.Spec.InitContainers) &&
+		equality.Semantic.DeepEqual(hostPod.Spec.Resources, tenantPod.Spec.Resources) {
+		return hostPod, false
+	}
 	merged := hostPod.DeepCopy()
 	changed := resizeAll(merged.Spec.Containers, tenantPod.Spec.Containers)
 	changed = resizeAll(merged.Spec.InitContainers, tenantPod.Spec.InitContainers) || changed
@@ -246,11 +261,25 @@ func Resize(tenantPod, hostPod *corev1.Pod) (*corev1.Pod, bool) {
 	return merged, changed
 }
 
+// resized says whether resizeAll would change anything.
+func resized(host, wanted []corev1.Container) bool {
+	for i := range min(len(host), len(wanted)) {
+		if !equality.Semantic.DeepEqual(host[i].Resources, amounts(wanted[i].Resources)) {
+			return true
+		}
+	}
+	return false
+}
+
+// amounts are what of a container's resources there is on the host.
+func amounts(r corev1.ResourceRequirements) corev1.ResourceRequirements {
+	return corev1.ResourceRequirements{Limits: r.Limits, Requests: r.Requests}
+}
+
 func resizeAll(host, wanted []corev1.Container) bool {
 	changed := false
 	for i := range min(len(host), len(wanted)) {
-		r := wanted[i].Resources.DeepCopy()
-		changed = set(&host[i].Resources, corev1.ResourceRequirements{Limits: r.Limits, Requests: r.Requests}) || changed
+		changed = set(&host[i].Resources, amounts(*wanted[i].Resources.DeepCopy())) || changed
 	}
 	return changed
 }

@@ -29,13 +29,16 @@ func (t Translation) Secret(tenantSecret *corev1.Secret) *corev1.Secret {
 
 // MergeSecret is the Merge of host Secrets.
 func MergeSecret(have, want *corev1.Secret) (*corev1.Secret, engine.Difference) {
-	merged := have.DeepCopy()
+	merged := *have // a copy is made if something has changed
 	if merged.Type != want.Type {
-		return merged, engine.Immutable
+		return have.DeepCopy(), engine.Immutable
 	}
 	changed := mergeMeta(&merged.ObjectMeta, want.ObjectMeta)
 	if !maps.EqualFunc(merged.Data, want.Data, bytes.Equal) {
 		merged.Data, changed = want.Data, true
 	}
-	return merged, difference(changed)
+	if !changed {
+		return have, engine.Same
+	}
+	return merged.DeepCopy(), engine.Changed
 }

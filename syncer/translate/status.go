@@ -23,7 +23,7 @@ var hostConditions = []corev1.PodConditionType{
 // and whether that changed anything. Whatever the tenant wrote there is replaced,
 // but for conditions of its own.
 func (t Translation) PodStatus(tenantPod, hostPod *corev1.Pod) (*corev1.Pod, bool) {
-	merged, reveal, host := tenantPod.DeepCopy(), t.Reveal(tenantPod, hostPod), &hostPod.Status
+	reveal, host := t.Reveal(tenantPod, hostPod), &hostPod.Status
 	address := ""
 	if reveal.node != "" && host.HostIP != "" {
 		address = NodeAddress(reveal.node)
@@ -58,9 +58,10 @@ func (t Translation) PodStatus(tenantPod, hostPod *corev1.Pod) (*corev1.Pod, boo
 	if status.QOSClass == "" {
 		status.QOSClass = host.QOSClass
 	}
-	if equality.Semantic.DeepEqual(merged.Status, status) {
+	if equality.Semantic.DeepEqual(tenantPod.Status, status) {
 		return tenantPod, false
 	}
+	merged := tenantPod.DeepCopy()
 	merged.Status = status
 	return merged, true
 }
