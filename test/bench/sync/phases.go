@@ -110,12 +110,12 @@ func (w *world) atRest(ctx context.Context) (time.Duration, error) {
 // one creates a pod, and waits until its tenant sees it running.
 func (w *world) one(ctx context.Context, c *cluster, name string) (toHost, toRunning time.Duration, err error) {
 	host := string(c.tenant.ID.HostName(tenant.Name{Namespace: namespace, Name: name}))
-	own, err := sight(ctx, c.api, namespace, name, 1)
+	own, err := sightOne(ctx, c.api, namespace, name)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer own.stop()
-	onHost, err := sight(ctx, w.host, c.tenant.HostNamespace, host, 1)
+	onHost, err := sightOne(ctx, w.host, c.tenant.HostNamespace, host)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -304,6 +304,10 @@ func (w *world) greedy(ctx context.Context, r *report) error {
 		return err
 	}
 	many, single := w.clusters[0], w.clusters[1]
+	m, err := w.startMeter("greedy")
+	if err != nil {
+		return err
+	}
 	flooded := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -317,7 +321,7 @@ func (w *world) greedy(ctx context.Context, r *report) error {
 	for i := 0; ; i++ {
 		select {
 		case err := <-flooded:
-			if err != nil || len(times) == 0 {
+			if err = errors.Join(err, m.stop(r, w.options.greedy+len(times))); err != nil || len(times) == 0 {
 				return fmt.Errorf("%d single pods were measured: %w", len(times), err)
 			}
 			r.value("greedy/wall", wall.Seconds(), "s")
@@ -333,7 +337,7 @@ func (w *world) greedy(ctx context.Context, r *report) error {
 		if err != nil {
 			cancel()
 			<-flooded
-			return err
+			return errors.Join(err, m.stop(r, w.options.greedy))
 		}
 		times = append(times, took)
 	}

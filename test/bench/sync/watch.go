@@ -25,15 +25,24 @@ type sightings struct {
 	ended       chan struct{}
 }
 
+// sightOne watches one pod until it runs. Nobody has to look through others for that.
+func sightOne(ctx context.Context, api kubernetes.Interface, namespace, name string) (*sightings, error) {
+	return look(ctx, api, namespace, name, "metadata.name="+name, 1)
+}
+
 // sight watches the pods of a namespace with a prefix until want of them run.
 func sight(ctx context.Context, api kubernetes.Interface, namespace, prefix string, want int) (*sightings, error) {
+	return look(ctx, api, namespace, prefix, "", want)
+}
+
+func look(ctx context.Context, api kubernetes.Interface, namespace, prefix, fields string, want int) (*sightings, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	list, err := api.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	list, err := api.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{FieldSelector: fields})
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	w, err := api.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	w, err := api.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{FieldSelector: fields, ResourceVersion: list.ResourceVersion})
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("watch pods: %w", err)
