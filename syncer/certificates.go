@@ -96,11 +96,12 @@ func (s *Syncer) certify(ctx context.Context, tenantPod *corev1.Pod, c translate
 	case refusal != nil:
 		s.refused(tenantPod, c, secret, request.Name, refusal.Type, refusal.Reason+": "+refusal.Message)
 	case issued:
-		if err := c.Take(secret, key, &request.Status, mathrand.N(refreshJitter)); err != nil {
+		now := s.config.Clock.Now()
+		if err := c.Take(secret, key, &request.Status, now, mathrand.N(refreshJitter)); err != nil {
 			s.refused(tenantPod, c, secret, request.Name, certificatesv1.PodCertificateRequestConditionTypeFailed, err.Error())
 			return 0, nil
 		}
-		return max(c.Fresh(secret, s.config.Clock.Now()), time.Second), nil // one that is issued too old must not make us spin
+		return c.Fresh(secret, now), nil
 	}
 	return 0, nil
 }

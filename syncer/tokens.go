@@ -52,7 +52,7 @@ func (s *Syncer) wantTokens(ctx context.Context, tenantPod *corev1.Pod, have *co
 		}
 	}
 	want := engine.Be(secret)
-	want.Again = max(again, time.Second) // a token that is issued too old must not make us spin
+	want.Again = again
 	return want, nil
 }
 

@@ -207,10 +207,11 @@ func Answer(request *certificatesv1.PodCertificateRequest) (issued bool, refusal
 }
 
 // Take puts the certificate that was issued for a key in the place of the one before.
-// jitter is how much later than its signer says another is asked for. It is an error
+// jitter is how much later than its signer says another is asked for; now is when at the
+// earliest, and some seconds more: a signer is the tenant's. It is an error
 // if there is no certificate for that key, or one that does not fit; nothing changes
 // then.
-func (c Certificate) Take(hostSecret *corev1.Secret, key crypto.Signer, status *certificatesv1.PodCertificateRequestStatus, jitter time.Duration) error {
+func (c Certificate) Take(hostSecret *corev1.Secret, key crypto.Signer, status *certificatesv1.PodCertificateRequestStatus, now time.Time, jitter time.Duration) error {
 	chain, err := chainFor(key, status.CertificateChain)
 	if err != nil {
 		return err
@@ -231,8 +232,12 @@ func (c Certificate) Take(hostSecret *corev1.Secret, key crypto.Signer, status *
 	if size > maxCertificates {
 		return fmt.Errorf("the certificates of the pod would have %d bytes together, they may have %d", size, maxCertificates)
 	}
+	refresh := status.BeginRefreshAt.Add(jitter)
+	if earliest := now.Add(leastFresh); refresh.Before(earliest) {
+		refresh = earliest
+	}
 	hostSecret.Data = next
-	hostSecret.Data[c.name+certRefresh] = []byte(status.BeginRefreshAt.Add(jitter).UTC().Format(time.RFC3339Nano))
+	hostSecret.Data[c.name+certRefresh] = []byte(refresh.UTC().Format(time.RFC3339Nano))
 	c.forget(hostSecret)
 	return nil
 }

@@ -91,7 +91,7 @@ func TestCertificateLife(t *testing.T) {
 			}
 		}
 		begin := metav1.NewTime(now.Add(time.Hour))
-		if err := c.Take(secret, stored, &certificatesv1.PodCertificateRequestStatus{CertificateChain: issue(t, key.Public()) + issue(t, newTestKey(t).Public()), BeginRefreshAt: &begin}, time.Minute); err != nil {
+		if err := c.Take(secret, stored, &certificatesv1.PodCertificateRequestStatus{CertificateChain: issue(t, key.Public()) + issue(t, newTestKey(t).Public()), BeginRefreshAt: &begin}, now, time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		if _, _, asking := c.Asking(secret); asking {
@@ -160,7 +160,7 @@ func TestHostileCertificates(t *testing.T) {
 		if err := c.Ask(secret, key, "req-1"); err != nil {
 			t.Fatal(err)
 		}
-		err := c.Take(secret, key, &certificatesv1.PodCertificateRequestStatus{CertificateChain: status.chain, BeginRefreshAt: status.begin}, 0)
+		err := c.Take(secret, key, &certificatesv1.PodCertificateRequestStatus{CertificateChain: status.chain, BeginRefreshAt: status.begin}, time.Now(), 0)
 		if (err == nil) != status.fits {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -14,8 +14,13 @@ import (
 // API's default.
 const defaultTokenSeconds = 3600
 
-// refreshPercent of its life is when a token is replaced, as the kubelet does it.
-const refreshPercent = 80
+const (
+	// refreshPercent of its life is when a token is replaced, as the kubelet does it.
+	refreshPercent = 80
+	// leastFresh is how long at least a token, or a certificate, is not asked for again:
+	// what is issued too old must not make us spin.
+	leastFresh = 10 * time.Second
+)
 
 // Token is one service account token that a pod asks for.
 type Token struct {
@@ -113,7 +118,7 @@ func (t Translation) TokenSecret(tenantPod *corev1.Pod, have *corev1.Secret) *co
 
 // Put stores a token that was issued at now.
 func (k Token) Put(hostSecret *corev1.Secret, issued *authenticationv1.TokenRequestStatus, now time.Time) {
-	life := issued.ExpirationTimestamp.Sub(now)
+	fresh := max(issued.ExpirationTimestamp.Sub(now)*refreshPercent/100, leastFresh)
 	hostSecret.Data[k.Key()] = []byte(issued.Token)
-	hostSecret.Data[k.refreshKey()] = []byte(now.Add(life * refreshPercent / 100).UTC().Format(time.RFC3339Nano))
+	hostSecret.Data[k.refreshKey()] = []byte(now.Add(fresh).UTC().Format(time.RFC3339Nano))
 }
