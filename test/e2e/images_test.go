@@ -110,11 +110,11 @@ func waitsFor(t *testing.T, tenant, pod string) string {
 	return strings.TrimSpace(machine.Kubectl(t, tenant, "get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].state.waiting.reason}"))
 }
 
-// tell has the node ask the registry at an address for a host's images, until the test
-// ends.
-func tell(t *testing.T, host, address string) {
+// tell has the node ask the registry at an address for a host's images, and if that fails
+// at the next, until the test ends.
+func tell(t *testing.T, host string, addresses ...string) {
 	t.Helper()
-	file := registry.Tell(t, filepath.Join(machine.DataDir(), "registries"), host, address)
+	file := registry.Tell(t, filepath.Join(machine.DataDir(), "registries"), host, addresses...)
 	t.Cleanup(func() {
 		if err := os.RemoveAll(filepath.Dir(file)); err != nil {
 			t.Error(err)

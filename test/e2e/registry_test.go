@@ -59,7 +59,13 @@ func TestRegistryByHostsFile(t *testing.T) {
 	})
 	// One that never answers keeps nobody else waiting.
 	never, asked := silence(t)
-	tell(t, silent, never)
+	// containerd gives up after half a minute and asks at the next address: there are
+	// enough for as long as the other pod may take.
+	var addresses []string
+	for i := range 9 {
+		addresses = append(addresses, fmt.Sprintf("%s/%d", never, i))
+	}
+	tell(t, silent, addresses...)
 	start("silent", silent)
 	select {
 	case <-asked:

@@ -81,16 +81,20 @@ func serve(t testing.TB, handler http.Handler, member *url.Userinfo, archives []
 }
 
 // Tell has the nodes of a data directory ask the registry at an address for the images
-// of a host, or of all others with "_default". It returns the file that says so.
-func Tell(t testing.TB, registries, host, address string) string {
+// of a host, or of all others with "_default", and if that fails at the next. It returns
+// the file that says so.
+func Tell(t testing.TB, registries, host string, addresses ...string) string {
 	t.Helper()
 	dir := filepath.Join(registries, host)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "hosts.toml")
-	text := fmt.Sprintf("[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", "http://"+address)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	var text []byte
+	for _, address := range addresses {
+		text = fmt.Appendf(text, "[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", "http://"+address)
+	}
+	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file
