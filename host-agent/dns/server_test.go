@@ -2,11 +2,13 @@ package dns_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,14 +108,18 @@ func start(t *testing.T, who string, upstreams ...string) string {
 	}
 	cidrs := map[string]netip.Prefix{"blue": netip.MustParsePrefix("10.97.4.0/22"), "green": netip.MustParsePrefix("10.97.8.0/22")}
 	ctx, cancel := context.WithCancel(t.Context())
-	srv, err := dns.Listen(ctx, dns.Config{
+	config := dns.Config{
 		Listen: netip.MustParseAddrPort("127.0.0.1:0"),
 		ClientAt: func(netip.Addr) (dns.Client, bool) {
 			return dns.Client{Namespace: "host-" + who, ServiceCIDR: cidrs[who], Internet: who != "green"}, who != ""
 		},
 		Services: corelisters.NewServiceLister(services), Slices: discoverylisters.NewEndpointSliceLister(slices),
 		Upstreams: upstreams, Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	srv, err := dns.Listen(ctx, config)
+	for errors.Is(err, syscall.EADDRINUSE) { // the port that is free over UDP may be taken over TCP
+		srv, err = dns.Listen(ctx, config)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,10 @@ func TestGuest(t *testing.T) {
 	}
 	leaveSpace := join(t, s)
 	eventually(t, "one", func() bool { return names(always) == "1 [a/one]" })
+	h.in("a").Delete(object("a", "one"))
+	eventually(t, "none", func() bool { return names(always) == "0 []" }) // by the watch: all goroutines have begun
+	h.in("a").Add(object("a", "one"))
+	eventually(t, "one again", func() bool { return names(always) == "1 [a/one]" })
 	before := runtime.NumGoroutine()
 	v, told, leave := guest(t, s, h)
 	eventually(t, "one for the guest", func() bool { return v.HasSynced() && told.has("add one") })
