@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"testing"
 )
 
 var errDown = errors.New("injected: the host's API is down")
@@ -40,6 +41,14 @@ func (f *faults) set(down bool, writes float64) {
 		}
 		clear(f.open)
 	}
+}
+
+// answered has all writes of a test answered: of what is counted, or told once, when a write
+// has been carried out, nothing comes if its answer is lost.
+func answered(t *testing.T) {
+	t.Helper()
+	w.faults.set(false, 0)
+	t.Cleanup(func() { w.faults.set(false, everyday) })
 }
 
 // count returns how many requests failed since set.

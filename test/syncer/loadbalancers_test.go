@@ -46,6 +46,7 @@ func annotate(t *testing.T, offer translate.LoadBalancers) {
 func isBalanced(s *corev1.Service) bool { return s.Spec.Type == corev1.ServiceTypeLoadBalancer }
 
 func TestLoadBalancersByPlan(t *testing.T) {
+	answered(t)
 	ns := namespace(t)
 	unused(t)
 	offer(t, "1")

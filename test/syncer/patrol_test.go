@@ -14,6 +14,7 @@ import (
 // The informers see marked objects only: one that somebody took the marks from is
 // found by the patrol, which changes nothing else of it.
 func TestPatrolRestoresMarks(t *testing.T) {
+	answered(t)
 	ns := namespace(t)
 	own := create(t, simplePod(ns, "web"))
 	hostPod := waitHostPod(t, ns, "web", own.UID)

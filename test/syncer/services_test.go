@@ -79,6 +79,7 @@ func unused(t *testing.T) {
 }
 
 func TestNodePortsByPlan(t *testing.T) {
+	answered(t)
 	ns := namespace(t)
 	offer(t, "0")
 	newService(t, nodePortService(ns, "none", corev1.ServiceTypeNodePort, 30001))
