@@ -27,6 +27,7 @@ var addresses = map[string]string{
 	"VirtualCluster.status.serverName":              "said by the manager",
 	"Plan.spec.ingress.hostnames":                   "names that tenants may claim; nobody connects to them",
 	"Plan.spec.hostResources":                       "names of resources",
+	"Plan.spec.imageRegistries":                     "where tenants' images may come from; the provider writes it, and nodes pull what pods name",
 	"Plan.spec.objects.resources":                   "names of resources",
 	"Plan.spec.customResources.resource":            "names of resources",
 }

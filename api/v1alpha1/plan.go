@@ -115,6 +115,18 @@ type PlanSpec struct {
 	// +optional
 	RuntimeClasses []RuntimeClassOffer `json:"runtimeClasses,omitempty"`
 
+	// ImageRegistries are where the images of pods may come from: registries, as
+	// registry.example.org, or folders in them, as docker.io/library. Without any they may
+	// come from everywhere. Pods that are there go on when a registry is taken away.
+	//
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.all(r, self.exists_one(o, o == r)) && self.all(r, r.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)+(:[0-9]+)?|[a-z0-9]([-a-z0-9]*[a-z0-9])?:[0-9]+|localhost)(/[a-z0-9]([-_.a-z0-9]*[a-z0-9])?)*$'))",message="imageRegistries are names of registries, as in names of images and with their dot, or folders in them, each once; the default registry is docker.io"
+	// +listType=atomic
+	// +optional
+	ImageRegistries []string `json:"imageRegistries,omitempty"`
+
 	// SnapshotClasses are the host's classes of volume snapshots that tenants see; the
 	// first is that of snapshots that name none. Without any, or on a host that serves no
 	// snapshot.storage.k8s.io/v1, there are no snapshots. How many a tenant may have,

@@ -591,6 +591,11 @@ func (in *PlanSpec) DeepCopyInto(out *PlanSpec) {
 		*out = make([]RuntimeClassOffer, len(*in))
 		copy(*out, *in)
 	}
+	if in.ImageRegistries != nil {
+		in, out := &in.ImageRegistries, &out.ImageRegistries
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.SnapshotClasses != nil {
 		in, out := &in.SnapshotClasses, &out.SnapshotClasses
 		*out = make([]string, len(*in))

@@ -105,7 +105,7 @@ func evalPodPolicy(f *Facts) Outcome {
 	level := policy.LevelFor(sandbox)
 	var offer policy.Offer
 	if plan, err := f.Plan.Get(); err == nil { // not read: nothing is offered
-		offer.CSIDrivers = plan.Spec.CSIDrivers
+		offer.CSIDrivers, offer.ImageRegistries = plan.Spec.CSIDrivers, plan.Spec.ImageRegistries
 	}
 	var bad findings
 	for i := range pods {

@@ -21,6 +21,7 @@ import (
 
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/baseline"
+	"sublet.dev/isolation/policy/policytest"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -322,6 +323,39 @@ func TestAdmissionOfTolerations(t *testing.T) {
 		}
 		if got := without.broken(pod, admission.Create) == ""; got != c.without {
 			t.Errorf("%+v: allowed %v", c.Toleration, got)
+		}
+	}
+}
+
+// Images come from the plan's registries, or were there before, as isolation/policy says.
+func TestAdmissionOfImages(t *testing.T) {
+	tn := acme(tenant.GVisor)
+	anywhere := compile(t, baseline.Tenant(tn, "cell-0", v1alpha1.PlanSpec{})[0].(*corev1.Namespace))
+	b := compile(t, baseline.Tenant(tn, "cell-0", v1alpha1.PlanSpec{ImageRegistries: policytest.ImageRegistries})[0].(*corev1.Namespace))
+	kinds := []func(*corev1.PodSpec, string){
+		func(s *corev1.PodSpec, image string) { s.Containers[0].Image = image },
+		func(s *corev1.PodSpec, image string) { s.InitContainers[0].Image = image },
+		func(s *corev1.PodSpec, image string) {
+			s.Volumes[0].VolumeSource = corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: image}}
+		},
+		func(s *corev1.PodSpec, image string) { s.EphemeralContainers[0].Image = image },
+	}
+	for image, allowed := range policytest.Images {
+		for i, put := range kinds {
+			was, pod := syncedPod(tn), syncedPod(tn)
+			put(&pod.Spec, image)
+			if msg := anywhere.broken(pod, admission.Create); msg != "" {
+				t.Errorf("%d %s, from anywhere: %s", i, image, msg)
+			}
+			if msg := b.broken(pod, admission.Create); (msg == "") != allowed {
+				t.Errorf("%d %s: %q", i, image, msg)
+			}
+			if msg := b.judge(pod, was, &user.DefaultInfo{Name: "somebody"}, admission.Update); (msg == "") != allowed {
+				t.Errorf("%d %s comes: %q", i, image, msg)
+			}
+			if msg := b.broken(pod, admission.Update); msg != "" {
+				t.Errorf("%d %s stays: %q", i, image, msg)
+			}
 		}
 	}
 }

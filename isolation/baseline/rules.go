@@ -25,6 +25,9 @@ func variables() []admissionv1.Variable {
 		{Name: "byTenant", Expression: byTenant},
 		{Name: "balancerClasses", Expression: fromNamespace(tenant.AnnotationLoadBalancerClasses, "','")},
 		{Name: "drivers", Expression: fromNamespace(tenant.AnnotationCSIDrivers, "','")},
+		{Name: "registries", Expression: fromNamespace(tenant.AnnotationImageRegistries, "','")},
+		{Name: "images", Expression: "!variables.isPod ? [] : " + imagesOf("object")},
+		{Name: "hadImages", Expression: "!variables.isPod || request.operation == 'CREATE' ? [] : " + imagesOf("oldObject")},
 		{Name: "tolerable", Expression: fromNamespace(tenant.AnnotationTolerations, "','")},
 		{Name: "forced", Expression: fromNamespace(tenant.AnnotationForced, `"\n"`)},
 	}
@@ -55,6 +58,21 @@ const onlyTolerable = "!has(object.spec.tolerations) || object.spec.tolerations.
 	" (t.key + '=*:*') in variables.tolerable || (has(t.effect) && (t.key + '=*:' + t.effect) in variables.tolerable) ||" +
 	" ((!has(t.operator) || t.operator == 'Equal') && ((t.key + '=' + (has(t.value) ? t.value : '') + ':*') in variables.tolerable ||" +
 	" (has(t.effect) && (t.key + '=' + (has(t.value) ? t.value : '') + ':' + t.effect) in variables.tolerable)))))"
+
+// imagesOf lists the images of a pod: those of its containers and of its volumes.
+func imagesOf(pod string) string {
+	var all []string
+	for _, sort := range []string{"containers", "initContainers", "ephemeralContainers"} {
+		all = append(all, fmt.Sprintf("(has(%[1]s.spec.%[2]s) ? %[1]s.spec.%[2]s.map(c, has(c.image) ? c.image : '') : [])", pod, sort))
+	}
+	all = append(all, fmt.Sprintf("(has(%[1]s.spec.volumes) ? %[1]s.spec.volumes.filter(v, has(v.image)).map(v, has(v.image.reference) ? v.image.reference : '') : [])", pod))
+	return strings.Join(all, " + ")
+}
+
+// onlyRegistries holds of pods whose images come from variables.registries, come with
+// Sublet, or were there before.
+var onlyRegistries = "variables.registries.size() == 0 || variables.images.all(i, i in variables.hadImages || " +
+	policy.ImageFrom("i", "'"+tenant.Domain+"'") + " || variables.registries.exists(r, " + policy.ImageFrom("i", "r") + "))"
 
 // notPrivileged holds of the containers in a variable.
 func notPrivileged(variable string) string {
@@ -107,6 +125,7 @@ func validations() []admissionv1.Validation {
 		pod("are placed by the scheduler", "request.operation != 'CREATE' || !has(object.spec.nodeName) || object.spec.nodeName == ''"),
 		pod("have no rank on the host", "!has(object.spec.priorityClassName) || object.spec.priorityClassName == ''"),
 		pod("tolerate taints of their tenant's plan alone", onlyTolerable),
+		pod("have images from the registries of their tenant's plan alone", onlyRegistries),
 		pod("carry only Sublet's own keys", onlyKeys("labels", corev1.LabelTopologyZone, corev1.LabelTopologyRegion)+" && "+onlyKeys("annotations")),
 		pod("carry their tenant's mark", "has(object.metadata.labels) && '"+tenant.LabelTenant+"' in object.metadata.labels &&"+
 			" object.metadata.labels['"+tenant.LabelTenant+"'] == namespaceObject.metadata.labels['"+tenant.LabelTenant+"']"),

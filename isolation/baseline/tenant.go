@@ -25,6 +25,7 @@ func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 		tenant.AnnotationForced:              forced(p),
 		tenant.AnnotationTolerations:         tolerable(p),
 		tenant.AnnotationCSIDrivers:          strings.Join(p.CSIDrivers, ","),
+		tenant.AnnotationImageRegistries:     strings.Join(p.ImageRegistries, ","),
 	}
 	objects := []Object{ns, ServiceAccount(t)}
 	for _, q := range Quotas(t, p) {

@@ -71,12 +71,16 @@ func Err(refusals []Refusal) error {
 // the user namespace) needs no refusal. The pod is not modified.
 func CheckPod(tenantPod *corev1.Pod, l Level) []Refusal { return Offer{}.CheckPod(tenantPod, l) }
 
-// Offer is what a plan offers pods beyond what all may have. The zero value is nothing.
+// Offer is what a plan offers pods beyond what all may have, and where it keeps them to
+// less. The zero value is neither.
 type Offer struct {
 	// CSIDrivers are the drivers whose inline volumes pods may have.
 	CSIDrivers []string `json:"csiDrivers,omitempty"`
 	// RuntimeClasses are names that stand for the tenant's sandbox.
 	RuntimeClasses []string `json:"runtimeClasses,omitempty"`
+	// ImageRegistries are where images may come from: registries, or folders in them.
+	// Without any they may come from everywhere.
+	ImageRegistries []string `json:"imageRegistries,omitempty"`
 }
 
 // CheckPod is [CheckPod] for a tenant whose plan offers o. A RuntimeClass is judged by
@@ -139,6 +143,7 @@ func (c *check) shared(pod *corev1.Pod) {
 	c.hostNamespaces(spec)
 	c.podContext(spec.SecurityContext)
 	c.volumes(spec.Volumes)
+	c.images(spec)
 	for _, v := range containers(spec) {
 		c.container(v.path, v.Container)
 	}

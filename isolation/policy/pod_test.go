@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"sublet.dev/isolation/policy"
+	"sublet.dev/isolation/policy/policytest"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -296,6 +297,32 @@ func TestCredentialsOfTheTenantsOwn(t *testing.T) {
 		pod.Spec.Volumes[4].Projected.Sources = append(sources, corev1.VolumeProjection{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}})
 		if r := policy.CheckPod(pod, l); len(r) > 0 {
 			t.Errorf("%s: %v", l, policy.Err(r))
+		}
+	}
+}
+
+// A plan may say where images come from, all of them.
+func TestImageRegistries(t *testing.T) {
+	offer := policy.Offer{ImageRegistries: policytest.ImageRegistries}
+	kinds := map[string]func(*corev1.PodSpec, string){
+		"spec.containers[0].image":     func(s *corev1.PodSpec, image string) { s.Containers[0].Image = image },
+		"spec.initContainers[0].image": func(s *corev1.PodSpec, image string) { s.InitContainers[0].Image = image },
+		"spec.volumes[0].image.reference": func(s *corev1.PodSpec, image string) {
+			s.Volumes[0].VolumeSource = corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: image}}
+		},
+		"spec.ephemeralContainers[0].image": func(s *corev1.PodSpec, image string) { s.EphemeralContainers[0].Image = image },
+	}
+	for image, allowed := range policytest.Images {
+		for field, put := range kinds {
+			pod := plainPod()
+			put(&pod.Spec, image)
+			if r := policy.CheckPod(pod, policy.Baseline); len(r) > 0 {
+				t.Errorf("%s %s, from anywhere: %v", field, image, policy.Err(r))
+			}
+			r := offer.CheckPod(pod, policy.Baseline)
+			if (len(r) == 0) != allowed || !allowed && (r[0].Rule != "image-registry" || r[0].Field != field) {
+				t.Errorf("%s %s: %v", field, image, policy.Err(r))
+			}
 		}
 	}
 }

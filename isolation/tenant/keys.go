@@ -33,6 +33,10 @@ const (
 	// volumes its pods may have, likewise.
 	AnnotationCSIDrivers = Domain + "/csi-drivers"
 
+	// AnnotationImageRegistries, on a tenant's host namespace, holds the registries that
+	// its pods' images may come from, likewise; any, when it is empty.
+	AnnotationImageRegistries = Domain + "/image-registries"
+
 	// AnnotationLoadBalancerClasses, on a tenant's host namespace, holds the classes of
 	// load balancers that its Services may have, with commas between them, and
 	// AnnotationForced the annotations that the tenant's plan puts on its host objects,
@@ -105,7 +109,7 @@ var keys = []string{
 	AnnotationNamespace, AnnotationName, AnnotationUID,
 	AnnotationGeneration, AnnotationWritten, AnnotationLabels, AnnotationAnnotations,
 	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement, AnnotationSubdomain, AnnotationMemoryVolumes, AnnotationRank,
-	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations, AnnotationSnapshotClasses, AnnotationCSIDrivers,
+	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations, AnnotationSnapshotClasses, AnnotationCSIDrivers, AnnotationImageRegistries,
 	AnnotationIngressClasses, AnnotationGatewayClasses, AnnotationHostnames, LabelHostnames, AnnotationGranted, AnnotationTaken, AnnotationAnswered,
 }
 

@@ -56,7 +56,8 @@ func TestFor(t *testing.T) {
 		}, func(w *plan.Terms) {
 			w.LoadBalancers = plan.LoadBalancers{Offered: true, Classes: []string{"c"}, Annotations: map[string]string{"k": "v"}}
 		}},
-		"drivers": {func(s *v1alpha1.PlanSpec) { s.CSIDrivers = []string{"a", "b"} }, func(w *plan.Terms) { w.CSIDrivers = []string{"a", "b"} }},
+		"drivers":    {func(s *v1alpha1.PlanSpec) { s.CSIDrivers = []string{"a", "b"} }, func(w *plan.Terms) { w.CSIDrivers = []string{"a", "b"} }},
+		"registries": {func(s *v1alpha1.PlanSpec) { s.ImageRegistries = []string{"a.b/c"} }, func(w *plan.Terms) { w.ImageRegistries = []string{"a.b/c"} }},
 		"runtime classes": {func(s *v1alpha1.PlanSpec) { s.RuntimeClasses = []v1alpha1.RuntimeClassOffer{{Name: "x"}} },
 			func(w *plan.Terms) { w.RuntimeClasses = []v1alpha1.RuntimeClassOffer{{Name: "x"}} }},
 		"tolerations": {func(s *v1alpha1.PlanSpec) {
@@ -112,7 +113,7 @@ func TestFor(t *testing.T) {
 // A field that is added to plans is noticed here: it needs a meaning, and a case
 // above or below.
 func TestEveryFieldHasAMeaning(t *testing.T) {
-	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Tolerations", "CSIDrivers", "RuntimeClasses", "SnapshotClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "Ingress", "CustomResources", "Audit"}
+	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Tolerations", "CSIDrivers", "RuntimeClasses", "ImageRegistries", "SnapshotClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "Ingress", "CustomResources", "Audit"}
 	var fields []string
 	for f := range reflect.TypeFor[v1alpha1.PlanSpec]().Fields() {
 		fields = append(fields, f.Name)
@@ -197,9 +198,9 @@ func TestBuiltIn(t *testing.T) {
 
 // A tenant is offered the RuntimeClasses of its own sandbox.
 func TestOffer(t *testing.T) {
-	terms := plan.Terms{CSIDrivers: []string{"d"}, RuntimeClasses: []v1alpha1.RuntimeClassOffer{{Name: "any"}, {Name: "g", Sandbox: "gvisor"}, {Name: "u", Sandbox: "runc-userns"}}}
+	terms := plan.Terms{CSIDrivers: []string{"d"}, ImageRegistries: []string{"r"}, RuntimeClasses: []v1alpha1.RuntimeClassOffer{{Name: "any"}, {Name: "g", Sandbox: "gvisor"}, {Name: "u", Sandbox: "runc-userns"}}}
 	for sandbox, want := range map[tenant.Sandbox][]string{tenant.GVisor: {"any", "g"}, tenant.RuncUserNS: {"any", "u"}} {
-		if got := terms.Offer(sandbox); !reflect.DeepEqual(got, policy.Offer{CSIDrivers: []string{"d"}, RuntimeClasses: want}) {
+		if got := terms.Offer(sandbox); !reflect.DeepEqual(got, policy.Offer{CSIDrivers: []string{"d"}, ImageRegistries: []string{"r"}, RuntimeClasses: want}) {
 			t.Errorf("%s: %+v", sandbox, got)
 		}
 	}

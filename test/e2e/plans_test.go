@@ -25,6 +25,7 @@ spec:
   credentials: {lifetime: 1h, maxLifetime: 2h}
   egress: {internet: false}
   audit: Metadata
+  imageRegistries: [registry.example.org/team]
 `
 
 // A tenant's plan changes while its pods run.
@@ -78,6 +79,7 @@ func TestPlanChange(t *testing.T) {
 		}
 		return nil
 	})
+	imagesFrom(t, namespace)
 	if r := machine.Try(t, "kubeconfig", "planned", "--ttl", "3h"); r.Code == 0 || !strings.Contains(r.Stderr, "longer than the plan tight allows") {
 		t.Errorf("a kubeconfig beyond the plan: %v", r)
 	}
@@ -140,8 +142,37 @@ jwt:
 	}
 }
 
-func deletePlan(name string) (string, error) {
-	out, err := exec.Command(filepath.Join(machine.Root, "bin/kubectl"), "--kubeconfig", filepath.Join(machine.DataDir(), "admin.kubeconfig"), "delete", "plan", name).CombinedOutput()
+// imagesFrom tries where the tight plan's images may come from: at the tenant's API, and
+// at the host's with one of the tenant's pods, whose image can be changed.
+func imagesFrom(t *testing.T, namespace string) {
+	t.Helper()
+	hostPod := strings.TrimSpace(machine.Host(t, "get", "pods", "-n", namespace, "-o", "jsonpath={.items[0].metadata.name} {.items[0].spec.containers[0].name}"))
+	name, container, _ := strings.Cut(hostPod, " ")
+	for image, allowed := range map[string]bool{"registry.example.org/team/app:1": true, "sublet.dev/quickstart:2": true, "registry.example.org/app:1": false, "nginx": false} {
+		machine.Eventually(t, image+" at the tenant's API", func() error {
+			r := machine.TryKubectl(t, "planned", "run", "from", "--image="+image, "--dry-run=server")
+			if (r.Code == 0) != allowed || !allowed && !strings.Contains(r.Stderr, "[image-registry]") {
+				return fmt.Errorf("allowed shall be %v: %v", allowed, r)
+			}
+			return nil
+		})
+		machine.Eventually(t, image+" at the host's", func() error {
+			patch := fmt.Sprintf(`{"spec":{"containers":[{"name":%q,"image":%q}]}}`, container, image)
+			out, err := onHostAPI("patch", "pod", name, "-n", namespace, "--dry-run=server", "-p", patch)
+			if (err == nil) != allowed || !allowed && !strings.Contains(out, "images from the registries of their tenant's plan") {
+				return fmt.Errorf("allowed shall be %v: %v: %s", allowed, err, out)
+			}
+			return nil
+		})
+	}
+}
+
+func deletePlan(name string) (string, error) { return onHostAPI("delete", "plan", name) }
+
+// onHostAPI is what kubectl says as the provider.
+func onHostAPI(args ...string) (string, error) {
+	args = append([]string{"--kubeconfig", filepath.Join(machine.DataDir(), "admin.kubeconfig")}, args...)
+	out, err := exec.Command(filepath.Join(machine.Root, "bin/kubectl"), args...).CombinedOutput()
 	return string(out), err
 }
 

@@ -1,5 +1,6 @@
 // Package policytest draws random NetworkPolicies, and labels and ports of pods that
-// they are about, for the tests that hold renderings of them against package reach.
+// they are about, for the tests that hold renderings of them against package reach. And
+// it lists [Images], for the tests of what a plan says of them.
 //
 // Policies name the addresses of those tests: pods in 10.244.0.0/16, services in
 // 10.96.0.0/12, [Node], and 203.0.113.0/24 for the internet. It is for tests alone.

@@ -1,0 +1,26 @@
+package v1alpha1_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// Registries of images are as names of images begin: with a registry, not with a scheme,
+// a tag or a short name.
+func TestImageRegistries(t *testing.T) {
+	p := newPlans(t)
+	for registry, good := range map[string]bool{
+		"registry.example.org": true, "registry.example.org:5000/team/a_b": true, "docker.io/library": true, "localhost": true,
+		"localhost/team": true, "registry:5000": true, "10.0.0.1:5000": true,
+		"registry": false, "library/nginx": false, "https://registry.example.org": false, "registry.example.org/": false,
+		"registry.example.org,docker.io": false, "docker.io/library/nginx:1": false, "*.example.org": false, "Registry.example.org": false, "": false,
+	} {
+		errs := p.judge(t, "  imageRegistries: ['"+registry+"']")
+		if (len(errs) == 0) != good || !good && !strings.Contains(errs.ToAggregate().Error(), "imageRegistries") {
+			t.Errorf("%q: %v", registry, errs)
+		}
+	}
+	if errs := p.judge(t, "  imageRegistries: [docker.io, docker.io]"); len(errs) == 0 {
+		t.Error("one registry may stand there twice")
+	}
+}
