@@ -60,7 +60,7 @@ func TestApply(t *testing.T) {
 			if r := machine.TryKubectl(t, name, "diff", "-n", namespace, "-f", written(t, manifests(len(kinds()))), flags[len(flags)-1]); r.Code != 0 || r.Stdout != "" {
 				t.Errorf("kubectl diff: %v", r)
 			}
-			out = machine.Kubectl(t, name, "delete", "-n", namespace, "-f", files, "--timeout=180s")
+			out = machine.Kubectl(t, name, "delete", "-n", namespace, "-f", files, "--timeout=10m")
 			if n := strings.Count(out, " deleted"); n != most {
 				t.Errorf("%d objects were deleted", n)
 			}
@@ -130,16 +130,28 @@ func versions(t *testing.T, tenant, namespace string) map[string]string {
 	return out
 }
 
-// settled waits until controllers have written what they have to say of the objects,
-// and returns their versions.
+// settled waits until controllers have written what they have to say of the objects:
+// they have observed them, and for as long as looking takes some times nothing changes.
+// It returns their versions.
 func settled(t *testing.T, tenant, namespace string) map[string]string {
 	t.Helper()
+	const looks = 8
 	var last map[string]string
+	same := 0
 	machine.Eventually(t, "the objects settle", func() error {
+		for line := range strings.Lines(machine.Kubectl(t, tenant, "get", "deployments,statefulsets,daemonsets", "-n", namespace, "-o",
+			`jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.generation} {.status.observedGeneration}{"\n"}{end}`)) {
+			if f := strings.Fields(line); len(f) != 4 || f[2] != f[3] {
+				return fmt.Errorf("not observed yet: %s", line)
+			}
+		}
 		now := versions(t, tenant, namespace)
 		before := last
 		last = now
-		if len(now) != most || !maps.Equal(before, now) {
+		if same++; len(now) != most || !maps.Equal(before, now) {
+			same = 0
+		}
+		if same < looks {
 			return fmt.Errorf("there are %d, %d of them changed", len(now), len(changed(before, now)))
 		}
 		return nil

@@ -49,7 +49,7 @@ func (r release) helm(args ...string) string {
 // upgrade upgrades the release; the chart's hooks and workloads are waited for.
 func (r release) upgrade(flags ...string) machine.Result {
 	r.t.Helper()
-	return r.try(append([]string{"upgrade", r.name, "testdata/chart", "--wait", "--timeout=180s"}, flags...)...)
+	return r.try(append([]string{"upgrade", r.name, "testdata/chart", "--wait", "--timeout=10m"}, flags...)...)
 }
 
 // get returns what kubectl's jsonpath finds in the release's namespace.
@@ -97,7 +97,7 @@ func TestHelm(t *testing.T) {
 	tenant(t, name)
 	kubeconfig := written(t, machine.Sublet(t, "kubeconfig", name))
 	r := release{t: t, tenant: name, name: "shop", namespace: "apps", env: append(os.Environ(), "KUBECONFIG="+kubeconfig, "HELM_CACHE_HOME="+t.TempDir(), "HELM_CONFIG_HOME="+t.TempDir(), "HELM_DATA_HOME="+t.TempDir())}
-	out := r.helm("install", r.name, "testdata/chart", "--create-namespace", "--wait", "--timeout=180s")
+	out := r.helm("install", r.name, "testdata/chart", "--create-namespace", "--wait", "--timeout=10m")
 	if !strings.Contains(out, "revision 1, serves on Kubernetes v1.37") {
 		t.Errorf("the chart's notes are %s", out)
 	}
@@ -145,7 +145,7 @@ func (r release) shown() {
 }
 
 func (r release) tested() {
-	out := r.helm("test", r.name, "--logs", "--timeout=180s")
+	out := r.helm("test", r.name, "--logs", "--timeout=10m")
 	if !strings.Contains(out, "Phase:          Succeeded") || !strings.Contains(out, "POD LOGS: shop-visit (visit)\nok") {
 		r.t.Errorf("helm test says %s", out)
 	}
@@ -200,8 +200,10 @@ func (r release) edited() {
 func (r release) failed() {
 	before := r.get("{.spec.template.spec.containers[0].image} {.spec.replicas}", "deployment/shop")
 	n := len(r.states())
-	for _, bad := range []string{"image=sublet.dev/nothing:1", "postUpgrade={dial,127.0.0.1:1}", "size=11"} {
-		result := r.upgrade("--set", "replicas=2", "--set", bad, "--rollback-on-failure", "--timeout=30s", "--force-conflicts")
+	// The first is waited for until the time is over; the others fail by themselves.
+	for _, c := range [][2]string{{"image=sublet.dev/nothing:1", "45s"}, {"postUpgrade={dial,127.0.0.1:1}", "5m"}, {"size=11", "5m"}} {
+		bad, timeout := c[0], c[1]
+		result := r.upgrade("--set", "replicas=2", "--set", bad, "--rollback-on-failure", "--timeout="+timeout, "--force-conflicts")
 		if result.Code == 0 || !strings.Contains(result.Stderr, "rolled back due to rollback-on-failure being set") {
 			r.t.Errorf("the upgrade to %s: %v", bad, result)
 		}
@@ -220,7 +222,7 @@ func (r release) failed() {
 
 // rolledBack goes back to the first revision, with the subchart.
 func (r release) rolledBack() {
-	r.helm("rollback", r.name, "1", "--wait", "--timeout=180s", "--force-conflicts")
+	r.helm("rollback", r.name, "1", "--wait", "--timeout=10m", "--force-conflicts")
 	if now := r.get("{.spec.replicas}", "deployment/shop"); now != "1" {
 		r.t.Errorf("the replicas are %s", now)
 	}
@@ -231,7 +233,7 @@ func (r release) rolledBack() {
 
 // ended uninstalls the release: its hook runs, its objects go, its CRD stays.
 func (r release) ended() {
-	r.helm("uninstall", r.name, "--wait", "--timeout=180s")
+	r.helm("uninstall", r.name, "--wait", "--timeout=10m")
 	r.hook("pre-delete")
 	for _, kind := range []string{"deployments", "services", "gadgets", "configmaps", "secrets"} {
 		if left := r.get("{.items[*].metadata.name}", kind); left != "" && left != "kube-root-ca.crt" {

@@ -25,7 +25,7 @@ func TestOperator(t *testing.T) {
 	tenant(t, name)
 	machine.Image(t, "test/images/operator", "sublet.dev/operator:1")
 	machine.Kubectl(t, name, "apply", "-f", written(t, operator(t)))
-	machine.Kubectl(t, name, "rollout", "status", "deployment/operator", "--timeout=180s")
+	machine.Kubectl(t, name, "rollout", "status", "deployment/operator", "--timeout=10m")
 
 	t.Run("its rights are those of its role", func(t *testing.T) {
 		as := "--as=system:serviceaccount:default:operator"
@@ -36,7 +36,13 @@ func TestOperator(t *testing.T) {
 			t.Errorf("it may read secrets: %v", r)
 		}
 	})
-	machine.Kubectl(t, name, "apply", "-f", written(t, fmt.Sprintf(site, "v1", "shop", "replicas: 2")))
+	shop := written(t, fmt.Sprintf(site, "v1", "shop", "replicas: 2"))
+	machine.Eventually(t, "a site", func() error { // that the webhooks are ready is known a moment later
+		if r := machine.TryKubectl(t, name, "apply", "-f", shop); r.Code != 0 {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
 	available(t, name, "shop", 2)
 	t.Run("what it made", func(t *testing.T) { made(t, name) })
 	t.Run("its webhooks", func(t *testing.T) { judged(t, name) })
@@ -75,7 +81,7 @@ func operator(t *testing.T) string {
 // available waits until a Site says that so many of its pods serve.
 func available(t *testing.T, tenant, name string, n int) {
 	t.Helper()
-	machine.Kubectl(t, tenant, "wait", "site/"+name, "--for=jsonpath={.status.available}="+fmt.Sprint(n), "--timeout=180s")
+	machine.Kubectl(t, tenant, "wait", "site/"+name, "--for=jsonpath={.status.available}="+fmt.Sprint(n), "--timeout=10m")
 }
 
 // made looks at the Deployment of the Site shop, at its note and at the metrics.
@@ -165,12 +171,12 @@ func succeeded(t *testing.T, tenant string) {
 
 // ended deletes a Site: its note goes by the finalizer, what it owns by the API.
 func ended(t *testing.T, tenant string) {
-	machine.Kubectl(t, tenant, "delete", "site/shop", "--timeout=120s")
+	machine.Kubectl(t, tenant, "delete", "site/shop", "--timeout=10m")
 	if note := get(t, tenant, "{.data}", "configmap/register"); strings.Contains(note, "default.shop") || !strings.Contains(note, "default.old") {
 		t.Errorf("the register is %s", note)
 	}
-	machine.Kubectl(t, tenant, "wait", "deployment/shop", "--for=delete", "--timeout=120s")
-	machine.Kubectl(t, tenant, "wait", "pod", "-l", "site=shop", "--for=delete", "--timeout=120s")
+	machine.Kubectl(t, tenant, "wait", "deployment/shop", "--for=delete", "--timeout=10m")
+	machine.Kubectl(t, tenant, "wait", "pod", "-l", "site=shop", "--for=delete", "--timeout=10m")
 	if left := get(t, tenant, "{.items[*].metadata.name}", "deployments"); left != "old operator" {
 		t.Errorf("the deployments are %s", left)
 	}
