@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -105,7 +106,9 @@ func drift(want, live baseline.Object) []string {
 	case *corev1.ServiceAccount:
 		differ("automountServiceAccountToken", w.AutomountServiceAccountToken, live.(*corev1.ServiceAccount).AutomountServiceAccountToken)
 	case *corev1.ResourceQuota:
-		differ("the limits", w.Spec.Hard, live.(*corev1.ResourceQuota).Spec.Hard)
+		limits := maps.Clone(live.(*corev1.ResourceQuota).Spec.Hard)
+		delete(limits, baseline.ResourceRecounts) // of nothing, for a while
+		differ("the limits", w.Spec.Hard, limits)
 	case *rbacv1.Role:
 		differ("the rules", w.Rules, live.(*rbacv1.Role).Rules)
 	case *rbacv1.ClusterRole:

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	nodev1 "k8s.io/api/node/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -491,6 +493,24 @@ func TestReachOfThePlan(t *testing.T) {
 		f.Plan = Unknown[v1alpha1.Plan](errTest)
 		if o := evalServices(f); o.Status != Error {
 			t.Errorf("%s with a plan that was not read: %+v", typ, o)
+		}
+	}
+}
+
+// A quota whose new kinds are being counted limits one thing more, which is nobody's, and
+// is as it was rendered. Any other limit is drift.
+func TestRecountsAreNoDrift(t *testing.T) {
+	for name, want := range map[corev1.ResourceName]Status{baseline.ResourceRecounts: Pass, "count/widgets.example.org": Fail} {
+		f, quotas := good(), 0
+		onBaseline(func(o baseline.Object) {
+			if q, ok := o.(*corev1.ResourceQuota); ok {
+				q.Spec.Hard = maps.Clone(q.Spec.Hard)
+				q.Spec.Hard[name] = resource.MustParse("1")
+				quotas++
+			}
+		})(f)
+		if o := evalBaseline(f); o.Status != want || quotas == 0 {
+			t.Errorf("%s in %d quotas: %+v", name, quotas, o)
 		}
 	}
 }

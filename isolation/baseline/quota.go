@@ -43,6 +43,11 @@ const (
 	quotaSecretsName = "sublet-secrets"
 )
 
+// ResourceRecounts is what a quota limits, beyond what [Quotas] says, while the manager
+// waits for the host's quota controller to count new kinds: objects of a kind that nobody
+// defines.
+const ResourceRecounts corev1.ResourceName = "count/recounts." + tenant.Domain
+
 // Quotas returns what a tenant of a plan may use up on the host. They limit different
 // things, each of them once.
 func Quotas(t tenant.Tenant, p v1alpha1.PlanSpec) []*corev1.ResourceQuota {

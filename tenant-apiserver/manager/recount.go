@@ -39,9 +39,8 @@ const (
 	// at most: by then the controller has computed it by itself.
 	recountAgain = 10 * time.Second
 	recountTries = 33
-	// resourceRecounts is what is limited instead: objects of a kind that nobody defines.
-	resourceRecounts corev1.ResourceName = "count/recounts." + tenant.Domain
-	recountOwner                         = fieldOwner + "-recount"
+
+	recountOwner = fieldOwner + "-recount"
 )
 
 // recounts looks after the quotas whose kinds are not counted yet.
@@ -151,7 +150,7 @@ func (r *recounts) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Re
 	kinds := slices.Concat(missing...)
 	if r.givesUp(request.Name, kinds) {
 		r.config.Logger.Warn("the host's quota controller does not count what a plan limits", "tenant", request.Name, "kinds", kinds)
-		return ctrl.Result{}, nil
+		missing, kinds = make([][]string, len(quotas)), nil // nothing is left behind
 	}
 	for i := range quotas {
 		if err := Recount(ctx, r.api, &quotas[i], len(missing[i]) > 0); err != nil {
@@ -233,7 +232,7 @@ func (r *recounts) missing(ctx context.Context, q *corev1.ResourceQuota) ([]stri
 // lacks a count, and takes away what was written for that once it does not. A quota whose
 // limits the controller has still to look at is left alone.
 func Recount(ctx context.Context, api client.Client, q *corev1.ResourceQuota, missing bool) error {
-	tries, changed := q.Spec.Hard[resourceRecounts]
+	tries, changed := q.Spec.Hard[baseline.ResourceRecounts]
 	var value any // nil: without the limit
 	switch {
 	case missing && !equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard), !missing && !changed:
@@ -243,7 +242,7 @@ func Recount(ctx context.Context, api client.Client, q *corev1.ResourceQuota, mi
 	}
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": q.UID},
-		"spec":     map[string]any{"hard": map[corev1.ResourceName]any{resourceRecounts: value}},
+		"spec":     map[string]any{"hard": map[corev1.ResourceName]any{baseline.ResourceRecounts: value}},
 	})
 	if err != nil {
 		return fmt.Errorf("patch of the quota %s: %w", client.ObjectKeyFromObject(q), err)
