@@ -87,12 +87,13 @@ func keep(ctx context.Context, l Layout, client *containerd.Client, i images.Ima
 	return visible(ctx, l, i.Name, id)
 }
 
-// visible waits until the kubelet would find an image by its name.
+// visible waits until the kubelet would find an image by its name, and would not remove
+// it to make space.
 func visible(ctx context.Context, l Layout, name, id string) (Image, error) {
 	var found Image
 	err := awaitImage(ctx, l, name, fmt.Sprintf("containerd does not show %s as %s", name, id), func(i *runtimev1.Image) bool {
 		found = imageOf(i)
-		return found.ID == id
+		return found.ID == id && i.GetPinned()
 	})
 	return found, err
 }

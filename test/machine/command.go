@@ -45,7 +45,7 @@ func Try(t testing.TB, args ...string) Result {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	var exit *exec.ExitError
 	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
-		t.Fatalf("sublet %q: %v", args, err)
+		fatal(t, "sublet %q: %v", args, err)
 	}
 	return Result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
@@ -55,7 +55,7 @@ func Sublet(t testing.TB, args ...string) string {
 	t.Helper()
 	r := Try(t, args...)
 	if r.Code != 0 {
-		t.Fatalf("sublet %q: %v", args, r)
+		fatal(t, "sublet %q: %v", args, r)
 	}
 	return r.Stdout
 }
@@ -78,7 +78,7 @@ func Host(t testing.TB, args ...string) string {
 	cmd := exec.Command(filepath.Join(Root, "bin/kubectl"), append([]string{"--kubeconfig", filepath.Join(shared.dataDir, "admin.kubeconfig")}, args...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("kubectl %q on the host: %v\n%s", args, err, out)
+		fatal(t, "kubectl %q on the host: %v\n%s", args, err, out)
 	}
 	return string(out)
 }
@@ -92,7 +92,7 @@ func Eventually(t testing.TB, what string, f func() error) {
 		return last == nil, nil
 	})
 	if err != nil {
-		t.Fatalf("%s: %v: %v", what, err, last)
+		fatal(t, "%s: %v: %v", what, err, last)
 	}
 }
 

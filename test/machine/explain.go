@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -29,7 +30,21 @@ func Explain(t testing.TB, tenants ...string) {
 		for _, name := range tenants {
 			t.Logf("what there is to know of tenant %s:\n%s", name, explanation(name))
 		}
+		if why, ok := reasons.Load(t.Name()); ok {
+			t.Logf("it failed for this reason: %s", why)
+		}
 	})
+}
+
+// reasons are what tests failed for, by their names: an explanation ends with it.
+var reasons sync.Map
+
+// fatal fails a test for a reason, which an explanation of its tenants repeats.
+func fatal(t testing.TB, format string, args ...any) {
+	t.Helper()
+	why := fmt.Sprintf(format, args...)
+	reasons.Store(t.Name(), why)
+	t.Fatal(why)
 }
 
 // explanation goes from what is far away to what is near: where output is cut, it is
