@@ -3,6 +3,7 @@ package cell
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -50,10 +51,10 @@ func (h *hosted) once() (r *record, err error) {
 	}
 	defer h.outgoing.Close()
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), stopTimeout)
-		defer cancel()
-		if stopErr := api.Stop(ctx); stopErr != nil {
+		if stopErr := h.end(api); stopErr != nil {
 			err = fmt.Errorf("%w: %w", cmp.Or(err, errEnded), stopErr)
+		} else if r != nil {
+			h.leave(api)
 		}
 	}()
 	h.cell.ran.Store(true)
@@ -65,6 +66,7 @@ func (h *hosted) once() (r *record, err error) {
 	if err := markStarted(h.cell.config.Dir(h.tenant.ID)); err != nil {
 		return nil, err
 	}
+	h.carried = server.Carried{}
 	h.gate.resume()
 	ctx, cancel := context.WithCancel(h.ctx)
 	var group sync.WaitGroup
@@ -88,6 +90,22 @@ func (h *hosted) once() (r *record, err error) {
 			return nil, errEnded
 		}
 		return nil, fmt.Errorf("%w: %w", errEnded, err)
+	}
+}
+
+// end stops the control plane.
+func (h *hosted) end(api *server.Server) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), stopTimeout)
+	defer cancel()
+	return api.Stop(ctx)
+}
+
+// leave keeps what the next control plane is to have of this one, which has stopped, for
+// the tenant falls asleep.
+func (h *hosted) leave(api *server.Server) {
+	c, err := api.Carry()
+	if err = errors.Join(err, leave(h.cell.config.Dir(h.tenant.ID), c)); err != nil {
+		h.log.Warn("the tenant will be able to tell that it slept", "error", err)
 	}
 }
 
@@ -159,6 +177,7 @@ func (h *hosted) start(kubelet http.Handler) (*server.Server, error) {
 		Terms:             *h.terms.Load(),
 		AuditLog:          AuditLog(dir),
 		AuditWebhook:      h.cell.config.AuditWebhook,
+		Carried:           h.carried,
 		Logger:            h.log,
 	})
 }

@@ -35,7 +35,8 @@
 // the tenant's objects; and then once more whether anything was written meanwhile.
 // What is not known keeps a tenant awake. The record is on disk, so that tenants go
 // on sleeping when their cell is started again; it does not hold any more when the
-// tenant or its store is another.
+// tenant or its store is another. Beside it is what a client would otherwise miss
+// ([server.Carried]); whoever wakes takes it away, and does without what is damaged.
 //
 // What is done with a store (look, check, back up, restore, rewrite, move) goes
 // through the cell, because it holds the file's lock. Looking and backing up read

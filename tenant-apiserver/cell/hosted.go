@@ -39,6 +39,7 @@ type hosted struct {
 	current atomic.Pointer[Companion] // the companion that runs; nil: none
 
 	outgoing *dialer.Dialer // of the control plane that runs; run's alone
+	carried  server.Carried // what the last one left, until the next serves; run's alone
 	wake     chan string    // why the tenant is to wake; only the first of several counts
 	asked    chan ask       // somebody wants the tenant to sleep
 
@@ -153,7 +154,7 @@ func (h *hosted) turn() error {
 		return err
 	}
 	if r == nil {
-		if err := forgetRecord(dir); err != nil { // one that does not hold any more
+		if err := h.getUp(); err != nil { // the record does not hold any more
 			return err
 		}
 		if r, err = h.apart(); r == nil || err != nil || r.Tenant.CAs != h.tenantNow().CAs {

@@ -57,11 +57,7 @@ func (r *record) save(dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("encode the record of a tenant that sleeps: %w", err)
 	}
-	tmp := asleepPath(dir) + ".new"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return fmt.Errorf("record that the tenant sleeps: %w", err)
-	}
-	if err := os.Rename(tmp, asleepPath(dir)); err != nil {
+	if err := replace(asleepPath(dir), data); err != nil {
 		return fmt.Errorf("record that the tenant sleeps: %w", err)
 	}
 	return nil

@@ -218,7 +218,20 @@ func (h *hosted) sleep(r *record) error {
 		return nil
 	}
 	h.log.Info("the tenant wakes up", "because", why, "slept", h.now().Sub(r.Since))
-	return forgetRecord(h.cell.config.Dir(h.tenant.ID))
+	return h.getUp()
+}
+
+// getUp takes what the control plane that slept has left, and forgets that it slept.
+func (h *hosted) getUp() error {
+	dir := h.cell.config.Dir(h.tenant.ID)
+	c, ok, err := takeLeft(dir)
+	if err != nil {
+		h.log.Warn("the tenant can tell that it slept", "error", err)
+	}
+	if ok {
+		h.carried = c
+	}
+	return forgetRecord(dir) // and makes sure that what was taken is gone
 }
 
 // fallAsleep reports that the tenant sleeps.

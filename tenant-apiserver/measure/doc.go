@@ -3,6 +3,7 @@
 //	a connection --Meter.Wrap--> the control plane's handler
 //	GET /metrics of the tenant ----------> Meter.Handler: this tenant's numbers alone
 //	the provider's --Label, Merge--> all tenants' numbers, with a label that says whose
+//	Meter.Carry --a sleep--> Meter.Resume of the next, which goes on from there
 //
 // Upstream's metrics are the process's: those of up to a hundred tenants together,
 // with names of their custom resources. So each control plane has a registry of its

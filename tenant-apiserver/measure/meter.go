@@ -22,6 +22,14 @@ const other = "other"
 // buckets are upstream's, of request_duration_seconds.
 var buckets = []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60}
 
+// The labels of metrics. They are upstream's.
+var (
+	kindLabels     = []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}
+	durationLabels = append([]string{"dry_run"}, kindLabels...)
+	totalLabels    = append([]string{"code"}, durationLabels...)
+	inflightLabels = []string{"request_kind"}
+)
+
 // Meter measures one control plane. Its methods are safe for concurrent use.
 type Meter struct {
 	registry *prometheus.Registry
@@ -34,6 +42,7 @@ type Meter struct {
 	mu     sync.Mutex
 	served map[resource]struct{} // of which requests were served
 	kinds  map[series]struct{}
+	past   past
 }
 
 // resource is what a request is about.
@@ -56,18 +65,16 @@ type series struct {
 // storage is, in bytes, nil if that is not known.
 func New(requests apirequest.RequestInfoResolver, size func() (int64, error)) *Meter {
 	const component = "apiserver"
-	of := []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}
-	dry := append([]string{"dry_run"}, of...)
 	m := &Meter{
 		registry: prometheus.NewRegistry(), requests: requests, served: map[resource]struct{}{}, kinds: map[series]struct{}{},
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{Subsystem: component, Name: "request_total",
-			Help: "Requests of clients, by what they asked for and by the code of the answer."}, append([]string{"code"}, dry...)),
+			Help: "Requests of clients, by what they asked for and by the code of the answer."}, totalLabels),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Subsystem: component, Name: "request_duration_seconds", Buckets: buckets,
-			Help: "How long requests of clients took that do not last."}, dry),
+			Help: "How long requests of clients took that do not last."}, durationLabels),
 		lasting: prometheus.NewGaugeVec(prometheus.GaugeOpts{Subsystem: component, Name: "longrunning_requests",
-			Help: "Watches and streams of clients that are open."}, of),
+			Help: "Watches and streams of clients that are open."}, kindLabels),
 		inflight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Subsystem: component, Name: "current_inflight_requests",
-			Help: "Requests of clients under way that do not last."}, []string{"request_kind"}),
+			Help: "Requests of clients under way that do not last."}, inflightLabels),
 	}
 	m.registry.MustRegister(m.total, m.duration, m.lasting, m.inflight)
 	if size != nil {
@@ -76,12 +83,12 @@ func New(requests apirequest.RequestInfoResolver, size func() (int64, error)) *M
 	return m
 }
 
-// Gatherer gives the numbers.
-func (m *Meter) Gatherer() prometheus.Gatherer { return m.registry }
+// Gatherer gives the numbers, which are the caller's.
+func (m *Meter) Gatherer() prometheus.Gatherer { return prometheus.GathererFunc(m.gather) }
 
 // Handler answers with the numbers, in the format that the client asks for.
 func (m *Meter) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	return promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }
 
 // Wrap measures what a handler does. lasts says which requests are not bounded in
@@ -122,6 +129,9 @@ func (m *Meter) count(k kind, dry string, code int) kind {
 	}
 	k = m.knownLocked(k)
 	s := series{k, dry, strconv.Itoa(code)}
+	if len(m.kinds)+m.past.counters >= MaxSeries {
+		m.remember()
+	}
 	if _, ok := m.kinds[s]; !ok && len(m.kinds) >= MaxSeries {
 		s = series{kind{verb: k.verb, resource: resource{resource: other}}, "", s.code}
 	} else {
@@ -134,6 +144,9 @@ func (m *Meter) count(k kind, dry string, code int) kind {
 
 // serve notes that there is a resource. The caller must hold mu.
 func (m *Meter) serve(r resource) {
+	if len(m.served)+m.past.counters >= MaxSeries {
+		m.remember()
+	}
 	if r.resource != "" && len(m.served) < MaxSeries {
 		m.served[r] = struct{}{}
 	}
@@ -150,6 +163,9 @@ func (m *Meter) known(k kind) kind {
 func (m *Meter) knownLocked(k kind) kind {
 	if k.resource.resource == "" {
 		return k
+	}
+	if _, ok := m.served[k.resource]; !ok {
+		m.remember()
 	}
 	if _, ok := m.served[k.resource]; !ok {
 		k.resource = resource{resource: other}

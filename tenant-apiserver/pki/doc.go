@@ -19,8 +19,9 @@
 // sa.key, ca.key, ca.crt, so that a crash in between is completed by the next
 // call and never leaves a certificate without its key.
 //
-// Load makes nothing at all. Everything else is never stored: serving certificates,
-// client certificates and kubeconfigs are issued on demand and handed to the caller, and
+// Load makes nothing at all. Everything else is not stored here: serving certificates,
+// client certificates and kubeconfigs are issued on demand and handed to the caller (who
+// may keep a serving certificate and have it looked at again: ReuseServing), and
 // an authority for another purpose is derived from sa.key, the same each time (Derive).
 // Every control plane has an Authority of its own; a certificate of one is
 // unknown to all others, which is what keeps tenants apart at the front door.

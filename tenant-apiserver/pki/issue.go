@@ -41,11 +41,7 @@ func (a *Authority) IssueServing(names []string, ips []netip.Addr, ttl time.Dura
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("issue serving certificate: %w", err)
 	}
-	chain := [][]byte{der}
-	if a.cross != nil { // the way to it for those who know only the CA before
-		chain = append(chain, a.cross.Raw)
-	}
-	return tls.Certificate{Certificate: append(chain, a.cert.Raw), PrivateKey: key, Leaf: leaf}, nil
+	return tls.Certificate{Certificate: a.chain(der), PrivateKey: key, Leaf: leaf}, nil
 }
 
 // IssueClient makes a client certificate for a Kubernetes user (common name)

@@ -16,8 +16,8 @@ const (
 	renewBefore = servingTTL / 3
 )
 
-// servingCert is the server's certificate, issued when first needed and again
-// before it expires.
+// servingCert is the server's certificate, carried over or issued when first needed, and
+// issued again before it expires.
 type servingCert struct {
 	mu     sync.Mutex
 	config Config

@@ -101,6 +101,8 @@ type Config struct {
 	AuditWebhook string
 	// TenantMetrics answers TenantMetricsURL of a host. Nil: there is no such path.
 	TenantMetrics http.Handler
+	// Carried is what the control plane has left whose place this one takes.
+	Carried Carried
 	// Host makes the control plane of the nodes instead of a tenant's.
 	Host *HostConfig
 	// Logger gets the life of the server. Nil: slog.Default().

@@ -27,7 +27,11 @@ func (c Config) newMeter(st *storage) *measure.Meter {
 	if st.file != nil {
 		size = func() (int64, error) { return st.bytes(context.Background()) }
 	}
-	return measure.New(requests, size)
+	m := measure.New(requests, size)
+	m.Resume(c.Carried.Metrics, func(err error) {
+		c.logger().Warn("the tenant's counters begin anew", "error", err)
+	})
+	return m
 }
 
 // metricsPaths are the paths of metrics that are ours.
@@ -50,8 +54,8 @@ func (s *Server) handler() http.Handler {
 	return s.first.tell(h)
 }
 
-// Metrics returns the numbers of a tenant's requests since it started, without saying
-// whose they are. They are the caller's.
+// Metrics returns the numbers of a tenant's requests, those that were carried over
+// included, without saying whose they are. They are the caller's.
 func (s *Server) Metrics() ([]*dto.MetricFamily, error) {
 	if s.config.meter == nil {
 		return nil, nil

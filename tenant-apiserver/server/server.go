@@ -91,6 +91,7 @@ func run(ctx context.Context, c Config) (*Server, error) {
 	ahead := kube.NewAhead()
 	defer ahead.Wait()
 	certs := &servingCert{config: c}
+	certs.resume()
 	if _, err := certs.get(nil); err != nil {
 		return nil, err
 	}
