@@ -48,6 +48,8 @@ type caches struct {
 	tenantVolumes           cache.SharedIndexInformer
 	tenantClasses           cache.SharedIndexInformer // of storage
 	runtimeClasses          cache.SharedIndexInformer // the tenant's
+	priorityClasses         cache.SharedIndexInformer // the tenant's
+	hostPriorities          cache.SharedIndexInformer // of the Host: shared
 	bundles, requests       cache.SharedIndexInformer // of trust and for pods' certificates, the tenant's
 	ingressClasses          cache.SharedIndexInformer // of the tenant
 	nodeNames               *nodeNames
@@ -70,10 +72,11 @@ func newCaches(config Config, tenantAPI kubernetes.Interface) (*caches, error) {
 	c.tenantVolumes = ofTenant.Core().V1().PersistentVolumes().Informer()
 	c.tenantClasses = ofTenant.Storage().V1().StorageClasses().Informer()
 	c.runtimeClasses = ofTenant.Node().V1().RuntimeClasses().Informer()
+	c.priorityClasses = ofTenant.Scheduling().V1().PriorityClasses().Informer()
 	c.bundles = ofTenant.Certificates().V1().ClusterTrustBundles().Informer()
 	c.requests = ofTenant.Certificates().V1().PodCertificateRequests().Informer()
 	c.ingressClasses = ofTenant.Networking().V1().IngressClasses().Informer()
-	c.hostNodes = config.Host.nodes
+	c.hostNodes, c.hostPriorities = config.Host.nodes, config.Host.ranks
 	return c, errors.Join(c.index(), c.indexStorage(), c.indexAnchors())
 }
 

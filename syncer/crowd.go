@@ -39,7 +39,7 @@ type crowd struct {
 // waiting is a pod in the line.
 type waiting struct {
 	name     tenant.Name
-	priority int32
+	priority int64 // see translate.Importance
 }
 
 func newCrowd() *crowd {
@@ -47,7 +47,7 @@ func newCrowd() *crowd {
 }
 
 // add puts a pod behind all that are as important, if it does not stand in the line.
-func (c *crowd) add(name tenant.Name, priority int32) {
+func (c *crowd) add(name tenant.Name, priority int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.in[name]; ok {
@@ -107,7 +107,7 @@ func (s *Syncer) crowded(tenantPod *corev1.Pod) bool {
 	if s.room() > 0 {
 		return false
 	}
-	s.crowd.add(translate.NameOf(tenantPod), translate.RankOf(tenantPod).Priority)
+	s.crowd.add(translate.NameOf(tenantPod), s.t.Importance(tenantPod))
 	return s.room() <= 0
 }
 

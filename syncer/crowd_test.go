@@ -49,7 +49,7 @@ func TestCrowd(t *testing.T) {
 // TestCrowdByPriority: the most important are called first, those alike as they came.
 func TestCrowdByPriority(t *testing.T) {
 	c := newCrowd()
-	for i, priority := range []int32{0, 5, -1, 5, 0, 9} {
+	for i, priority := range []int64{0, 5, -1, 5, 0, 9} {
 		c.add(tenant.Name{Name: fmt.Sprint(i)}, priority)
 	}
 	var order []string

@@ -19,7 +19,7 @@ import (
 
 // HostConfig is what a Host needs.
 type HostConfig struct {
-	// Read reads nodes, storage classes, custom resource definitions, and the host namespaces of the tenants whose syncers share
+	// Read reads nodes, storage, priority and ingress classes, custom resource definitions, and the host namespaces of the tenants whose syncers share
 	// the Host (pods, services, endpointslices, configmaps, secrets,
 	// networkpolicies, ingresses, events: get, list, watch). Required.
 	Read *rest.Config
@@ -39,6 +39,7 @@ type Host struct {
 	nodes    cache.SharedIndexInformer
 	classes  cache.SharedIndexInformer // of storage
 	ingress  cache.SharedIndexInformer // classes
+	ranks    cache.SharedIndexInformer // PriorityClasses
 	spaces   *hostcache.Cache
 	kinds    hostKinds
 	budget   *engine.Budget
@@ -96,6 +97,7 @@ func (h *Host) share() error {
 	for informer, of := range map[*cache.SharedIndexInformer]cache.SharedIndexInformer{
 		&h.nodes:       h.shared.Core().V1().Nodes().Informer(),
 		&h.classes:     h.shared.Storage().V1().StorageClasses().Informer(),
+		&h.ranks:       h.shared.Scheduling().V1().PriorityClasses().Informer(),
 		&h.ingress:     h.shared.Networking().V1().IngressClasses().Informer(),
 		&h.definitions: h.marks.ForResource(definitions).Informer(),
 	} {

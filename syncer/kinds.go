@@ -40,6 +40,7 @@ func (s *Syncer) kinds() []engine.Pass {
 		s.claimStatuses(volumes),
 		s.storageClasses(),
 		s.runtimeClasses(),
+		s.priorityClasses(),
 		policies,
 		&podUp{Syncer: s, host: s.hostPods()},
 		s.podEvents(),

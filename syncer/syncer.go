@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
 	"k8s.io/utils/clock"
 
@@ -144,7 +146,8 @@ func New(c Config) (*Syncer, error) {
 		return nil, err
 	}
 	s.engine.Put(s.customs)
-	return s, errors.Join(s.watch(), s.watchStorage(), s.engine.Watch(s.caches.runtimeClasses, nil, keysOf(s.ofRuntimeClass)))
+	return s, errors.Join(s.watch(), s.watchStorage(), s.engine.Watch(s.caches.runtimeClasses, nil, keysOf(s.ofRuntimeClass)),
+		s.engine.Watch(s.caches.priorityClasses, nil, keysOf(s.ofPriorityClass)))
 }
 
 // hostTimeout bounds a write to the host and its wait for its turn: one that hangs
@@ -173,26 +176,11 @@ func (s *Syncer) Run(ctx context.Context) error {
 		stopHost := run(ctx, func(ctx context.Context) { _ = s.config.Host.Run(ctx) }) // it ends with ctx, without an error
 		defer stopHost()
 	}
-	leave, err := s.engine.Follow(s.caches.hostNodes, keysOf(s.ofHostNode))
-	if err != nil {
-		return fmt.Errorf("nodes of the host: %w", err)
-	}
+	leave, err := s.follow()
 	defer leave()
-	leaveClasses, err := s.engine.Follow(s.config.Host.classes, keysOf(s.ofClass))
 	if err != nil {
-		return fmt.Errorf("storage classes of the host: %w", err)
+		return err
 	}
-	defer leaveClasses()
-	leaveDefinitions, err := s.engine.Follow(s.config.Host.definitions, keysOf(s.customs.ofDefinition))
-	if err != nil {
-		return fmt.Errorf("definitions of the host: %w", err)
-	}
-	defer leaveDefinitions()
-	leaveIngress, err := s.engine.Follow(s.config.Host.ingress, keysOf(s.ofIngressClass))
-	if err != nil {
-		return fmt.Errorf("ingress classes of the host: %w", err)
-	}
-	defer leaveIngress()
 	stopEvents := s.held.record(ctx, s.tenantAPI)
 	defer stopEvents()
 	stopCaches, err := s.caches.start(ctx)
@@ -205,6 +193,34 @@ func (s *Syncer) Run(ctx context.Context) error {
 	stopPatrol := run(ctx, s.patrol.Run)
 	defer stopPatrol()
 	return s.engine.Run(ctx)
+}
+
+// follow follows what all tenants see of the host; leave ends that, also after an error.
+func (s *Syncer) follow() (leave func(), err error) {
+	var leaves []func()
+	leave = func() {
+		for _, l := range slices.Backward(leaves) {
+			l()
+		}
+	}
+	for _, f := range []struct {
+		what string
+		of   cache.SharedInformer
+		keys func(any) []engine.Key
+	}{
+		{"nodes", s.caches.hostNodes, keysOf(s.ofHostNode)},
+		{"storage classes", s.config.Host.classes, keysOf(s.ofClass)},
+		{"priority classes", s.config.Host.ranks, keysOf(s.ofPriorityClass)},
+		{"definitions", s.config.Host.definitions, keysOf(s.customs.ofDefinition)},
+		{"ingress classes", s.config.Host.ingress, keysOf(s.ofIngressClass)},
+	} {
+		end, err := s.engine.Follow(f.of, f.keys)
+		if err != nil {
+			return leave, fmt.Errorf("%s of the host: %w", f.what, err)
+		}
+		leaves = append(leaves, end)
+	}
+	return leave, nil
 }
 
 // run runs work until ctx ends; stop ends it and waits for that.

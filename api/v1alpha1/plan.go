@@ -127,6 +127,21 @@ type PlanSpec struct {
 	// +optional
 	ImageRegistries []string `json:"imageRegistries,omitempty"`
 
+	// PriorityClasses are the host's PriorityClasses that tenants see, and by which pods that
+	// name one are placed on the host among all that run there: a pod of such a class may
+	// displace other tenants' pods unless the class says preemptionPolicy: Never. Tenants'
+	// own classes rank their own pods only. Pods that are there keep a class that is taken
+	// away.
+	//
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(o, o == c)) && self.all(c, c.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$'))",message="priorityClasses are names of PriorityClasses, each once"
+	// +kubebuilder:validation:XValidation:rule="self.all(c, !c.startsWith('system-'))",message="the PriorityClasses system-... are for what nodes and the host cannot do without: no tenant has them"
+	// +listType=atomic
+	// +optional
+	PriorityClasses []string `json:"priorityClasses,omitempty"`
+
 	// SnapshotClasses are the host's classes of volume snapshots that tenants see; the
 	// first is that of snapshots that name none. Without any, or on a host that serves no
 	// snapshot.storage.k8s.io/v1, there are no snapshots. How many a tenant may have,

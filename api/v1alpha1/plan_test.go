@@ -24,3 +24,25 @@ func TestImageRegistries(t *testing.T) {
 		t.Error("one registry may stand there twice")
 	}
 }
+
+// PriorityClasses of plans are those of providers: never what nodes and the host cannot do
+// without.
+func TestPriorityClasses(t *testing.T) {
+	p := newPlans(t)
+	for class, good := range map[string]bool{
+		"gold": true, "team.gold-2": true, "systemic": true,
+		"system-node-critical": false, "system-cluster-critical": false, "system-": false, "system-mine": false, "Gold": false, "gold,calm": false, "": false,
+	} {
+		errs := p.judge(t, "  priorityClasses: ['"+class+"']")
+		if (len(errs) == 0) != good || !good && !strings.Contains(errs.ToAggregate().Error(), "riorityClasses") {
+			t.Errorf("%q: %v", class, errs)
+		}
+	}
+	errs := p.judge(t, "  priorityClasses: [gold, system-node-critical]")
+	if len(errs) == 0 || !strings.Contains(errs.ToAggregate().Error(), "no tenant has them") {
+		t.Errorf("the reason is not told: %v", errs)
+	}
+	if errs := p.judge(t, "  priorityClasses: [gold, gold]"); len(errs) == 0 {
+		t.Error("one class may stand there twice")
+	}
+}

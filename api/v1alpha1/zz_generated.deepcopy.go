@@ -596,6 +596,11 @@ func (in *PlanSpec) DeepCopyInto(out *PlanSpec) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.PriorityClasses != nil {
+		in, out := &in.PriorityClasses, &out.PriorityClasses
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.SnapshotClasses != nil {
 		in, out := &in.SnapshotClasses, &out.SnapshotClasses
 		*out = make([]string, len(*in))

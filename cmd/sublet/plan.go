@@ -139,8 +139,11 @@ func (a *app) showPlan(p *v1alpha1.Plan) error {
 		[]string{"Audit log:", string(t.Audit)},
 		[]string{"Internet:", "pods " + yesNo(t.Internet) + ", webhooks " + yesNo(t.PublicWebhooks)},
 		[]string{"Node ports:", strconv.Itoa(int(p.Spec.NodePorts))},
-		[]string{"On the host:", ""},
 	)
+	if len(p.Spec.PriorityClasses) > 0 {
+		rows = append(rows, []string{"Priority classes:", strings.Join(p.Spec.PriorityClasses, ", ")})
+	}
+	rows = append(rows, []string{"On the host:", ""})
 	for _, name := range sortedKeys(p.Spec.HostResources) {
 		rows = append(rows, []string{"", hostLimit(p, name) + " " + string(name)})
 	}

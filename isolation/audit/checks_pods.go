@@ -105,7 +105,7 @@ func evalPodPolicy(f *Facts) Outcome {
 	level := policy.LevelFor(sandbox)
 	var offer policy.Offer
 	if plan, err := f.Plan.Get(); err == nil { // not read: nothing is offered
-		offer.CSIDrivers, offer.ImageRegistries = plan.Spec.CSIDrivers, plan.Spec.ImageRegistries
+		offer.CSIDrivers, offer.ImageRegistries, offer.PriorityClasses = plan.Spec.CSIDrivers, plan.Spec.ImageRegistries, plan.Spec.PriorityClasses
 	}
 	var bad findings
 	for i := range pods {

@@ -206,6 +206,11 @@ var failing = map[string][]change{
 			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: ptr.To(true)}
 		}), "rivileged"},
 		{"host port", onPod(func(p *corev1.Pod) { p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}} }), "ostPort"},
+		{"a priority of the host", onPod(func(p *corev1.Pod) { p.Spec.PriorityClassName, p.Spec.Priority = "gold", ptr.To[int32](1000) }), "the rule priority"},
+		{"a class that the plan does not have", func(f *Facts) {
+			onPod(func(p *corev1.Pod) { p.Spec.PriorityClassName = "gold" })(f)
+			f.Plan = Known(v1alpha1.Plan{Spec: v1alpha1.PlanSpec{PriorityClasses: []string{"silver"}}})
+		}, "the rule priority"},
 		{"what gVisor may and runc may not", func(f *Facts) {
 			onTenant(func(vc *v1alpha1.VirtualCluster) { vc.Spec.Sandbox = "runc-userns" })(f)
 		}, "restricted"},
@@ -512,5 +517,15 @@ func TestRecountsAreNoDrift(t *testing.T) {
 		if o := evalBaseline(f); o.Status != want || quotas == 0 {
 			t.Errorf("%s in %d quotas: %+v", name, quotas, o)
 		}
+	}
+}
+
+// A pod has the PriorityClass of its tenant's plan, and the priority that the host makes of it.
+func TestPriorityOfThePlan(t *testing.T) {
+	f := good()
+	onPod(func(p *corev1.Pod) { p.Spec.PriorityClassName, p.Spec.Priority = "gold", ptr.To[int32](1000) })(f)
+	f.Plan = Known(v1alpha1.Plan{Spec: v1alpha1.PlanSpec{PriorityClasses: []string{"gold"}}})
+	if o := evalPodPolicy(f); o.Status != Pass {
+		t.Errorf("%s: %s", o.Status, o.Reason)
 	}
 }

@@ -360,6 +360,30 @@ func TestAdmissionOfImages(t *testing.T) {
 	}
 }
 
+// Pods have a PriorityClass of the plan or none; one that is taken out of it stays with the
+// pods that have it. No plan gives what nodes and the host cannot do without.
+func TestAdmissionOfPriorities(t *testing.T) {
+	tn := acme(tenant.GVisor)
+	none := compile(t, baseline.Tenant(tn, "cell-0", v1alpha1.PlanSpec{})[0].(*corev1.Namespace))
+	b := compile(t, baseline.Tenant(tn, "cell-0", v1alpha1.PlanSpec{PriorityClasses: []string{"gold", "calm", "system-node-critical"}})[0].(*corev1.Namespace))
+	for class, allowed := range map[string]bool{"": true, "gold": true, "calm": true, "gold,calm": false, "gol": false, "bronze": false, "system-node-critical": false, "system-cluster-critical": false} {
+		was, pod := syncedPod(tn), syncedPod(tn)
+		pod.Spec.PriorityClassName = class
+		if msg := b.broken(pod, admission.Create); (msg == "") != allowed {
+			t.Errorf("%q: %q", class, msg)
+		}
+		if msg := none.broken(pod, admission.Create); (msg == "") != (class == "") {
+			t.Errorf("%q, of a plan without any: %q", class, msg)
+		}
+		if msg := none.judge(pod, was, &user.DefaultInfo{Name: "somebody"}, admission.Update); (msg == "") != (class == "") {
+			t.Errorf("%q comes: %q", class, msg)
+		}
+		if msg := none.broken(pod, admission.Update); (msg == "") != (allowed || class == "bronze" || class == "gol" || class == "gold,calm") {
+			t.Errorf("%q stays: %q", class, msg)
+		}
+	}
+}
+
 // Inline volumes are those of the plan's drivers.
 func TestAdmissionOfInlineVolumes(t *testing.T) {
 	tn := acme(tenant.GVisor)

@@ -100,14 +100,14 @@ func user(name string) rbacv1.Subject {
 }
 
 // Cell returns the host objects that give a cell what it needs beside its
-// tenants' namespaces: to read the nodes, storage and ingress classes, of which its
+// tenants' namespaces: to read the nodes, storage, priority and ingress classes, of which its
 // tenants get masked views, and the definitions of custom resources.
 func Cell(cell string) []Object {
 	return []Object{
 		&rbacv1.ClusterRole{
 			TypeMeta:   typeMeta(rbacV1, "ClusterRole"),
 			ObjectMeta: hostMeta(cellRole),
-			Rules: []rbacv1.PolicyRule{rule("", read, "nodes"), rule("storage.k8s.io", read, "storageclasses"), rule("networking.k8s.io", read, "ingressclasses"),
+			Rules: []rbacv1.PolicyRule{rule("", read, "nodes"), rule("storage.k8s.io", read, "storageclasses"), rule("scheduling.k8s.io", read, "priorityclasses"), rule("networking.k8s.io", read, "ingressclasses"),
 				rule("apiextensions.k8s.io", read, "customresourcedefinitions")},
 		},
 		&rbacv1.ClusterRoleBinding{

@@ -28,6 +28,7 @@ func variables() []admissionv1.Variable {
 		{Name: "registries", Expression: fromNamespace(tenant.AnnotationImageRegistries, "','")},
 		{Name: "images", Expression: "!variables.isPod ? [] : " + imagesOf("object")},
 		{Name: "hadImages", Expression: "!variables.isPod || request.operation == 'CREATE' ? [] : " + imagesOf("oldObject")},
+		{Name: "priorities", Expression: fromNamespace(tenant.AnnotationPriorityClasses, "','")},
 		{Name: "tolerable", Expression: fromNamespace(tenant.AnnotationTolerations, "','")},
 		{Name: "forced", Expression: fromNamespace(tenant.AnnotationForced, `"\n"`)},
 	}
@@ -73,6 +74,12 @@ func imagesOf(pod string) string {
 // Sublet, or were there before.
 var onlyRegistries = "variables.registries.size() == 0 || variables.images.all(i, i in variables.hadImages || " +
 	policy.ImageFrom("i", "'"+tenant.Domain+"'") + " || variables.registries.exists(r, " + policy.ImageFrom("i", "r") + "))"
+
+// onlyPriorities holds of pods with one of variables.priorities, with none, or with the one
+// that they had before. What system- begins is no tenant's, whatever a plan says.
+const onlyPriorities = "!has(object.spec.priorityClassName) || object.spec.priorityClassName == '' || (!object.spec.priorityClassName.startsWith('system-') &&" +
+	" (object.spec.priorityClassName in variables.priorities || (request.operation != 'CREATE' && has(oldObject.spec.priorityClassName) &&" +
+	" oldObject.spec.priorityClassName == object.spec.priorityClassName)))"
 
 // notPrivileged holds of the containers in a variable.
 func notPrivileged(variable string) string {
@@ -123,7 +130,7 @@ func validations() []admissionv1.Validation {
 		pod("take no port of the node", "variables.containers.all(c, !has(c.ports) || c.ports.all(p, (!has(p.hostPort) || p.hostPort == 0)))"),
 		pod("ask for no device and no huge pages of the node", onlyResources("limits")+" && "+onlyResources("requests")),
 		pod("are placed by the scheduler", "request.operation != 'CREATE' || !has(object.spec.nodeName) || object.spec.nodeName == ''"),
-		pod("have no rank on the host", "!has(object.spec.priorityClassName) || object.spec.priorityClassName == ''"),
+		pod("have a PriorityClass of their tenant's plan, or none", onlyPriorities),
 		pod("tolerate taints of their tenant's plan alone", onlyTolerable),
 		pod("have images from the registries of their tenant's plan alone", onlyRegistries),
 		pod("carry only Sublet's own keys", onlyKeys("labels", corev1.LabelTopologyZone, corev1.LabelTopologyRegion)+" && "+onlyKeys("annotations")),

@@ -26,6 +26,7 @@ func Tenant(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
 		tenant.AnnotationTolerations:         tolerable(p),
 		tenant.AnnotationCSIDrivers:          strings.Join(p.CSIDrivers, ","),
 		tenant.AnnotationImageRegistries:     strings.Join(p.ImageRegistries, ","),
+		tenant.AnnotationPriorityClasses:     strings.Join(p.PriorityClasses, ","),
 	}
 	objects := []Object{ns, ServiceAccount(t)}
 	for _, q := range Quotas(t, p) {

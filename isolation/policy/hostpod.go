@@ -2,6 +2,8 @@ package policy
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -80,7 +82,8 @@ func (c *check) hostIdentity(hostPod *corev1.Pod) {
 	}
 }
 
-// hostPlacement demands that the host's scheduler places the pod, without rank.
+// hostPlacement demands that the host's scheduler places the pod, by no priority but that of
+// a class of the plan, which the host makes of the class's name.
 func (c *check) hostPlacement(hostPod *corev1.Pod) {
 	spec := &hostPod.Spec
 	if spec.NodeName != "" && hostPod.UID == "" {
@@ -89,10 +92,11 @@ func (c *check) hostPlacement(hostPod *corev1.Pod) {
 	if spec.SchedulerName != "" && spec.SchedulerName != corev1.DefaultSchedulerName {
 		c.refuse("scheduler", "spec.schedulerName", "the host's own scheduler places pods, not %q", spec.SchedulerName)
 	}
-	if spec.PriorityClassName != "" {
-		c.refuse("priority", "spec.priorityClassName", "a tenant's pod has no priority class of the host")
+	offered := slices.Contains(c.offer.PriorityClasses, spec.PriorityClassName) && !strings.HasPrefix(spec.PriorityClassName, systemClasses)
+	if spec.PriorityClassName != "" && !offered {
+		c.refuse("priority", "spec.priorityClassName", "%q is no PriorityClass of the tenant's plan", spec.PriorityClassName)
 	}
-	if spec.Priority != nil && *spec.Priority > 0 {
-		c.refuse("priority", "spec.priority", "a tenant's pod must not displace others: 0, not %d", *spec.Priority)
+	if spec.Priority != nil && *spec.Priority > 0 && !offered {
+		c.refuse("priority", "spec.priority", "a tenant's pod without a class of its plan must not displace others: 0, not %d", *spec.Priority)
 	}
 }

@@ -69,6 +69,7 @@ func TestCheckHostPodRefuses(t *testing.T) {
 		"node chosen":       {"node-name", "spec.nodeName", func(p *corev1.Pod) { p.Spec.NodeName = "n1" }},
 		"scheduler":         {"scheduler", "spec.schedulerName", func(p *corev1.Pod) { p.Spec.SchedulerName = "x" }},
 		"class of priority": {"priority", "spec.priorityClassName", func(p *corev1.Pod) { p.Spec.PriorityClassName = "mine" }},
+		"class of the node": {"priority", "spec.priorityClassName", func(p *corev1.Pod) { p.Spec.PriorityClassName = "system-node-critical" }},
 		"priority":          {"priority", "spec.priority", func(p *corev1.Pod) { p.Spec.Priority = ptr.To[int32](1) }},
 		"device": {"resources", "spec.containers[0].resources.limits", func(p *corev1.Pod) {
 			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"memory": resource.MustParse("1Gi"), "nvidia.com/gpu": resource.MustParse("1")}
@@ -91,4 +92,29 @@ func TestCheckHostPodRefuses(t *testing.T) {
 	pod := hostPod(tenant.RuncUserNS)
 	pod.Spec.HostUsers = nil
 	wantRefusal(t, "user namespace", policy.CheckHostPod(pod, policy.Restricted), "host-users", "spec.hostUsers")
+}
+
+// On the host a pod has a PriorityClass of the plan, whose priority the host says, or none.
+func TestOfferedPriority(t *testing.T) {
+	offer := policy.Offer{PriorityClasses: []string{"gold", "system-node-critical"}}
+	for class, allowed := range map[string]bool{"": true, "gold": true, "golden": false, "mine": false, "system-node-critical": false} {
+		for _, s := range tenant.Sandboxes() {
+			pod := hostPod(s)
+			pod.Spec.PriorityClassName = class
+			if r := offer.CheckHostPod(pod, policy.LevelFor(s)); (len(r) == 0) != allowed || !allowed && r[0].Rule != "priority" {
+				t.Errorf("%s, %q: %v", s, class, policy.Err(r))
+			}
+			pod.UID, pod.Spec.NodeName, pod.Spec.Priority = "u", "n1", ptr.To[int32](1000) // as the host made it
+			if r := offer.CheckHostPod(pod, policy.LevelFor(s)); (len(r) == 0) != (class == "gold") {
+				t.Errorf("%s, %q, running: %v", s, class, policy.Err(r))
+			}
+		}
+	}
+	pod := plainPod()
+	for class, allowed := range map[string]bool{"gold": true, "mine": true, "system-node-critical": false} {
+		pod.Spec.PriorityClassName = class // whose it is, the tenant's own API has seen to
+		if r := offer.CheckPod(pod, policy.Baseline); (len(r) == 0) != allowed || !allowed && r[0].Rule != "priority" {
+			t.Errorf("the tenant's pod of %q: %v", class, policy.Err(r))
+		}
+	}
 }

@@ -81,6 +81,8 @@ type Offer struct {
 	// ImageRegistries are where images may come from: registries, or folders in them.
 	// Without any they may come from everywhere.
 	ImageRegistries []string `json:"imageRegistries,omitempty"`
+	// PriorityClasses are the host's that pods may have there.
+	PriorityClasses []string `json:"priorityClasses,omitempty"`
 }
 
 // CheckPod is [CheckPod] for a tenant whose plan offers o. A RuntimeClass is judged by
@@ -193,6 +195,10 @@ func (c *check) profiles(field string, seccomp *corev1.SeccompProfile, appArmor 
 	}
 }
 
+// systemClasses begins the names of the PriorityClasses of what nodes and the host cannot do
+// without. Upstream's API lets nobody make others.
+const systemClasses = "system-"
+
 // tenantOnly applies the rules for what a tenant writes.
 func (c *check) tenantOnly(spec *corev1.PodSpec, l Level) {
 	if spec.NodeName != "" {
@@ -202,8 +208,8 @@ func (c *check) tenantOnly(spec *corev1.PodSpec, l Level) {
 	if class := spec.RuntimeClassName; class != nil && *class != forced && !slices.Contains(c.offer.RuntimeClasses, *class) {
 		c.refuse("runtime-class", "spec.runtimeClassName", "this cluster's pods run in %q and nothing else, not in %q: remove the field", forced, *class)
 	}
-	if strings.HasPrefix(spec.PriorityClassName, "system-") {
-		c.refuse("priority", "spec.priorityClassName", "%q is for the provider's own pods: use a PriorityClass of yours or none", spec.PriorityClassName)
+	if strings.HasPrefix(spec.PriorityClassName, systemClasses) {
+		c.refuse("priority", "spec.priorityClassName", "%q is for the provider's own pods: use another PriorityClass or none", spec.PriorityClassName)
 	}
 	if l == Restricted && spec.HostUsers != nil && *spec.HostUsers {
 		c.refuse("host-users", "spec.hostUsers", "pods run in a user namespace of their own: remove the field")

@@ -37,6 +37,10 @@ const (
 	// its pods' images may come from, likewise; any, when it is empty.
 	AnnotationImageRegistries = Domain + "/image-registries"
 
+	// AnnotationPriorityClasses, on a tenant's host namespace, holds the host's
+	// PriorityClasses that its pods may have, likewise.
+	AnnotationPriorityClasses = Domain + "/priority-classes"
+
 	// AnnotationLoadBalancerClasses, on a tenant's host namespace, holds the classes of
 	// load balancers that its Services may have, with commas between them, and
 	// AnnotationForced the annotations that the tenant's plan puts on its host objects,
@@ -85,9 +89,11 @@ const (
 	// may hold itself, with commas between them.
 	AnnotationMemoryVolumes = Domain + "/memory-volumes"
 	// AnnotationPlacement, on a host pod that is placed by labels or taints which the
-	// tenant put on its nodes, is a hash of what the host was told about where.
+	// tenant put on its nodes, or by a PriorityClass of its plan, is a hash of what the host
+	// was told about that.
 	AnnotationPlacement = Domain + "/placement"
-	// AnnotationRank, on a host pod, holds its [Rank] among its tenant's pods.
+	// AnnotationRank, on a host pod without a PriorityClass of the host, holds its [Rank]
+	// among its tenant's pods.
 	AnnotationRank = Domain + "/rank"
 )
 
@@ -109,7 +115,7 @@ var keys = []string{
 	AnnotationNamespace, AnnotationName, AnnotationUID,
 	AnnotationGeneration, AnnotationWritten, AnnotationLabels, AnnotationAnnotations,
 	AnnotationExternalName, AnnotationAuditExpires, AnnotationStorageClasses, AnnotationPlacement, AnnotationSubdomain, AnnotationMemoryVolumes, AnnotationRank,
-	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations, AnnotationSnapshotClasses, AnnotationCSIDrivers, AnnotationImageRegistries,
+	AnnotationLoadBalancerClasses, AnnotationForced, AnnotationForcedKeys, AnnotationTolerations, AnnotationSnapshotClasses, AnnotationCSIDrivers, AnnotationImageRegistries, AnnotationPriorityClasses,
 	AnnotationIngressClasses, AnnotationGatewayClasses, AnnotationHostnames, LabelHostnames, AnnotationGranted, AnnotationTaken, AnnotationAnswered,
 }
 

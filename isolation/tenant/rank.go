@@ -6,7 +6,8 @@ import (
 )
 
 // Rank is a pod's place among the pods of its own tenant. To the host all tenants' pods
-// have one priority: no rank raises a pod above another tenant's.
+// without a PriorityClass of their plan have one priority: no rank raises a pod above
+// another tenant's.
 type Rank struct {
 	// Priority is the tenant's, by its own PriorityClasses; greater is more important.
 	Priority int32

@@ -77,16 +77,17 @@ var decisions = joined(gatewayDecisions, map[string]fields{
 	"PodSpec": with(
 		all(translated, "Volumes", "InitContainers", "Containers", "EphemeralContainers", "DNSPolicy", "DNSConfig",
 			"NodeSelector", "Affinity", "Tolerations", "TopologySpreadConstraints", "SecurityContext", "ImagePullSecrets",
-			"Hostname", "Subdomain", "SetHostnameAsFQDN", "HostnameOverride", "OS", "Priority", "PreemptionPolicy"),
+			"Hostname", "Subdomain", "SetHostnameAsFQDN", "HostnameOverride", "OS", "Priority", "PreemptionPolicy",
+			"PriorityClassName"),
 		all(copied, "RestartPolicy", "TerminationGracePeriodSeconds", "ActiveDeadlineSeconds", "ShareProcessNamespace",
 			"HostAliases", "Resources"),
 		all(forced, "ServiceAccountName", "DeprecatedServiceAccount", "AutomountServiceAccountToken", "RuntimeClassName",
 			"EnableServiceLinks", "SchedulerName", "HostUsers"),
 		// NodeName is set by us through the binding; at creation isolation/policy
 		// refuses it. ReadinessGates and SchedulingGates are honoured on the tenant's
-		// side. Of a priority class the tenant's API has made the priority, which ranks the
-		// pod among the tenant's own.
-		all(dropped, "NodeName", "ReadinessGates", "SchedulingGates", "PriorityClassName", "Overhead", "EvictionResponders"),
+		// side. A priority class of the plan is the pod's on the host, too; of others the
+		// tenant's API has made the priority, which ranks the pod among the tenant's own.
+		all(dropped, "NodeName", "ReadinessGates", "SchedulingGates", "Overhead", "EvictionResponders"),
 		fields{
 			"HostNetwork":     refuse(whyHost),
 			"HostPID":         refuse(whyHost),

@@ -28,6 +28,7 @@ func (nothing) HostNode(string) (*corev1.Node, bool)            { return nil, fa
 func (nothing) TenantNodes() []*corev1.Node                     { return nil }
 func (nothing) HostPodWithIP(string) (*corev1.Pod, bool)        { return nil, false }
 func (nothing) RuntimeHandler(string) (string, bool)            { return "", false }
+func (nothing) HostPriority(string) (int32, bool)               { return 0, false }
 func (nothing) Services(string) []*corev1.Service               { return nil }
 func (nothing) Namespaces(labels.Selector) []string             { return nil }
 func (nothing) ConfigMap(tenant.Name) (*corev1.ConfigMap, bool) { return nil, false }

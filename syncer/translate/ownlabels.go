@@ -133,20 +133,29 @@ func alsoOn(to *corev1.NodeAffinity, requirements []corev1.NodeSelectorRequireme
 }
 
 // markPlacement has the host pod of one that is placed by the tenant's own labels, or kept
-// off nodes by its taints, say where it may be placed, for keepPlacement to compare.
+// off nodes by its taints, say where it may be placed, for keepPlacement to compare; and by
+// which PriorityClass, if it has one.
 func (b *podBuilder) markPlacement(hostPod *corev1.Pod) {
-	if !placedByOwnLabels(b.tenantPod) && len(b.keptOff(corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute)) == 0 {
+	byOwn := placedByOwnLabels(b.tenantPod) || len(b.keptOff(corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute)) > 0
+	class := hostPod.Spec.PriorityClassName
+	if !byOwn && class == "" {
 		return
 	}
 	hash := sha256.New()
-	for _, term := range hostPod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
-		fmt.Fprintf(hash, "%q\n", term.String())
+	if byOwn {
+		for _, term := range hostPod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+			fmt.Fprintf(hash, "%q\n", term.String())
+		}
+	}
+	if class != "" {
+		fmt.Fprintf(hash, "priority class %s\n", class)
 	}
 	hostPod.Annotations[tenant.AnnotationPlacement] = hex.EncodeToString(hash.Sum(nil)[:8])
 }
 
 // keepPlacement says whether a host pod may stay; as long as it was not placed it has
-// to be made anew when it is wanted elsewhere. Later its mark stays as it is.
+// to be made anew when it is wanted elsewhere, or by another PriorityClass. Later its mark
+// stays as it is.
 func keepPlacement(have *corev1.Pod, want *metav1.ObjectMeta) (keep bool) {
 	mark, marked := have.Annotations[tenant.AnnotationPlacement]
 	if have.Spec.NodeName == "" {

@@ -81,15 +81,16 @@ func (b *podBuilder) build() *corev1.Pod {
 	if held := heldVolumes(&b.tenantPod.Spec); len(held) > 0 {
 		b.annotations[tenant.AnnotationMemoryVolumes] = strings.Join(held, ",")
 	}
-	if rank := RankOf(b.tenantPod).String(); rank != "" {
+	hostPod := &corev1.Pod{ObjectMeta: meta, Spec: b.spec()}
+	hostPod.Spec.PriorityClassName, _ = b.hostClass(b.tenantPod)
+	if rank := RankOf(b.tenantPod).String(); rank != "" && hostPod.Spec.PriorityClassName == "" {
 		b.annotations[tenant.AnnotationRank] = rank
 	}
-	hostPod := &corev1.Pod{ObjectMeta: meta, Spec: b.spec()}
 	b.markPlacement(hostPod)
 	return hostPod
 }
 
-// RankOf is a pod's place among its tenant's own.
+// RankOf is a pod's place among its tenant's own, as far as the tenant's API says it.
 func RankOf(tenantPod *corev1.Pod) tenant.Rank {
 	spec, rank := &tenantPod.Spec, tenant.Rank{}
 	if spec.Priority != nil {
@@ -185,11 +186,15 @@ func podSecurity(from *corev1.PodSecurityContext) *corev1.PodSecurityContext {
 }
 
 // MergePod is the Merge of host pods: the little of a pod that may change in place. One
-// that was not placed yet is made anew when it is wanted on other nodes.
+// that was not placed yet is made anew when it is wanted on other nodes, or by another
+// PriorityClass.
 func MergePod(have, want *corev1.Pod) (*corev1.Pod, engine.Difference) {
 	merged, meta := *have, want.ObjectMeta // a copy of have is made if something has changed
 	if !keepPlacement(have, &meta) {
 		return have.DeepCopy(), engine.Immutable
+	}
+	if have.Spec.PriorityClassName != want.Spec.PriorityClassName {
+		keepRank(have, &meta)
 	}
 	changed := mergeMeta(&merged.ObjectMeta, meta)
 	changed = mergeImages(&merged.Spec.Containers, want.Spec.Containers) || changed

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -153,6 +154,9 @@ func up() []side {
 		}},
 		{"StorageClass", &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "local"}, VolumeBindingMode: ptr.To(storagev1.VolumeBindingImmediate)}, func(o runtime.Object) []any {
 			return []any{one.Class(o.(*storagev1.StorageClass), false)}
+		}},
+		{"PriorityClass", &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "gold"}, Value: 1000}, func(o runtime.Object) []any {
+			return []any{one.PriorityClass(o.(*schedulingv1.PriorityClass))}
 		}},
 		{"Ingress", plainIngress(), func(o runtime.Object) []any {
 			up, _ := translate.IngressStatus(o.(*networkingv1.Ingress), plainIngress())

@@ -25,6 +25,9 @@ type Lookup interface {
 	HostPodWithIP(ip string) (*corev1.Pod, bool)
 	// RuntimeHandler returns the handler of the tenant's RuntimeClass of that name.
 	RuntimeHandler(class string) (string, bool)
+	// HostPriority returns the value of the host's PriorityClass of that name; false if
+	// there is none, or the tenant has one of its own in that place.
+	HostPriority(class string) (int32, bool)
 	// Services returns the tenant's Services in a namespace of the tenant.
 	Services(namespace string) []*corev1.Service
 	// Namespaces returns the names of the tenant's namespaces that are selected.

@@ -16,6 +16,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -32,8 +33,8 @@ import (
 
 var update = flag.Bool("update", false, "write what the translations give into testdata")
 
-// world is what the lookups of a test answer, from the archive's world.yaml: Nodes
-// and Pods are the host's, all else is the tenant's.
+// world is what the lookups of a test answer, from the archive's world.yaml: Nodes,
+// Pods and PriorityClasses are the host's, all else is the tenant's.
 type world struct {
 	id      tenant.ID
 	objects []runtime.Object
@@ -81,6 +82,14 @@ func (w world) RuntimeHandler(class string) (string, bool) {
 		return "", false
 	}
 	return c.Handler, true
+}
+
+func (w world) HostPriority(class string) (int32, bool) {
+	c, ok := find(w, func(c *schedulingv1.PriorityClass) bool { return c.Name == class })
+	if !ok {
+		return 0, false
+	}
+	return c.Value, true
 }
 
 func (w world) Services(namespace string) []*corev1.Service {
@@ -224,6 +233,8 @@ func run(t *testing.T, tr translate.Translation, given map[string][]byte) map[st
 		got["host.yaml"] = encode(t, tr.Secret(o))
 	case *corev1.PersistentVolumeClaim:
 		runClaim(t, tr, o, given, got)
+	case *schedulingv1.PriorityClass:
+		got["up.yaml"] = encode(t, tr.PriorityClass(o))
 	case *storagev1.StorageClass:
 		got["up.yaml"] = encode(t, tr.Class(o, true))
 	case *corev1.Node:

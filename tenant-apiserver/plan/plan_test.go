@@ -58,6 +58,7 @@ func TestFor(t *testing.T) {
 		}},
 		"drivers":    {func(s *v1alpha1.PlanSpec) { s.CSIDrivers = []string{"a", "b"} }, func(w *plan.Terms) { w.CSIDrivers = []string{"a", "b"} }},
 		"registries": {func(s *v1alpha1.PlanSpec) { s.ImageRegistries = []string{"a.b/c"} }, func(w *plan.Terms) { w.ImageRegistries = []string{"a.b/c"} }},
+		"priorities": {func(s *v1alpha1.PlanSpec) { s.PriorityClasses = []string{"gold"} }, func(w *plan.Terms) { w.PriorityClasses = []string{"gold"} }},
 		"runtime classes": {func(s *v1alpha1.PlanSpec) { s.RuntimeClasses = []v1alpha1.RuntimeClassOffer{{Name: "x"}} },
 			func(w *plan.Terms) { w.RuntimeClasses = []v1alpha1.RuntimeClassOffer{{Name: "x"}} }},
 		"tolerations": {func(s *v1alpha1.PlanSpec) {
@@ -113,7 +114,7 @@ func TestFor(t *testing.T) {
 // A field that is added to plans is noticed here: it needs a meaning, and a case
 // above or below.
 func TestEveryFieldHasAMeaning(t *testing.T) {
-	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Tolerations", "CSIDrivers", "RuntimeClasses", "ImageRegistries", "SnapshotClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "Ingress", "CustomResources", "Audit"}
+	known := []string{"Sandboxes", "OwnCell", "IdleAfter", "StoreQuota", "HostResources", "StorageClasses", "Tolerations", "CSIDrivers", "RuntimeClasses", "ImageRegistries", "PriorityClasses", "SnapshotClasses", "Objects", "Requests", "Credentials", "Egress", "NodePorts", "LoadBalancers", "Ingress", "CustomResources", "Audit"}
 	var fields []string
 	for f := range reflect.TypeFor[v1alpha1.PlanSpec]().Fields() {
 		fields = append(fields, f.Name)
@@ -198,9 +199,9 @@ func TestBuiltIn(t *testing.T) {
 
 // A tenant is offered the RuntimeClasses of its own sandbox.
 func TestOffer(t *testing.T) {
-	terms := plan.Terms{CSIDrivers: []string{"d"}, ImageRegistries: []string{"r"}, RuntimeClasses: []v1alpha1.RuntimeClassOffer{{Name: "any"}, {Name: "g", Sandbox: "gvisor"}, {Name: "u", Sandbox: "runc-userns"}}}
+	terms := plan.Terms{CSIDrivers: []string{"d"}, ImageRegistries: []string{"r"}, PriorityClasses: []string{"p"}, RuntimeClasses: []v1alpha1.RuntimeClassOffer{{Name: "any"}, {Name: "g", Sandbox: "gvisor"}, {Name: "u", Sandbox: "runc-userns"}}}
 	for sandbox, want := range map[tenant.Sandbox][]string{tenant.GVisor: {"any", "g"}, tenant.RuncUserNS: {"any", "u"}} {
-		if got := terms.Offer(sandbox); !reflect.DeepEqual(got, policy.Offer{CSIDrivers: []string{"d"}, ImageRegistries: []string{"r"}, RuntimeClasses: want}) {
+		if got := terms.Offer(sandbox); !reflect.DeepEqual(got, policy.Offer{CSIDrivers: []string{"d"}, ImageRegistries: []string{"r"}, PriorityClasses: []string{"p"}, RuntimeClasses: want}) {
 			t.Errorf("%s: %+v", sandbox, got)
 		}
 	}

@@ -42,6 +42,8 @@ type Terms struct {
 	RuntimeClasses []v1alpha1.RuntimeClassOffer `json:"runtimeClasses,omitempty"`
 	// ImageRegistries are where its pods' images may come from; anywhere, without any.
 	ImageRegistries []string `json:"imageRegistries,omitempty"`
+	// PriorityClasses are the host's that the tenant sees and its pods may name.
+	PriorityClasses []string `json:"priorityClasses,omitempty"`
 	// CustomResources are the rules for kinds of the host that the tenant has.
 	CustomResources []v1alpha1.CustomResourceRule `json:"customResources,omitempty"`
 	// LoadBalancers are those of the host that the tenant's Services may have.
@@ -111,7 +113,7 @@ const (
 
 // Offer returns what the plan offers the pods of tenants whose pods run in a sandbox.
 func (t Terms) Offer(s tenant.Sandbox) policy.Offer {
-	o := policy.Offer{CSIDrivers: t.CSIDrivers, ImageRegistries: t.ImageRegistries}
+	o := policy.Offer{CSIDrivers: t.CSIDrivers, ImageRegistries: t.ImageRegistries, PriorityClasses: t.PriorityClasses}
 	for _, c := range t.RuntimeClasses {
 		if c.Sandbox == "" || c.Sandbox == string(s) {
 			o.RuntimeClasses = append(o.RuntimeClasses, c.Name)
@@ -143,6 +145,7 @@ func For(p *v1alpha1.Plan) Terms {
 		CSIDrivers:      slices.Clone(s.CSIDrivers),
 		RuntimeClasses:  slices.Clone(s.RuntimeClasses),
 		ImageRegistries: slices.Clone(s.ImageRegistries),
+		PriorityClasses: slices.Clone(s.PriorityClasses),
 		CustomResources: baseline.CustomResources(s),
 		Ingress:         Ingress{Classes: slices.Clone(s.Ingress.Classes), Annotations: maps.Clone(s.Ingress.Annotations), GatewayClasses: slices.Clone(s.Ingress.GatewayClasses)},
 		Limits: Limits{

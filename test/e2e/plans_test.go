@@ -26,6 +26,7 @@ spec:
   egress: {internet: false}
   audit: Metadata
   imageRegistries: [registry.example.org/team]
+  priorityClasses: [planned-first]
 `
 
 // A tenant's plan changes while its pods run.
@@ -80,6 +81,7 @@ func TestPlanChange(t *testing.T) {
 		return nil
 	})
 	imagesFrom(t, namespace)
+	priorityOffered(t, namespace)
 	if r := machine.Try(t, "kubeconfig", "planned", "--ttl", "3h"); r.Code == 0 || !strings.Contains(r.Stderr, "longer than the plan tight allows") {
 		t.Errorf("a kubeconfig beyond the plan: %v", r)
 	}
@@ -97,6 +99,12 @@ func TestPlanChange(t *testing.T) {
 	})
 	machine.Eventually(t, "the internet is back", func() error {
 		if r := app(t, "planned", "dial", internet); r.Code != 0 {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	machine.Eventually(t, "the class of the plan is gone", func() error {
+		if r := machine.TryKubectl(t, "planned", "get", "priorityclass", "planned-first"); !strings.Contains(r.Stderr, "NotFound") {
 			return fmt.Errorf("%v", r)
 		}
 		return nil
@@ -164,6 +172,32 @@ func imagesFrom(t *testing.T, namespace string) {
 			}
 			return nil
 		})
+	}
+}
+
+// priorityOffered tries the tight plan's PriorityClass: the tenant sees it once the host has
+// it, and no other, and the host's fence knows it.
+func priorityOffered(t *testing.T, namespace string) {
+	t.Helper()
+	for _, class := range []string{"planned-first", "planned-other"} {
+		machine.Host(t, "create", "priorityclass", class, "--value=100", "--preemption-policy=Never", "--description=before others")
+		t.Cleanup(func() { _, _ = onHostAPI("delete", "priorityclass", class) })
+	}
+	machine.Eventually(t, "the plan's PriorityClass", func() error {
+		r := machine.TryKubectl(t, "planned", "get", "priorityclass", "planned-first", "-o", "jsonpath={.value} {.preemptionPolicy} {.description}")
+		if r.Stdout != "100 Never before others" {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+	if r := machine.TryKubectl(t, "planned", "get", "priorityclass", "planned-other"); !strings.Contains(r.Stderr, "NotFound") {
+		t.Errorf("another class of the host: %v", r)
+	}
+	if fenced := machine.Host(t, "get", "namespace", namespace, "-o", `jsonpath={.metadata.annotations.sublet\.dev/priority-classes}`); fenced != "planned-first" {
+		t.Errorf("the host's fence lets pods have %q", fenced)
+	}
+	if out := machine.Sublet(t, "plan", "show", "tight"); !strings.Contains(out, "planned-first") {
+		t.Errorf("the plan as it is shown:\n%s", out)
 	}
 }
 

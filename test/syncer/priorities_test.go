@@ -37,10 +37,11 @@ func largePod(namespace, name, class, cpu string) *corev1.Pod {
 // neighboursPod is another tenant's on the host, with the least priority of all.
 func neighboursPod(t *testing.T, cpu string) *corev1.Pod {
 	t.Helper()
-	const namespace = "sublet-neighbour"
-	if _, err := w.host.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
+	made, err := w.host.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "sublet-neighbour-"}}, metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
+	namespace := made.Name
 	pod := largePod(namespace, "busy", "", cpu)
 	pod.Labels = map[string]string{tenant.LabelTenant: "neighbour"}
 	pod.Annotations = map[string]string{tenant.AnnotationRank: tenant.Rank{Priority: -1000}.String()}
@@ -105,7 +106,14 @@ func TestPriorities(t *testing.T) {
 	if data, _ := json.Marshal(events); err != nil || strings.Contains(string(data), hostNode) || strings.Contains(string(data), neighbour.Namespace) {
 		t.Errorf("the tenant's events: %v, %s", err, data)
 	}
-	if hostPod := waitHostPod(t, ns, "urgent", urgent.UID); hostPod.Spec.PriorityClassName != "" || hostPod.Spec.Priority != nil && *hostPod.Spec.Priority != 0 {
+	hostPod := waitHostPod(t, ns, "urgent", urgent.UID)
+	if hostPod.Spec.PriorityClassName != "" || hostPod.Spec.Priority != nil && *hostPod.Spec.Priority != 0 {
 		t.Errorf("it has a priority on the host: %q, %v", hostPod.Spec.PriorityClassName, hostPod.Spec.Priority)
 	}
+	for _, name := range []string{"greedy", "patient", "low"} {
+		if err := w.tenant.CoreV1().Pods(ns).Delete(t.Context(), name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+			t.Error(err)
+		}
+	}
+	dropPod(t, urgent, hostPod)
 }
