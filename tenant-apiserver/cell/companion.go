@@ -37,6 +37,7 @@ type Companion interface {
 func (h *hosted) accompany(ctx context.Context, api *server.Server, kubelet *lateHandler) {
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
 		err := h.companion(ctx, api, kubelet)
+		kubelet.debut.end() // at the latest
 		if ctx.Err() != nil {
 			return
 		}
@@ -64,6 +65,7 @@ func (h *hosted) companion(ctx context.Context, api *server.Server, kubelet *lat
 	}
 	kubelet.set(c.Kubelet())
 	h.present(&c)
+	kubelet.debut.end()
 	defer h.current.Store(nil)
 	h.set(Ready, "", "")
 	if err := c.Run(ctx); err != nil {
@@ -73,12 +75,18 @@ func (h *hosted) companion(ctx context.Context, api *server.Server, kubelet *lat
 }
 
 // lateHandler is a handler that is known later than those who call it.
-type lateHandler struct{ handler atomic.Pointer[http.Handler] }
+type lateHandler struct {
+	debut   *debut // when it is known
+	handler atomic.Pointer[http.Handler]
+}
 
 func (l *lateHandler) set(h http.Handler) { l.handler.Store(&h) }
 
-// ServeHTTP answers 503 until the handler is known.
+// ServeHTTP waits until the handler is known; it answers 503 if it is not in time.
 func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if l.handler.Load() == nil {
+		l.debut.await(r.Context())
+	}
 	h := l.handler.Load()
 	if h == nil {
 		http.Error(w, "the tenant is starting: try again", http.StatusServiceUnavailable)

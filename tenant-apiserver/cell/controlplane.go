@@ -39,7 +39,7 @@ func (h *hosted) apart() (r *record, err error) {
 // once starts the control plane and its companion, and returns when they have
 // ended: with a record when the tenant may sleep, with an error unless it was stopped.
 func (h *hosted) once() (r *record, err error) {
-	var kubelet lateHandler
+	kubelet := lateHandler{debut: newDebut()}
 	h.awake()
 	// Before anything else, so that it is seen that somebody waits.
 	if err := h.openGate(); err != nil {
@@ -67,6 +67,8 @@ func (h *hosted) once() (r *record, err error) {
 		return nil, err
 	}
 	h.carried = server.Carried{}
+	h.debut.Store(kubelet.debut)
+	defer h.debut.Store(nil)
 	h.gate.resume()
 	ctx, cancel := context.WithCancel(h.ctx)
 	var group sync.WaitGroup

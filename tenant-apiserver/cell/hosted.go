@@ -37,6 +37,7 @@ type hosted struct {
 	// The tenant's own goroutine makes gate when the tenant runs or sleeps.
 	gate    *gate
 	current atomic.Pointer[Companion] // the companion that runs; nil: none
+	debut   atomic.Pointer[debut]     // of the control plane that runs; nil: none serves
 
 	outgoing *dialer.Dialer // of the control plane that runs; run's alone
 	carried  server.Carried // what the last one left, until the next serves; run's alone

@@ -14,7 +14,7 @@ type Judge interface {
 // judge asks the companion that runs. Without one everything is taken: what a companion
 // refuses it does not carry out later either.
 func (h *hosted) judge(object runtime.Object) ([]string, error) {
-	if c := h.current.Load(); c != nil {
+	if c := h.companionNow(h.ctx); c != nil {
 		if j, ok := (*c).(Judge); ok {
 			return j.Judge(object)
 		}

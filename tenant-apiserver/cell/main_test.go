@@ -5,6 +5,7 @@ import (
 	"os"
 	"testing"
 
+	"sublet.dev/tenant-apiserver/cell"
 	"sublet.dev/test/tail"
 )
 
@@ -21,5 +22,6 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(golden)
+	cell.SetDebutWait(patience) // how fast a busy machine is says nothing
 	return tail.Main(m)
 }

@@ -18,7 +18,7 @@ var _ metricsapi.MetricsGetter = currentMetrics{}
 var errNoMetrics = errors.New("the tenant's pods are not being carried out at the moment")
 
 func (m currentMetrics) getter() (metricsapi.MetricsGetter, error) {
-	c := m.current.Load()
+	c := m.companionNow(m.ctx)
 	if c == nil {
 		return nil, errNoMetrics
 	}
