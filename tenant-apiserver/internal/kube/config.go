@@ -157,6 +157,7 @@ func (p *parts) genericConfig() (*genericapiserver.Config, error) {
 	// Documents of built-in types are shared by the process.
 	generic.SkipOpenAPIInstallation = true
 	generic.LongRunningFunc = o.longRunning
+	generic.BuildHandlerChainFunc = roomyChain
 	generic.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 	for name := range p.disabled {
 		generic.DisabledPostStartHooks.Insert(name)

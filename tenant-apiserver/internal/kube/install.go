@@ -262,6 +262,16 @@ func sharedConverter(groups []*genericapiserver.APIGroupInfo) (managedfields.Typ
 	if c, ok := converters.of[key]; ok {
 		return c, nil
 	}
+	c, err := newConverter(names)
+	if err != nil {
+		return nil, err
+	}
+	converters.of[key] = &ownersConverter{TypeConverter: c}
+	return converters.of[key], nil
+}
+
+// newConverter returns upstream's converter for types by OpenAPI's names.
+func newConverter(names []string) (managedfields.TypeConverter, error) {
 	models, err := builder3.BuildOpenAPIDefinitionsForResources(sharedOpenAPI().v3, names...)
 	if err != nil {
 		return nil, fmt.Errorf("schemas for server-side apply: %w", err)
@@ -270,7 +280,6 @@ func sharedConverter(groups []*genericapiserver.APIGroupInfo) (managedfields.Typ
 	if err != nil {
 		return nil, fmt.Errorf("schemas for server-side apply: %w", err)
 	}
-	converters.of[key] = c
 	return c, nil
 }
 
