@@ -111,7 +111,7 @@ bench-density: upstream ## our control planes beside upstream's processes (BENCH
 	./bin/bench-density $(BENCH)
 
 .PHONY: bench-sync
-bench-sync: ## tenants' pods beside pods written to the host (BENCH="-tenants 10 -greedy 1000" for less; 15 min)
+bench-sync: upstream ## tenants' pods beside pods written to a host of upstream's (BENCH="-tenants 10 -greedy 1000" for less, "-host ours"; 20 min)
 	@mkdir -p bin
 	go build -ldflags '-s -w $(K8S_LDFLAGS)' -o bin/bench-sync ./test/bench/sync
 	./bin/bench-sync $(BENCH)

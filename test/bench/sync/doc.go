@@ -1,6 +1,6 @@
 // Command sync measures what lies between a tenant's pod and its host pod.
 //
-//	a child: a host's control plane with its scheduler (ours, or upstream's processes),
+//	a child: a host's control plane with its scheduler (upstream's processes, or ours),
 //	  and nodes that are simulated (a host pod that is bound runs once its token,
 //	  Secrets and ConfigMaps were fetched)
 //	this process, as a cell: tenants' control planes with their syncers, on the host with

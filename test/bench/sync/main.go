@@ -32,7 +32,7 @@ func main() {
 	flag.BoolVar(&o.alone, "alone", false, "let the syncers share nothing, to see what sharing is worth")
 	flag.DurationVar(&o.patience, "patience", 20*time.Minute, "how long a phase may take")
 	flag.StringVar(&o.cpu, "cpu", "", "write processor profiles of the phases direct, synced and restart to files that begin with this")
-	flag.StringVar(&o.host, "host", "ours", "the host's control plane: ours, whose scheduler may ask as often as it likes, or upstream, as it is shipped")
+	flag.StringVar(&o.host, "host", "upstream", "the host's control plane: upstream, as it is shipped, or ours, whose scheduler may ask as often as it likes")
 	flag.StringVar(&o.bin, "bin", "bin/peers", "where upstream's programs are")
 	flag.StringVar(&o.child, "child", "", "for the program itself")
 	flag.StringVar(&o.dir, "dir", "", "for the program itself")
