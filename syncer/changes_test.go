@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 )
@@ -14,8 +15,11 @@ func TestOnlyStatus(t *testing.T) {
 	pod := func(change func(*corev1.Pod)) *corev1.Pod {
 		p := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{UID: "1", Labels: map[string]string{"a": "b"}, ResourceVersion: "1"},
-			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
-			Status:     corev1.PodStatus{Phase: corev1.PodPending},
+			Spec: corev1.PodSpec{
+				Containers:   []corev1.Container{{Name: "c", Image: "i", Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{"cpu": apiresource.MustParse("1"), "memory": apiresource.MustParse("1Gi")}}}},
+				NodeSelector: map[string]string{"a": "1", "b": "2", "c": "3", "d": "4", "e": "5"},
+			},
+			Status: corev1.PodStatus{Phase: corev1.PodPending},
 		}
 		change(p)
 		return p
@@ -24,6 +28,7 @@ func TestOnlyStatus(t *testing.T) {
 	for name, change := range map[string]func(*corev1.Pod){
 		"phase":     func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning },
 		"address":   func(p *corev1.Pod) { p.Status.PodIP, p.ResourceVersion = "10.0.0.1", "2" },
+		"nothing":   func(p *corev1.Pod) { p.Spec.Tolerations = []corev1.Toleration{} },
 		"finalizer": func(p *corev1.Pod) { p.Finalizers = []string{"x/y"} },
 	} {
 		if !onlyStatus(before, pod(change)) {
@@ -38,11 +43,34 @@ func TestOnlyStatus(t *testing.T) {
 		"label":       func(p *corev1.Pod) { p.Labels = map[string]string{"a": "c"} },
 		"annotation":  func(p *corev1.Pod) { p.Annotations = map[string]string{"a": "c"} },
 		"image":       func(p *corev1.Pod) { p.Spec.Containers[0].Image = "j" },
+		"selector":    func(p *corev1.Pod) { p.Spec.NodeSelector["e"] = "6" },
+		"limit":       func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Limits["cpu"] = apiresource.MustParse("2") },
 		"node":        func(p *corev1.Pod) { p.Spec.NodeName = "n" },
 		"debugger":    func(p *corev1.Pod) { p.Spec.EphemeralContainers = make([]corev1.EphemeralContainer, 1) },
 	} {
 		if onlyStatus(before, pod(change)) {
 			t.Errorf("%s: it is not the status", name)
+		}
+	}
+}
+
+// BenchmarkOnlyStatus is what it takes to see that nothing but a pod's status changed.
+func BenchmarkOnlyStatus(b *testing.B) {
+	no := false
+	before := &corev1.Pod{Spec: corev1.PodSpec{
+		Containers: []corev1.Container{{Name: "c", Image: "i", VolumeMounts: []corev1.VolumeMount{{Name: "token", MountPath: "/var/run/secrets", ReadOnly: true}}}},
+		Volumes: []corev1.Volume{{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}}, {ConfigMap: &corev1.ConfigMapProjection{}}, {DownwardAPI: &corev1.DownwardAPIProjection{}},
+		}}}}},
+		Tolerations:        []corev1.Toleration{{Key: "a", Operator: corev1.TolerationOpExists}, {Key: "b", Operator: corev1.TolerationOpExists}},
+		RestartPolicy:      corev1.RestartPolicyAlways,
+		EnableServiceLinks: &no,
+		SecurityContext:    &corev1.PodSecurityContext{},
+	}}
+	now := before.DeepCopy()
+	for b.Loop() {
+		if !onlyStatus(before, now) {
+			b.Fatal("they are the same")
 		}
 	}
 }
