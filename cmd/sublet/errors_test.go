@@ -85,6 +85,7 @@ func TestClosedTerminal(t *testing.T) {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
+		<-heard // one that is on its way when nobody listens any more ends the process
 		<-ctx.Done()
 	}
 }
