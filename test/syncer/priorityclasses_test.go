@@ -87,6 +87,10 @@ func TestPriorityClassesByPlan(t *testing.T) {
 		}
 		dropPod(t, own, hostPod)
 	}
+	if err := w.tenant.SchedulingV1().PriorityClasses().Delete(t.Context(), "silver", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitPriority(t, "silver", func(c *schedulingv1.PriorityClass) bool { return c.Value == 500 })
 	gold := create(t, largePod(ns, "gold", "gold", "40"))
 	wait(t, "the neighbour to be displaced", func() (bool, any) {
 		p, err := w.host.CoreV1().Pods(neighbour.Namespace).Get(t.Context(), neighbour.Name, metav1.GetOptions{})
