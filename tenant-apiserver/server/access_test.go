@@ -153,7 +153,7 @@ func TestAnonymousSeesHealthOnly(t *testing.T) {
 // Profiles and the like are the process's, so they tell one tenant of another.
 func TestTenantSeesNothingOfTheProcess(t *testing.T) {
 	k := client(t, w.a.admin(t))
-	for _, path := range []string{"/metrics/slis", "/metrics/tenants", "/debug/pprof/", "/debug/flags/v", "/logs/", "/configz", "/flagz", "/api/v1/componentstatuses"} {
+	for _, path := range []string{"/metrics/slis", "/metrics/tenants", "/debug/pprof/", "/debug/flags/v", "/logs/", "/configz", "/flagz", "/statusz", "/api/v1/componentstatuses"} {
 		err := k.Discovery().RESTClient().Get().AbsPath(path).Do(t.Context()).Error()
 		if !apierrors.IsNotFound(err) {
 			t.Errorf("%s answers %v, want 404", path, err)

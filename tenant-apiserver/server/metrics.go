@@ -47,7 +47,7 @@ func (c Config) metricsPaths() map[string]kube.Path {
 
 // handler is what connections are served with.
 func (s *Server) handler() http.Handler {
-	h := s.guard.wrap(s.instance.Handler())
+	h := undated(s.guard.wrap(s.instance.Handler()))
 	if s.config.meter != nil {
 		h = s.config.meter.Wrap(h, requestLasts)
 	}

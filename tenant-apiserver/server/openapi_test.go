@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"testing"
 
+	"k8s.io/client-go/rest"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
@@ -58,4 +60,38 @@ func TestOpenAPIV2(t *testing.T) {
 	}
 	remove()
 	await(t, "its end", func(ctx context.Context) (bool, error) { return openAPIV2Paths(t, w.a)[path] == "", nil })
+}
+
+// The documents say by their ETags whether they are others, and not when they were put
+// together, which every start of a control plane does.
+func TestOpenAPIHasNoDate(t *testing.T) {
+	config := w.a.admin(t)
+	c, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(path, known string) (code int, header http.Header) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, config.Host+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("If-None-Match", known)
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		return resp.StatusCode, resp.Header
+	}
+	for _, path := range []string{"/openapi/v2", "/openapi/v3/api/v1", "/openapi/v3/apis/apps/v1"} {
+		code, header := get(path, "")
+		if code != http.StatusOK || header.Get("Last-Modified") != "" || header.Get("ETag") == "" {
+			t.Errorf("%s: %d %v", path, code, header)
+		}
+		if code, header := get(path, header.Get("ETag")); code != http.StatusNotModified || header.Get("Last-Modified") != "" {
+			t.Errorf("%s, if it is another: %d %v", path, code, header)
+		}
+	}
 }

@@ -26,6 +26,9 @@ var gates = map[string]bool{
 	// Keeps a lease that names the machine in kube-system, where a tenant
 	// could read it.
 	"APIServerIdentity": false,
+	// A page about the process, which is not a tenant's own: it says when the
+	// process began.
+	"ComponentStatusz": false,
 }
 
 var prepared = sync.OnceValue(prepare)
