@@ -32,7 +32,7 @@
 //     them, discovery included, is recorded once per process (apis.go).
 //   - Of an object of a built-in type that is written, upstream's check that it is of
 //     that type is left out (fieldowners.go), and the goroutines that answer get their
-//     stacks at once (stack.go): together a tenth of what a pod takes.
+//     stacks at once (stack.go): together some 6 % of what a pod takes.
 //   - The aggregator is upstream's, with what it runs for API servers of the
 //     tenant's own (discovery, OpenAPI, availability) made when the first of them
 //     is named (remote.go): most tenants have none.

@@ -47,7 +47,11 @@ func (w *world) idleMemory(ctx context.Context, r *report) error {
 	r.value("memory/host-watches", (heap()-without)/each/1024, "KiB")
 	r.value("goroutines/host-watches", float64(runtime.NumGoroutine()-left)/each, "")
 	stop()
-	return w.eachCluster(func(_ int, c *cluster) error { return w.runSyncer(ctx, c) })
+	if err := w.eachCluster(func(_ int, c *cluster) error { return w.runSyncer(ctx, c) }); err != nil {
+		return err
+	}
+	_, err = w.atRest(ctx) // who comes first would wait until all have begun
+	return err
 }
 
 // watchHost watches all that a syncer can watch in each host namespace, and does nothing
