@@ -30,13 +30,17 @@ func Explain(t testing.TB, tenants ...string) {
 		for _, name := range tenants {
 			t.Logf("what there is to know of tenant %s:\n%s", name, explanation(name))
 		}
-		if why, ok := reasons.Load(t.Name()); ok {
-			t.Logf("it failed for this reason: %s", why)
-		}
+		reasons.Range(func(name, why any) bool {
+			if n := name.(string); n == t.Name() || strings.HasPrefix(n, t.Name()+"/") {
+				t.Logf("%s failed for this reason: %s", n, why)
+			}
+			return true
+		})
 	})
 }
 
-// reasons are what tests failed for, by their names: an explanation ends with it.
+// reasons are what tests failed for, by their names: an explanation ends with those of its
+// test and of the parts of it.
 var reasons sync.Map
 
 // fatal fails a test for a reason, which an explanation of its tenants repeats.
