@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,16 +26,23 @@ import (
 	"sublet.dev/isolation/tenant"
 )
 
-// rulebook is the admission policy as an API server of this version compiles it.
+// rulebook is the admission policies of pods and of Services as an API server of this
+// version compiles them.
 type rulebook struct {
-	t    *testing.T
-	cond cel.ConditionEvaluator
-	ns   *corev1.Namespace
+	t              *testing.T
+	pods, services cel.ConditionEvaluator
+	ns             *corev1.Namespace
 }
 
 func compile(t *testing.T, ns *corev1.Namespace) rulebook {
 	t.Helper()
-	policy, _ := baseline.Admission()
+	pods, _ := baseline.Admission()
+	services, _ := baseline.Services()
+	return rulebook{t, compiled(t, pods), compiled(t, services), ns}
+}
+
+func compiled(t *testing.T, policy *admissionv1.ValidatingAdmissionPolicy) cel.ConditionEvaluator {
+	t.Helper()
 	compiler, err := cel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +57,7 @@ func compile(t *testing.T, ns *corev1.Namespace) rulebook {
 	for _, v := range policy.Spec.Validations {
 		rules = append(rules, &validating.ValidationCondition{Expression: v.Expression, Message: v.Message})
 	}
-	return rulebook{t, compiler.CompileCondition(rules, cel.OptionalVariableDeclarations{}, environment.NewExpressions), ns}
+	return compiler.CompileCondition(rules, cel.OptionalVariableDeclarations{}, environment.NewExpressions)
 }
 
 // broken returns the message of the first rule that a request breaks, "" when it
@@ -65,9 +73,18 @@ func (b rulebook) broken(o baseline.Object, op admission.Operation) string {
 
 func (b rulebook) judge(o, was baseline.Object, by user.Info, op admission.Operation) string {
 	b.t.Helper()
-	gvk := corev1.SchemeGroupVersion.WithKind("Pod")
+	if broken := b.all(o, was, by, op); len(broken) > 0 {
+		return broken[0]
+	}
+	return ""
+}
+
+// all returns the messages of all rules that a request breaks.
+func (b rulebook) all(o, was baseline.Object, by user.Info, op admission.Operation) []string {
+	b.t.Helper()
+	gvk, rules := corev1.SchemeGroupVersion.WithKind("Pod"), b.pods
 	if _, ok := o.(*corev1.Service); ok {
-		gvk.Kind = "Service"
+		gvk.Kind, rules = "Service", b.services
 	}
 	gvr := schema.GroupVersionResource{Version: "v1", Resource: "x"}
 	var old runtime.Object
@@ -80,19 +97,20 @@ func (b rulebook) judge(o, was baseline.Object, by user.Info, op admission.Opera
 		b.t.Fatal(err)
 	}
 	request := cel.CreateAdmissionRequest(attr, metav1.GroupVersionResource(gvr), metav1.GroupVersionKind(gvk))
-	results, _, err := b.cond.ForInput(b.t.Context(), versioned, request, cel.OptionalVariableBindings{}, b.ns, celconfig.RuntimeCELCostBudget)
+	results, _, err := rules.ForInput(b.t.Context(), versioned, request, cel.OptionalVariableBindings{}, b.ns, celconfig.RuntimeCELCostBudget)
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	var broken []string
 	for _, r := range results {
 		if r.Error != nil || r.EvalResult.Value() != true {
 			if r.Error != nil {
 				b.t.Logf("%v", r.Error)
 			}
-			return r.ExpressionAccessor.(*validating.ValidationCondition).Message
+			broken = append(broken, r.ExpressionAccessor.(*validating.ValidationCondition).Message)
 		}
 	}
-	return ""
+	return broken
 }
 
 var _ runtime.Object = baseline.Object(nil)

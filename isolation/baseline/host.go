@@ -18,13 +18,14 @@ func Host() []Object {
 	for _, s := range tenant.Sandboxes() {
 		objects = append(objects, RuntimeClass(s))
 	}
+	services, servicesBinding := Services()
 	policy, binding := Admission()
 	claims, claimBinding := Claims()
 	snapshots, snapshotBinding := Snapshots()
 	plans, planBinding := Plans()
 	ingresses, ingressBinding := Ingresses()
 	gateways, gatewayBinding := Gateways()
-	return append(objects, policy, binding, claims, claimBinding, ingresses, ingressBinding, gateways, gatewayBinding, snapshots, snapshotBinding, plans, planBinding)
+	return append(objects, services, servicesBinding, policy, binding, claims, claimBinding, ingresses, ingressBinding, gateways, gatewayBinding, snapshots, snapshotBinding, plans, planBinding)
 }
 
 // sandboxMemory is what a sandbox needs beside its containers; it is added to the
@@ -47,9 +48,8 @@ func RuntimeClass(s tenant.Sandbox) *nodev1.RuntimeClass {
 // admissionName names the admission policy and its binding.
 const admissionName = "sublet-tenant"
 
-// Admission returns the policy that restates the hard rules in the host's API
-// server, for every writer, in every namespace that is a tenant's. It fails
-// closed.
+// Admission returns the policy that restates the hard rules of pods in the host's API
+// server, for every writer, in every namespace that is a tenant's. It fails closed.
 func Admission() (*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) {
 	fail := admissionv1.Fail
 	policy := &admissionv1.ValidatingAdmissionPolicy{
@@ -61,7 +61,7 @@ func Admission() (*admissionv1.ValidatingAdmissionPolicy, *admissionv1.Validatin
 				NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
 					{Key: tenant.LabelTenant, Operator: metav1.LabelSelectorOpExists}}},
 				ResourceRules: []admissionv1.NamedRuleWithOperations{
-					covers("", "pods", "pods/ephemeralcontainers", "services"),
+					covers("", "pods", "pods/ephemeralcontainers"),
 				},
 			},
 			Variables:   variables(),

@@ -11,37 +11,27 @@ import (
 	"sublet.dev/isolation/tenant"
 )
 
-// variables are the CEL variables of the admission policy.
+// variables are the CEL variables of the admission policy of pods. What a rule asks for
+// once, and not in a loop, it says itself: each variable costs every request something.
 func variables() []admissionv1.Variable {
 	return []admissionv1.Variable{
-		{Name: "isPod", Expression: "request.kind.kind == 'Pod'"},
-		{Name: "containers", Expression: "!variables.isPod ? [] : object.spec.containers" +
-			" + (has(object.spec.initContainers) ? object.spec.initContainers : [])"},
-		{Name: "ephemeral", Expression: "!variables.isPod || !has(object.spec.ephemeralContainers) ? [] : object.spec.ephemeralContainers"},
-		{Name: "volumes", Expression: "!variables.isPod || !has(object.spec.volumes) ? [] : object.spec.volumes"},
-		{Name: "labels", Expression: "has(object.metadata.labels) ? object.metadata.labels.map(k, k) : []"},
-		{Name: "annotations", Expression: "has(object.metadata.annotations) ? object.metadata.annotations.map(k, k) : []"},
-		{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
-		{Name: "byTenant", Expression: byTenant},
-		{Name: "balancerClasses", Expression: fromNamespace(tenant.AnnotationLoadBalancerClasses, "','")},
-		{Name: "drivers", Expression: fromNamespace(tenant.AnnotationCSIDrivers, "','")},
-		{Name: "registries", Expression: fromNamespace(tenant.AnnotationImageRegistries, "','")},
-		{Name: "images", Expression: "!variables.isPod ? [] : " + imagesOf("object")},
-		{Name: "hadImages", Expression: "!variables.isPod || request.operation == 'CREATE' ? [] : " + imagesOf("oldObject")},
-		{Name: "priorities", Expression: fromNamespace(tenant.AnnotationPriorityClasses, "','")},
+		{Name: "hadImages", Expression: "request.operation == 'CREATE' ? [] : " + imagesOf("oldObject")},
 		{Name: "tolerable", Expression: fromNamespace(tenant.AnnotationTolerations, "','")},
-		{Name: "forced", Expression: fromNamespace(tenant.AnnotationForced, `"\n"`)},
 	}
 }
 
 // byTenant holds of requests of tenants' identities.
 var byTenant = "request.userInfo.username.startsWith('" + tenant.ID("").WriteUser() + "')"
 
+// annotated is an annotation of the tenant's host namespace; empty when it is not there.
+func annotated(annotation string) string {
+	return "namespaceObject.metadata.?annotations[?'" + annotation + "'].orValue('')"
+}
+
 // fromNamespace is the list in an annotation of the tenant's host namespace; empty when
 // it is not there.
 func fromNamespace(annotation, separator string) string {
-	at := "namespaceObject.metadata.annotations['" + annotation + "']"
-	return "has(namespaceObject.metadata.annotations) && '" + annotation + "' in namespaceObject.metadata.annotations && " + at + " != '' ? " + at + ".split(" + separator + ") : []"
+	return annotated(annotation) + " != '' ? " + annotated(annotation) + ".split(" + separator + ") : []"
 }
 
 // onlyForced holds of annotations whose keys are in variables.annotations, if each is
@@ -51,14 +41,15 @@ func onlyForced() string {
 		" (k + '=' + object.metadata.annotations[k]) in variables.forced || (k in variables.had && variables.had[k] == object.metadata.annotations[k]))"
 }
 
-// onlyTolerable holds of pods that tolerate what variables.tolerable has, that their node
-// is not well, and, as the API server of a host may add it, that it is short of memory.
-const onlyTolerable = "!has(object.spec.tolerations) || object.spec.tolerations.all(t, has(t.key) && t.key != '' && (" +
+// onlyTolerable holds of a toleration t of what variables.tolerable has, that its node
+// is not well, or, as the API server of a host may add it, that it is short of memory.
+const onlyTolerable = "has(t.key) && (" +
 	"(t.key in ['" + corev1.TaintNodeNotReady + "', '" + corev1.TaintNodeUnreachable + "'] && has(t.effect) && t.effect == 'NoExecute') ||" +
 	" (t.key == '" + corev1.TaintNodeMemoryPressure + "' && has(t.effect) && t.effect == 'NoSchedule') ||" +
-	" (t.key + '=*:*') in variables.tolerable || (has(t.effect) && (t.key + '=*:' + t.effect) in variables.tolerable) ||" +
+	" (t.key != '' && (" +
+	"(t.key + '=*:*') in variables.tolerable || (has(t.effect) && (t.key + '=*:' + t.effect) in variables.tolerable) ||" +
 	" ((!has(t.operator) || t.operator == 'Equal') && ((t.key + '=' + (has(t.value) ? t.value : '') + ':*') in variables.tolerable ||" +
-	" (has(t.effect) && (t.key + '=' + (has(t.value) ? t.value : '') + ':' + t.effect) in variables.tolerable)))))"
+	" (has(t.effect) && (t.key + '=' + (has(t.value) ? t.value : '') + ':' + t.effect) in variables.tolerable))))))"
 
 // imagesOf lists the images of a pod: those of its containers and of its volumes.
 func imagesOf(pod string) string {
@@ -70,50 +61,58 @@ func imagesOf(pod string) string {
 	return strings.Join(all, " + ")
 }
 
-// onlyRegistries holds of pods whose images come from variables.registries, come with
-// Sublet, or were there before.
-var onlyRegistries = "variables.registries.size() == 0 || variables.images.all(i, i in variables.hadImages || " +
-	policy.ImageFrom("i", "'"+tenant.Domain+"'") + " || variables.registries.exists(r, " + policy.ImageFrom("i", "r") + "))"
+// onlyRegistries holds of pods whose images come from the registries of the plan, come
+// with Sublet, or were there before. Where the plan has none it holds of every pod.
+var onlyRegistries = annotated(tenant.AnnotationImageRegistries) + " == '' || (" + imagesOf("object") + ").all(i, i in variables.hadImages || " +
+	policy.ImageFrom("i", "'"+tenant.Domain+"'") + " || " + annotated(tenant.AnnotationImageRegistries) + ".split(',').exists(r, " + policy.ImageFrom("i", "r") + "))"
 
-// onlyPriorities holds of pods with one of variables.priorities, with none, or with the one
+// onlyPriorities holds of pods with a PriorityClass of the plan, with none, or with the one
 // that they had before. What system- begins is no tenant's, whatever a plan says.
-const onlyPriorities = "!has(object.spec.priorityClassName) || object.spec.priorityClassName == '' || (!object.spec.priorityClassName.startsWith('system-') &&" +
-	" (object.spec.priorityClassName in variables.priorities || (request.operation != 'CREATE' && has(oldObject.spec.priorityClassName) &&" +
+var onlyPriorities = "!has(object.spec.priorityClassName) || object.spec.priorityClassName == '' || (!object.spec.priorityClassName.startsWith('system-') &&" +
+	" (object.spec.priorityClassName in (" + fromNamespace(tenant.AnnotationPriorityClasses, "','") + ") || (request.operation != 'CREATE' && has(oldObject.spec.priorityClassName) &&" +
 	" oldObject.spec.priorityClassName == object.spec.priorityClassName)))"
 
-// notPrivileged holds of the containers in a variable.
-func notPrivileged(variable string) string {
-	return fmt.Sprintf("variables.%s.all(c, !has(c.securityContext) ||"+
-		" ((!has(c.securityContext.privileged) || !c.securityContext.privileged) &&"+
-		" (!has(c.securityContext.procMount) || c.securityContext.procMount == 'Default')))", variable)
+// each holds of objects without a list or map, and of those where a condition holds of
+// each of its elements or keys.
+func each(list, name, condition string) string {
+	return fmt.Sprintf("(has(%[1]s) ? %[1]s.all(%[2]s, %[3]s) : true)", list, name, condition)
 }
 
-// onlyResources holds of the limits or requests of containers and their pod.
-func onlyResources(part string) string {
+// containers holds of pods where a condition holds of each of their containers, but for
+// ephemeral ones.
+func containers(name, condition string) string {
+	return "(object.spec.containers.all(" + name + ", " + condition + ") && " + each("object.spec.initContainers", name, condition) + ")"
+}
+
+// notPrivileged holds of a container in the variable c.
+const notPrivileged = "!has(c.securityContext) ||" +
+	" ((!has(c.securityContext.privileged) || !c.securityContext.privileged) &&" +
+	" (!has(c.securityContext.procMount) || c.securityContext.procMount == 'Default'))"
+
+// onlyResources holds of a container or pod that has no limits and requests, or those of
+// what nodes share out.
+func onlyResources(of string) string {
 	var names []string
 	for _, r := range policy.Resources() {
 		names = append(names, "'"+string(r)+"'")
 	}
-	all := "all(r, r in [" + strings.Join(names, ", ") + "])"
-	return fmt.Sprintf("variables.containers.all(c, !has(c.resources) || !has(c.resources.%[1]s) || c.resources.%[1]s.%[2]s) &&"+
-		" (!has(object.spec.resources) || !has(object.spec.resources.%[1]s) || object.spec.resources.%[1]s.%[2]s)", part, all)
+	known := "r in [" + strings.Join(names, ", ") + "]"
+	all := ".orValue({}).all(r, " + known + ")"
+	return "(!has(" + of + ".resources) || (" + of + ".resources.?limits" + all + " && " + of + ".resources.?requests" + all + "))"
 }
 
-// onlyKeys holds of the keys in a variable that Sublet writes ([tenant.IsKey]), and
-// of those that the host's API server itself adds.
-func onlyKeys(variable string, byHost ...string) string {
+// onlyKeys holds of a map whose keys Sublet writes ([tenant.IsKey]), but for those that
+// the host's API server itself adds.
+func onlyKeys(of string, byHost ...string) string {
 	known := "['" + strings.Join(append(tenant.Keys(), byHost...), "', '") + "']"
-	return fmt.Sprintf("variables.%s.all(k, k in %s || k.matches(r'%s'))", variable, known, tenant.HashedKeys)
+	return each(of, "k", "k in "+known+" || k.matches(r'"+tenant.HashedKeys+"')")
 }
 
-// validations are the hard rules. Expressions on pods begin with !isPod ||, those
-// on Services with isPod ||.
+// validations are the hard rules of pods. Every one is asked of every pod: what tells
+// most pods soonest that a rule holds stands first in it.
 func validations() []admissionv1.Validation {
 	pod := func(message, expression string) admissionv1.Validation {
-		return admissionv1.Validation{Expression: "!variables.isPod || (" + expression + ")", Message: "tenants' pods " + message}
-	}
-	service := func(message, expression string) admissionv1.Validation {
-		return admissionv1.Validation{Expression: "variables.isPod || (" + expression + ")", Message: "tenants' services " + message}
+		return admissionv1.Validation{Expression: expression, Message: "tenants' pods " + message}
 	}
 	spec := "object.spec."
 	return []admissionv1.Validation{
@@ -122,27 +121,20 @@ func validations() []admissionv1.Validation {
 		pod("have a user namespace of their own unless their sandbox is gVisor", "object.spec.runtimeClassName == '"+tenant.GVisor.RuntimeClass()+"' ||"+
 			" (has(object.spec.hostUsers) && !object.spec.hostUsers)"),
 		pod("do not share the host's network, processes or IPC", absentOrFalse(spec+"hostNetwork")+" && "+absentOrFalse(spec+"hostPID")+" && "+absentOrFalse(spec+"hostIPC")),
-		pod("have no volume of the host", "variables.volumes.all(v, has(v.configMap) || has(v.secret) || has(v.projected) || has(v.downwardAPI) || has(v.emptyDir) || has(v.image) || has(v.persistentVolumeClaim) || (has(v.csi) && v.csi.driver in variables.drivers))"),
-		pod("have no credential of the host", "has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken &&"+
-			" variables.volumes.all(v, !has(v.projected) || !has(v.projected.sources) || v.projected.sources.all(s,"+
-			" !has(s.serviceAccountToken) && !has(s.clusterTrustBundle) && !has(s.podCertificate)))"),
-		pod("are not privileged", notPrivileged("containers")+" && "+notPrivileged("ephemeral")),
-		pod("take no port of the node", "variables.containers.all(c, !has(c.ports) || c.ports.all(p, (!has(p.hostPort) || p.hostPort == 0)))"),
-		pod("ask for no device and no huge pages of the node", onlyResources("limits")+" && "+onlyResources("requests")),
-		pod("are placed by the scheduler", "request.operation != 'CREATE' || !has(object.spec.nodeName) || object.spec.nodeName == ''"),
+		pod("have no volume of the host", each(spec+"volumes", "v", "has(v.projected) || has(v.configMap) || has(v.secret) || has(v.downwardAPI) || has(v.emptyDir) ||"+
+			" has(v.image) || has(v.persistentVolumeClaim) || (has(v.csi) && v.csi.driver in ("+fromNamespace(tenant.AnnotationCSIDrivers, "','")+"))")),
+		pod("have no credential of the host", "has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken && "+
+			each(spec+"volumes", "v", "!has(v.projected) || "+each("v.projected.sources", "s", "!(has(s.serviceAccountToken) || has(s.clusterTrustBundle) || has(s.podCertificate))"))),
+		pod("are not privileged", containers("c", notPrivileged)+" && "+each(spec+"ephemeralContainers", "c", notPrivileged)),
+		pod("take no port of the node", containers("c", each("c.ports", "p", "!has(p.hostPort) || p.hostPort == 0"))),
+		pod("ask for no device and no huge pages of the node", containers("c", onlyResources("c"))+" && "+onlyResources("object.spec")),
+		pod("are placed by the scheduler", "!has(object.spec.nodeName) || object.spec.nodeName == '' || request.operation != 'CREATE'"),
 		pod("have a PriorityClass of their tenant's plan, or none", onlyPriorities),
-		pod("tolerate taints of their tenant's plan alone", onlyTolerable),
+		pod("tolerate taints of their tenant's plan alone", each(spec+"tolerations", "t", onlyTolerable)),
 		pod("have images from the registries of their tenant's plan alone", onlyRegistries),
-		pod("carry only Sublet's own keys", onlyKeys("labels", corev1.LabelTopologyZone, corev1.LabelTopologyRegion)+" && "+onlyKeys("annotations")),
+		pod("carry only Sublet's own keys", onlyKeys("object.metadata.labels", corev1.LabelTopologyZone, corev1.LabelTopologyRegion)+" && "+onlyKeys("object.metadata.annotations")),
 		pod("carry their tenant's mark", "has(object.metadata.labels) && '"+tenant.LabelTenant+"' in object.metadata.labels &&"+
 			" object.metadata.labels['"+tenant.LabelTenant+"'] == namespaceObject.metadata.labels['"+tenant.LabelTenant+"']"),
-		service("reach beyond the cluster by node ports and load balancers alone", "object.spec.type in ['ClusterIP', 'NodePort', 'LoadBalancer'] &&"+
-			" (!has(object.spec.externalIPs) || object.spec.externalIPs.size() == 0) && (!has(object.spec.loadBalancerIP) || object.spec.loadBalancerIP == '')"),
-		service("have load balancers of a class of their tenant's plan", "object.spec.type != 'LoadBalancer' || (has(object.spec.loadBalancerClass) ?"+
-			" object.spec.loadBalancerClass in variables.balancerClasses : variables.balancerClasses.size() == 0) ||"+
-			" (request.operation != 'CREATE' && oldObject.spec.type == 'LoadBalancer')"), // a class never changes
-		service("carry only annotations of Sublet and of their tenant's plan", "!variables.byTenant || ("+onlyForced()+")"),
-		service("choose no pods by label", "!has(object.spec.selector) || object.spec.selector.size() == 0"),
 	}
 }
 
