@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"time"
 	_ "time/tzdata" // for the time zones of CronJobs
 
@@ -29,17 +28,11 @@ import (
 	"sublet.dev/tenant-apiserver/cell"
 	"sublet.dev/tenant-apiserver/dialer"
 	"sublet.dev/tenant-apiserver/plan"
+	"sublet.dev/tenant-apiserver/server"
 )
 
 // cellDrain is what requests to a cell get to end at shutdown.
 const cellDrain = 2 * time.Second
-
-// cellGC is how much a cell's heap may grow, in percent, before garbage is
-// collected. A cell's heap is mostly what its tenants keep for good, so Go's
-// usual 100 means as much garbage again: with twenty tenants writing at once a
-// cell came to 2.1 GB instead of 1.4, for an eighth less processor time. Idle
-// cells hardly differ. The environment's GOGC wins.
-const cellGC = 50
 
 // cellFlags are what a cell is told by the server that starts it.
 type cellFlags struct {
@@ -95,8 +88,8 @@ func (a *app) runProcess(ctx context.Context, name string, work func(context.Con
 // cell hosts tenants until ctx ends, or until the cell has ended so that another takes
 // its place, which the server starts.
 func (a *app) cell(ctx context.Context, f cellFlags) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(cellGC)
+	if os.Getenv("GOGC") == "" { // the environment's wins
+		defer server.AdaptGC()()
 	}
 	host, err := clientcmd.BuildConfigFromFlags("", a.dir.cellConfig(f.name))
 	if err != nil {

@@ -75,6 +75,18 @@ func roomForList() {
 	endRoomLater()
 }
 
+// setNormalGC changes GOGC; while there is room, what it is afterwards. It returns what
+// it was.
+func setNormalGC(percent int) (before int) {
+	room.Lock()
+	defer room.Unlock()
+	if room.users > 0 || room.end != nil {
+		before, room.normal = room.normal, percent
+		return before
+	}
+	return debug.SetGCPercent(percent)
+}
+
 // heap returns how many bytes were in use after the last collection, and GOGC.
 func heap() (live uint64, gogc int) {
 	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/gogc:percent"}}

@@ -26,9 +26,6 @@ import (
 	"sublet.dev/tenant-apiserver/server"
 )
 
-// cellGC is how a cell of Sublet runs.
-const cellGC = 50
-
 // ours are control planes in this process.
 type ours struct {
 	dir            string
@@ -44,9 +41,9 @@ type plane struct {
 	addr   string
 }
 
-// asCell has this process run as a cell does, and say nothing.
+// asCell has this process run as a cell does to its end, and say nothing.
 func asCell() {
-	debug.SetGCPercent(cellGC)
+	_ = server.AdaptGC()
 	quiet := slog.New(slog.DiscardHandler)
 	slog.SetDefault(quiet)
 	klog.SetSlogLogger(quiet)

@@ -42,6 +42,7 @@ type world struct {
 	config   *rest.Config         // the cell's
 	shared   *syncer.Host
 	sharing  context.CancelFunc // ends shared
+	paced    func()             // ends that garbage is collected as in a cell
 	clusters []*cluster
 	group    sync.WaitGroup // shared and what stops with it
 }
@@ -81,6 +82,7 @@ func (w *world) start(ctx context.Context) error {
 	}
 	sharing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w.sharing = cancel
+	w.paced = server.AdaptGC()
 	w.group.Go(func() {
 		pprof.SetGoroutineLabels(labels[partSyncers])
 		_ = w.shared.Run(sharing) // it ends with its context, without an error
@@ -227,6 +229,7 @@ func (w *world) stop() error {
 	w.stopSyncers()
 	if w.sharing != nil {
 		w.sharing()
+		w.paced()
 	}
 	w.group.Wait()
 	err := w.eachCluster(func(_ int, c *cluster) error {
@@ -250,7 +253,13 @@ func ignoreNotFound(err error) error {
 
 // until waits until is says yes, fails, or ctx ends.
 func until(ctx context.Context, is func() (bool, error)) error {
-	ticker := time.NewTicker(5 * time.Millisecond)
+	return every(ctx, 5*time.Millisecond, is)
+}
+
+// every is until that asks as often as is said: of many tenants at once, asking takes time
+// from what is measured.
+func every(ctx context.Context, pause time.Duration, is func() (bool, error)) error {
+	ticker := time.NewTicker(pause)
 	defer ticker.Stop()
 	for {
 		if ok, err := is(); ok || err != nil {
