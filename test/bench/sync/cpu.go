@@ -47,6 +47,7 @@ type meter struct {
 	own   time.Duration
 	taken bytes.Buffer
 	world *world
+	api   <-chan error // what became of the profile of the host's API server; nil: there is none
 }
 
 // startMeter begins to measure the host's processes, and to profile this one.
@@ -56,6 +57,7 @@ func (w *world) startMeter(name string) (*meter, error) {
 		if _, err := fmt.Fprintf(w.tellHost, "%s.%s.host\n", w.cpu, name); err != nil {
 			return nil, err
 		}
+		m.api = w.profileAPI(name)
 	}
 	if err := pprof.StartCPUProfile(&m.taken); err != nil {
 		return nil, err
@@ -70,11 +72,33 @@ func (w *world) startMeter(name string) (*meter, error) {
 	return m, err
 }
 
+// apiWindow is for how long at the begin of a phase the host's API server is profiled.
+const apiWindow = 30 * time.Second
+
+// profileAPI profiles the API server of a host that is a process of its own.
+func (w *world) profileAPI(phase string) (ended chan error) {
+	ended = make(chan error, 1)
+	if w.options.host != "upstream" {
+		close(ended)
+		return ended
+	}
+	go func() {
+		ask := w.host.CoreV1().RESTClient().Get().AbsPath("/debug/pprof/profile").Param("seconds", fmt.Sprint(apiWindow.Seconds()))
+		data, err := ask.DoRaw(context.Background())
+		if err == nil {
+			err = os.WriteFile(w.cpu+"."+phase+".kube-apiserver", data, 0o600)
+		}
+		ended <- err
+	}()
+	return ended
+}
+
 // stop ends the measurement, and reports milliseconds for each pod.
-func (m *meter) stop(r *report, pods int) error {
+func (m *meter) stop(r *report, pods int) (err error) {
 	pprof.StopCPUProfile()
 	name := m.name
 	if m.world.cpu != "" {
+		defer func() { err = errors.Join(err, <-m.api) }() // when everything has been measured
 		if _, err := fmt.Fprintln(m.world.tellHost); err != nil {
 			return err
 		}

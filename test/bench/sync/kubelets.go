@@ -246,6 +246,10 @@ func (k *kubelets) bring(ctx context.Context, key string) error {
 	return ignoreNotFound(err)
 }
 
+// cached asks for what the API server has in memory, as kubelets do for what is in volumes:
+// they list and watch each object, from the version "0" on (pkg/kubelet/util/manager).
+var cached = metav1.GetOptions{ResourceVersion: "0"}
+
 // fetch asks for what the volumes of a pod are filled with: a token for every one that
 // is projected, and the ConfigMaps and Secrets.
 func (k *kubelets) fetch(ctx context.Context, pod *corev1.Pod) error {
@@ -265,10 +269,10 @@ func (k *kubelets) fetch(ctx context.Context, pod *corev1.Pod) error {
 				}}, metav1.CreateOptions{})
 			case source.Secret != nil && !seen["s/"+source.Secret.Name]:
 				seen["s/"+source.Secret.Name] = true
-				_, err = api.Secrets(pod.Namespace).Get(ctx, source.Secret.Name, metav1.GetOptions{})
+				_, err = api.Secrets(pod.Namespace).Get(ctx, source.Secret.Name, cached)
 			case source.ConfigMap != nil && !seen["c/"+source.ConfigMap.Name]:
 				seen["c/"+source.ConfigMap.Name] = true
-				_, err = api.ConfigMaps(pod.Namespace).Get(ctx, source.ConfigMap.Name, metav1.GetOptions{})
+				_, err = api.ConfigMaps(pod.Namespace).Get(ctx, source.ConfigMap.Name, cached)
 			}
 			if err != nil {
 				return err

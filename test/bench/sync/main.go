@@ -31,7 +31,7 @@ func main() {
 	flag.IntVar(&o.nodes, "nodes", 10, "how many nodes are simulated")
 	flag.BoolVar(&o.alone, "alone", false, "let the syncers share nothing, to see what sharing is worth")
 	flag.DurationVar(&o.patience, "patience", 20*time.Minute, "how long a phase may take")
-	flag.StringVar(&o.cpu, "cpu", "", "write processor profiles of the phases direct, synced and restart to files that begin with this")
+	flag.StringVar(&o.cpu, "cpu", "", "write processor profiles of each phase to files that begin with this: of this process, of the host's, and of upstream's API server for half a minute")
 	flag.StringVar(&o.host, "host", "upstream", "the host's control plane: upstream, as it is shipped, or ours, whose scheduler may ask as often as it likes")
 	flag.StringVar(&o.bin, "bin", "bin/peers", "where upstream's programs are")
 	flag.StringVar(&o.child, "child", "", "for the program itself")
