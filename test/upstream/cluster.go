@@ -24,6 +24,8 @@ type Config struct {
 	Dir string // a folder that nobody else uses, for data, credentials and logs
 	// CA signs the API server's certificate, and those of its clients.
 	CA *pki.Authority
+	// Clients signs those of its clients; nil: CA does.
+	Clients *Authority
 	// ServiceCIDR is the range of ClusterIPs.
 	ServiceCIDR netip.Prefix
 	// SecondServiceCIDR is a range of the other family; the zero value: there is none.
@@ -87,7 +89,7 @@ func (c *Cluster) apiFlags(store string, port int) ([]string, error) {
 		"--etcd-servers", store, "--cert-dir", c.config.Dir,
 		"--bind-address", loopback, "--secure-port", fmt.Sprint(port),
 		"--advertise-address", "192.0.2.1", // RFC 5737: it refuses loopback ones
-		"--tls-cert-file", f.servingCert, "--tls-private-key-file", f.servingKey, "--client-ca-file", c.config.CA.BundleFile(),
+		"--tls-cert-file", f.servingCert, "--tls-private-key-file", f.servingKey, "--client-ca-file", f.clientCA,
 		"--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction",
 		"--service-cluster-ip-range", c.config.ranges(), "--service-account-issuer", "https://kubernetes.default.svc",
 		"--service-account-key-file", f.accountKey, "--service-account-signing-key-file", f.accountKey,
@@ -124,7 +126,7 @@ func (c *Cluster) startClient(ctx context.Context, program, user string, flags .
 	if err != nil {
 		return fmt.Errorf("start %s: %w", program, err)
 	}
-	kubeconfig, err := c.config.CA.Kubeconfig(pki.KubeconfigOptions{Server: "https://" + c.address, User: user, TTL: pki.DefaultClientTTL})
+	kubeconfig, err := c.Kubeconfig(user)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", program, err)
 	}
@@ -142,11 +144,28 @@ func (c *Cluster) Address() string { return c.address }
 
 // Client is a client configuration with a certificate of the cluster's CA.
 func (c *Cluster) Client(user string, groups ...string) (*rest.Config, error) {
-	cert, key, err := c.config.CA.IssueClient(user, groups, pki.DefaultClientTTL)
+	cert, key, err := c.issue(user, groups)
 	if err != nil {
 		return nil, err
 	}
 	return &rest.Config{Host: "https://" + c.address, TLSClientConfig: rest.TLSClientConfig{CAData: c.config.CA.CAPEM(), CertData: cert, KeyData: key}}, nil
+}
+
+// Kubeconfig is Client as a file.
+func (c *Cluster) Kubeconfig(user string, groups ...string) ([]byte, error) {
+	cert, key, err := c.issue(user, groups)
+	if err != nil {
+		return nil, err
+	}
+	return pki.KubeconfigOptions{Server: "https://" + c.address, User: user}.Write(c.config.CA.CAPEM(), cert, key)
+}
+
+// issue makes a client's certificate.
+func (c *Cluster) issue(user string, groups []string) (cert, key []byte, err error) {
+	if c.config.Clients != nil {
+		return c.config.Clients.issue(user, groups)
+	}
+	return c.config.CA.IssueClient(user, groups, pki.DefaultClientTTL)
 }
 
 // Admin is Client for somebody who may do everything.

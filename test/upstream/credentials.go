@@ -23,6 +23,7 @@ type credentials struct {
 	servingCert, servingKey string
 	kubeletCert, kubeletKey string // with which it asks kubelets
 	accountKey              string
+	clientCA                string
 }
 
 // writeCredentials makes the API server's files.
@@ -30,7 +31,11 @@ func (c *Cluster) writeCredentials() (credentials, error) {
 	f := credentials{
 		servingCert: c.file("serving.crt"), servingKey: c.file("serving.key"),
 		kubeletCert: c.file("kubelet-client.crt"), kubeletKey: c.file("kubelet-client.key"),
-		accountKey: c.file(accountKeyFile),
+		accountKey: c.file(accountKeyFile), clientCA: c.file("clients.crt"),
+	}
+	clientCA := c.config.CA.CAPEM()
+	if c.config.Clients != nil {
+		clientCA = c.config.Clients.caPEM()
 	}
 	serving, err := c.config.CA.IssueServing([]string{"kubernetes"}, []netip.Addr{netip.MustParseAddr(loopback)}, pki.DefaultClientTTL)
 	if err != nil {
@@ -60,6 +65,7 @@ func (c *Cluster) writeCredentials() (credentials, error) {
 	}
 	for file, content := range map[string][]byte{
 		f.servingCert: chain.Bytes(), f.servingKey: servingKey, f.kubeletCert: clientCert, f.kubeletKey: clientKey, f.accountKey: accountKey,
+		f.clientCA: clientCA,
 	} {
 		if err := os.WriteFile(file, content, 0o600); err != nil {
 			return f, err

@@ -37,6 +37,13 @@ type hosting struct {
 	PIDs        []int  // of the control plane and its kubelets
 }
 
+// controlPlane is a host's that runs.
+type controlPlane struct {
+	pids       []int // of its processes, if they are not this one
+	kubeconfig func(user string, groups ...string) ([]byte, error)
+	stop       func() error
+}
+
 // hostMain is the child that runs the host and its kubelets, until its standard input
 // ends.
 func hostMain(ctx context.Context, o options) (err error) {
@@ -48,16 +55,16 @@ func hostMain(ctx context.Context, o options) (err error) {
 	if o.host == "upstream" {
 		begin = startUpstream
 	}
-	address, pids, stop, err := begin(ctx, o, ca)
+	h, err := begin(ctx, o, ca)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
-	says := hosting{PIDs: append(pids, os.Getpid())}
-	if says.Admin, err = ca.Kubeconfig(pki.KubeconfigOptions{Server: "https://" + address, User: "admin", Groups: []string{"system:masters"}}); err != nil {
+	defer func() { err = errors.Join(err, h.stop()) }()
+	says := hosting{PIDs: append(h.pids, os.Getpid())}
+	if says.Admin, err = h.kubeconfig("admin", "system:masters"); err != nil {
 		return err
 	}
-	if says.Cell, err = ca.Kubeconfig(pki.KubeconfigOptions{Server: "https://" + address, User: tenant.CellUser(cellName)}); err != nil {
+	if says.Cell, err = h.kubeconfig(tenant.CellUser(cellName)); err != nil {
 		return err
 	}
 	config, err := hostClient(says.Admin)
@@ -107,16 +114,24 @@ func profileAsTold(in io.Reader) error {
 
 // startOurs starts our control plane of a host, with upstream's scheduler in it, which
 // has no limit of requests of its own.
-func startOurs(ctx context.Context, o options, ca *pki.Authority) (address string, pids []int, stop func() error, err error) {
+func startOurs(ctx context.Context, o options, ca *pki.Authority) (*controlPlane, error) {
 	s, err := server.Start(ctx, server.Config{
 		Name: "host", PKI: ca, StorePath: filepath.Join(o.dir, "store.db"), GoldenDir: filepath.Join(o.dir, "golden"), Logger: slog.New(slog.DiscardHandler),
 		ServiceCIDR: hostServices, Host: &server.HostConfig{PodCIDR: netip.MustParsePrefix("10.244.0.0/16")},
 	})
 	if err != nil {
-		return "", nil, nil, err
+		return nil, err
 	}
 	address, served, err := serve(ctx, s)
-	return address, nil, func() error { return errors.Join(stopServer(s), <-served) }, err
+	if err != nil {
+		return nil, errors.Join(err, stopServer(s))
+	}
+	return &controlPlane{
+		kubeconfig: func(user string, groups ...string) ([]byte, error) {
+			return ca.Kubeconfig(pki.KubeconfigOptions{Server: "https://" + address, User: user, Groups: groups})
+		},
+		stop: func() error { return errors.Join(stopServer(s), <-served) },
+	}, nil
 }
 
 // serve has a control plane answer on loopback, until it is stopped.
@@ -137,16 +152,21 @@ func stopServer(s *server.Server) error {
 }
 
 // startUpstream starts upstream's processes as upstream ships them: its scheduler
-// limits itself to 50 requests a second.
-func startUpstream(ctx context.Context, o options, ca *pki.Authority) (address string, pids []int, stop func() error, err error) {
-	c, err := upstream.Start(ctx, upstream.Config{Bin: o.bin, Dir: filepath.Join(o.dir, "upstream"), CA: ca, ServiceCIDR: hostServices})
+// limits itself to 50 requests a second. Their clients' certificates are such as kubeadm
+// makes.
+func startUpstream(ctx context.Context, o options, ca *pki.Authority) (*controlPlane, error) {
+	clients, err := upstream.NewAuthority()
 	if err != nil {
-		return "", nil, nil, err
+		return nil, err
+	}
+	c, err := upstream.Start(ctx, upstream.Config{Bin: o.bin, Dir: filepath.Join(o.dir, "upstream"), CA: ca, Clients: clients, ServiceCIDR: hostServices})
+	if err != nil {
+		return nil, err
 	}
 	if err := errors.Join(c.StartControllers(ctx), c.StartScheduler(ctx)); err != nil {
-		return "", nil, nil, errors.Join(err, c.Stop())
+		return nil, errors.Join(err, c.Stop())
 	}
-	return c.Address(), c.PIDs(), c.Stop, nil
+	return &controlPlane{pids: c.PIDs(), kubeconfig: c.Kubeconfig, stop: c.Stop}, nil
 }
 
 // startHost runs the host as a child, and waits until it is ready.
