@@ -3,8 +3,8 @@
 // the rights of the tenant's own host identity and of its cell in that namespace
 // alone, and what the tenant may use up by its plan. Once a host, it returns the
 // RuntimeClasses of the sandboxes, an admission policy that keeps plans in use, and
-// one that restates the hard rules of package policy, so that a confused or conquered syncer still cannot
-// make a host pod that breaks them.
+// those that restate the hard rules of package policy for each kind, so that a confused or
+// conquered syncer still cannot make a host object that breaks them.
 //
 // The flow: the manager applies [Host] at start, [Cell] for each cell, [Tenant]
 // for each tenant before its control plane runs, and deletes the same objects in
