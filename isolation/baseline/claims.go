@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/isolation/policy"
 	"sublet.dev/isolation/tenant"
@@ -19,37 +18,14 @@ const claimsName = "sublet-tenant-claims"
 // plan that is made for it and begins empty, or as a snapshot in the same namespace. What the host's own controllers add to
 // a claim later, its tenant's identity must leave alone. It fails closed.
 func Claims() (*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) {
-	fail := admissionv1.Fail
-	rules := &admissionv1.ValidatingAdmissionPolicy{
-		TypeMeta:   typeMeta("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
-		ObjectMeta: hostMeta(claimsName),
-		Spec: admissionv1.ValidatingAdmissionPolicySpec{
-			FailurePolicy: &fail,
-			MatchConstraints: &admissionv1.MatchResources{
-				NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
-					{Key: tenant.LabelTenant, Operator: metav1.LabelSelectorOpExists}}},
-				ResourceRules: []admissionv1.NamedRuleWithOperations{covers("", "persistentvolumeclaims")},
-			},
-			Variables: []admissionv1.Variable{
-				{Name: "isNew", Expression: "request.operation == 'CREATE'"},
-				{Name: "byTenant", Expression: byTenant},
-				{Name: "annotations", Expression: "has(object.metadata.annotations) ? object.metadata.annotations : {}"},
-				{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
-				{Name: "classes", Expression: fromNamespace(tenant.AnnotationStorageClasses, "','")},
-				{Name: "snapshots", Expression: fromNamespace(tenant.AnnotationSnapshotClasses, "','")},
-			},
-			Validations: claimRules(),
-		},
-	}
-	binding := &admissionv1.ValidatingAdmissionPolicyBinding{
-		TypeMeta:   typeMeta("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
-		ObjectMeta: hostMeta(claimsName),
-		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-			PolicyName:        claimsName,
-			ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
-		},
-	}
-	return rules, binding
+	return inTenants(claimsName, covers("", "persistentvolumeclaims"), []admissionv1.Variable{
+		{Name: "isNew", Expression: "request.operation == 'CREATE'"},
+		{Name: "byTenant", Expression: byTenant},
+		{Name: "annotations", Expression: "has(object.metadata.annotations) ? object.metadata.annotations : {}"},
+		{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
+		{Name: "classes", Expression: fromNamespace(tenant.AnnotationStorageClasses, "','")},
+		{Name: "snapshots", Expression: fromNamespace(tenant.AnnotationSnapshotClasses, "','")},
+	}, claimRules())
 }
 
 // claimRules are the hard rules of claims.

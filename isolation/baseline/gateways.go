@@ -6,7 +6,6 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/policy"
@@ -64,45 +63,22 @@ const gatewaysName = "sublet-tenant-gateways"
 // tenant's: of a class of its plan, for hostnames that the tenant has, and with nothing
 // that leads out of the namespace. It fails closed, and is idle on a host without them.
 func Gateways() (*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) {
-	fail := admissionv1.Fail
 	every := covers(policy.GatewayGroup, "gateways", "httproutes")
 	every.Rule.APIVersions = []string{"*"}
-	rules := &admissionv1.ValidatingAdmissionPolicy{
-		TypeMeta:   typeMeta("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
-		ObjectMeta: hostMeta(gatewaysName),
-		Spec: admissionv1.ValidatingAdmissionPolicySpec{
-			FailurePolicy: &fail,
-			MatchConstraints: &admissionv1.MatchResources{
-				NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
-					{Key: tenant.LabelTenant, Operator: metav1.LabelSelectorOpExists}}},
-				ResourceRules: []admissionv1.NamedRuleWithOperations{every},
-			},
-			Variables: []admissionv1.Variable{
-				{Name: "isGateway", Expression: "request.kind.kind == 'Gateway'"},
-				{Name: "annotations", Expression: "has(object.metadata.annotations) ? object.metadata.annotations.map(k, k) : []"},
-				{Name: "labels", Expression: "has(object.metadata.labels) ? object.metadata.labels : {}"},
-				{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
-				{Name: "labelled", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.labels) ? oldObject.metadata.labels : {}"},
-				{Name: "byTenant", Expression: byTenant},
-				{Name: "forced", Expression: "[]"},
-				{Name: "classes", Expression: fromNamespace(tenant.AnnotationGatewayClasses, "','")},
-				{Name: "hostnames", Expression: fromNamespace(tenant.AnnotationHostnames, "','")},
-				{Name: "listeners", Expression: "variables.isGateway && has(object.spec.listeners) ? object.spec.listeners : []"},
-				{Name: "parents", Expression: "!variables.isGateway && has(object.spec.parentRefs) ? object.spec.parentRefs : []"},
-				{Name: "rules", Expression: "!variables.isGateway && has(object.spec.rules) ? object.spec.rules : []"},
-			},
-			Validations: gatewayChecks(),
-		},
-	}
-	binding := &admissionv1.ValidatingAdmissionPolicyBinding{
-		TypeMeta:   typeMeta("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
-		ObjectMeta: hostMeta(gatewaysName),
-		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-			PolicyName:        gatewaysName,
-			ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
-		},
-	}
-	return rules, binding
+	return inTenants(gatewaysName, every, []admissionv1.Variable{
+		{Name: "isGateway", Expression: "request.kind.kind == 'Gateway'"},
+		{Name: "annotations", Expression: "has(object.metadata.annotations) ? object.metadata.annotations.map(k, k) : []"},
+		{Name: "labels", Expression: "has(object.metadata.labels) ? object.metadata.labels : {}"},
+		{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
+		{Name: "labelled", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.labels) ? oldObject.metadata.labels : {}"},
+		{Name: "byTenant", Expression: byTenant},
+		{Name: "forced", Expression: "[]"},
+		{Name: "classes", Expression: fromNamespace(tenant.AnnotationGatewayClasses, "','")},
+		{Name: "hostnames", Expression: fromNamespace(tenant.AnnotationHostnames, "','")},
+		{Name: "listeners", Expression: "variables.isGateway && has(object.spec.listeners) ? object.spec.listeners : []"},
+		{Name: "parents", Expression: "!variables.isGateway && has(object.spec.parentRefs) ? object.spec.parentRefs : []"},
+		{Name: "rules", Expression: "!variables.isGateway && has(object.spec.rules) ? object.spec.rules : []"},
+	}, gatewayChecks())
 }
 
 // own holds of a reference in a CEL variable that leads to a kind of a group in its own

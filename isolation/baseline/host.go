@@ -5,7 +5,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/isolation/tenant"
 )
@@ -51,37 +50,5 @@ const admissionName = "sublet-tenant"
 // Admission returns the policy that restates the hard rules of pods in the host's API
 // server, for every writer, in every namespace that is a tenant's. It fails closed.
 func Admission() (*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) {
-	fail := admissionv1.Fail
-	policy := &admissionv1.ValidatingAdmissionPolicy{
-		TypeMeta:   typeMeta("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
-		ObjectMeta: hostMeta(admissionName),
-		Spec: admissionv1.ValidatingAdmissionPolicySpec{
-			FailurePolicy: &fail,
-			MatchConstraints: &admissionv1.MatchResources{
-				NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
-					{Key: tenant.LabelTenant, Operator: metav1.LabelSelectorOpExists}}},
-				ResourceRules: []admissionv1.NamedRuleWithOperations{
-					covers("", "pods", "pods/ephemeralcontainers"),
-				},
-			},
-			Variables:   variables(),
-			Validations: validations(),
-		},
-	}
-	binding := &admissionv1.ValidatingAdmissionPolicyBinding{
-		TypeMeta:   typeMeta("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
-		ObjectMeta: hostMeta(admissionName),
-		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-			PolicyName:        admissionName,
-			ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
-		},
-	}
-	return policy, binding
-}
-
-func covers(group string, resources ...string) admissionv1.NamedRuleWithOperations {
-	return admissionv1.NamedRuleWithOperations{RuleWithOperations: admissionv1.RuleWithOperations{
-		Operations: []admissionv1.OperationType{admissionv1.Create, admissionv1.Update},
-		Rule:       admissionv1.Rule{APIGroups: []string{group}, APIVersions: []string{"v1"}, Resources: resources},
-	}}
+	return inTenants(admissionName, covers("", "pods", "pods/ephemeralcontainers"), variables(), validations())
 }

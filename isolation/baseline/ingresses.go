@@ -2,7 +2,6 @@ package baseline
 
 import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/isolation/tenant"
 )
@@ -15,39 +14,16 @@ const ingressesName = "sublet-tenant-ingresses"
 // of its plan, for hostnames that the tenant has, and of no other, and without
 // annotations that configure the controller. It fails closed.
 func Ingresses() (*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) {
-	fail := admissionv1.Fail
-	policy := &admissionv1.ValidatingAdmissionPolicy{
-		TypeMeta:   typeMeta("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
-		ObjectMeta: hostMeta(ingressesName),
-		Spec: admissionv1.ValidatingAdmissionPolicySpec{
-			FailurePolicy: &fail,
-			MatchConstraints: &admissionv1.MatchResources{
-				NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
-					{Key: tenant.LabelTenant, Operator: metav1.LabelSelectorOpExists}}},
-				ResourceRules: []admissionv1.NamedRuleWithOperations{covers("networking.k8s.io", "ingresses")},
-			},
-			Variables: []admissionv1.Variable{
-				{Name: "annotations", Expression: "has(object.metadata.annotations) ? object.metadata.annotations.map(k, k) : []"},
-				{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
-				{Name: "byTenant", Expression: byTenant},
-				{Name: "classes", Expression: fromNamespace(tenant.AnnotationIngressClasses, "','")},
-				{Name: "hostnames", Expression: fromNamespace(tenant.AnnotationHostnames, "','")},
-				{Name: "forced", Expression: fromNamespace(tenant.AnnotationForced, `"\n"`)},
-				{Name: "rules", Expression: "has(object.spec.rules) ? object.spec.rules : []"},
-				{Name: "tls", Expression: "has(object.spec.tls) ? object.spec.tls : []"},
-			},
-			Validations: ingressRules(),
-		},
-	}
-	binding := &admissionv1.ValidatingAdmissionPolicyBinding{
-		TypeMeta:   typeMeta("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
-		ObjectMeta: hostMeta(ingressesName),
-		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-			PolicyName:        ingressesName,
-			ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
-		},
-	}
-	return policy, binding
+	return inTenants(ingressesName, covers("networking.k8s.io", "ingresses"), []admissionv1.Variable{
+		{Name: "annotations", Expression: "has(object.metadata.annotations) ? object.metadata.annotations.map(k, k) : []"},
+		{Name: "had", Expression: "request.operation != 'CREATE' && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
+		{Name: "byTenant", Expression: byTenant},
+		{Name: "classes", Expression: fromNamespace(tenant.AnnotationIngressClasses, "','")},
+		{Name: "hostnames", Expression: fromNamespace(tenant.AnnotationHostnames, "','")},
+		{Name: "forced", Expression: fromNamespace(tenant.AnnotationForced, `"\n"`)},
+		{Name: "rules", Expression: "has(object.spec.rules) ? object.spec.rules : []"},
+		{Name: "tls", Expression: "has(object.spec.tls) ? object.spec.tls : []"},
+	}, ingressRules())
 }
 
 // ingressRules are the hard rules of Ingresses. Updates that leave the spec alone are

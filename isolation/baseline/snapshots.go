@@ -6,7 +6,6 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/api/v1alpha1"
 	"sublet.dev/isolation/policy"
@@ -53,33 +52,10 @@ const snapshotsName = "sublet-tenant-snapshots"
 // of a tenant may be, in every namespace that is a tenant's: of a claim there, and of a
 // class of the tenant's plan. It fails closed, and is idle on a host without snapshots.
 func Snapshots() (*admissionv1.ValidatingAdmissionPolicy, *admissionv1.ValidatingAdmissionPolicyBinding) {
-	fail := admissionv1.Fail
-	rules := &admissionv1.ValidatingAdmissionPolicy{
-		TypeMeta:   typeMeta("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
-		ObjectMeta: hostMeta(snapshotsName),
-		Spec: admissionv1.ValidatingAdmissionPolicySpec{
-			FailurePolicy: &fail,
-			MatchConstraints: &admissionv1.MatchResources{
-				NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
-					{Key: tenant.LabelTenant, Operator: metav1.LabelSelectorOpExists}}},
-				ResourceRules: []admissionv1.NamedRuleWithOperations{covers(policy.SnapshotGroup, policy.SnapshotResource)},
-			},
-			Variables: []admissionv1.Variable{
-				{Name: "isNew", Expression: "request.operation == 'CREATE'"},
-				{Name: "classes", Expression: fromNamespace(tenant.AnnotationSnapshotClasses, "','")},
-			},
-			Validations: snapshotChecks(),
-		},
-	}
-	binding := &admissionv1.ValidatingAdmissionPolicyBinding{
-		TypeMeta:   typeMeta("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
-		ObjectMeta: hostMeta(snapshotsName),
-		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-			PolicyName:        snapshotsName,
-			ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
-		},
-	}
-	return rules, binding
+	return inTenants(snapshotsName, covers(policy.SnapshotGroup, policy.SnapshotResource), []admissionv1.Variable{
+		{Name: "isNew", Expression: "request.operation == 'CREATE'"},
+		{Name: "classes", Expression: fromNamespace(tenant.AnnotationSnapshotClasses, "','")},
+	}, snapshotChecks())
 }
 
 // snapshotChecks are the hard rules of snapshots. A class that is taken out of a plan
