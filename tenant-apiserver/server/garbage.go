@@ -13,8 +13,8 @@ const (
 	// 100 means as much garbage again.
 	quietGC = 50
 	// busyGC is the most that it may grow. A collection takes as long as what is in use is
-	// large, whatever the garbage: with 100 a cell in which thirty tenants made pods spent
-	// a seventh of its processor time on it (docs/benchmarks.md).
+	// large, whatever the garbage: with 100 a cell in which tenants made pods as fast as
+	// they could spent a seventh of its processor time on it.
 	busyGC = 200
 	// collectEvery is how long garbage gathers in between. Go collects it that often anyway.
 	collectEvery = 2 * time.Minute

@@ -22,7 +22,7 @@ import (
 type Config struct {
 	Bin string // the folder of the programs
 	Dir string // a folder that nobody else uses, for data, credentials and logs
-	// CA signs the API server's certificate, and those of its clients.
+	// CA signs the API server's certificate.
 	CA *pki.Authority
 	// Clients signs those of its clients; nil: CA does.
 	Clients *Authority
@@ -142,7 +142,7 @@ func (c *Cluster) startClient(ctx context.Context, program, user string, flags .
 // Address is host and port of the API.
 func (c *Cluster) Address() string { return c.address }
 
-// Client is a client configuration with a certificate of the cluster's CA.
+// Client is a client configuration with a certificate that the cluster trusts.
 func (c *Cluster) Client(user string, groups ...string) (*rest.Config, error) {
 	cert, key, err := c.issue(user, groups)
 	if err != nil {

@@ -42,7 +42,7 @@ type world struct {
 	config   *rest.Config         // the cell's
 	shared   *syncer.Host
 	sharing  context.CancelFunc // ends shared
-	paced    func()             // ends that garbage is collected as in a cell
+	endGC    func()             // ends that garbage is collected as in a cell
 	clusters []*cluster
 	group    sync.WaitGroup // shared and what stops with it
 }
@@ -82,7 +82,7 @@ func (w *world) start(ctx context.Context) error {
 	}
 	sharing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w.sharing = cancel
-	w.paced = server.AdaptGC()
+	w.endGC = server.AdaptGC()
 	w.group.Go(func() {
 		pprof.SetGoroutineLabels(labels[partSyncers])
 		_ = w.shared.Run(sharing) // it ends with its context, without an error
@@ -229,7 +229,7 @@ func (w *world) stop() error {
 	w.stopSyncers()
 	if w.sharing != nil {
 		w.sharing()
-		w.paced()
+		w.endGC()
 	}
 	w.group.Wait()
 	err := w.eachCluster(func(_ int, c *cluster) error {
