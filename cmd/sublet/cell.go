@@ -161,7 +161,7 @@ func (a *app) cell(ctx context.Context, f cellFlags) error {
 // the tenant.
 func newSyncer(running *syncers, shared *syncer.Host, host *rest.Config, t tenant.Tenant, api *rest.Config, objects informers.SharedInformerFactory, log *slog.Logger) (companion, error) {
 	write := rest.CopyConfig(host)
-	write.Impersonate = rest.ImpersonationConfig{UserName: t.ID.WriteUser()}
+	write.Impersonate = rest.ImpersonationConfig{UserName: tenant.WriteUser(t.HostNamespace)}
 	s, err := syncer.New(syncer.Config{Tenant: t, TenantAPI: api, TenantObjects: objects, Host: shared, HostWrite: write, Logger: log})
 	return companion{s, t.ID, t.Sandbox, running}, err
 }

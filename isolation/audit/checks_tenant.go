@@ -8,10 +8,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -152,19 +154,57 @@ func evalBindings(f *Facts) Outcome {
 		if b.Kind == "ClusterRoleBinding" {
 			bad.add(b.Ref(), "gives the tenant's identity rights outside its host namespace")
 		}
-		if what := tooMuch(rules); what != "" {
+		if what := tooMuch(rules); what != "" && !actsOnly(vc, b.Subjects, rules) {
 			bad.add(b.Ref(), "grants %s", what)
 		}
 	}
 	if len(bindings) == 0 {
 		bad.said = append(bad.said, "no binding gives the tenant's syncer its rights: somebody else's must be in use")
 	}
-	return bad.verdict(Columns{Declared: string(tenant.ID(vc.UID).WriteUser()), Rendered: count(len(bindings), "binding")})
+	return bad.verdict(Columns{Declared: tenant.Writer, Rendered: count(len(bindings), "binding")})
 }
 
 // ours says whether a subject is the tenant's syncer or the cell it runs in.
 func ours(vc v1alpha1.VirtualCluster, s rbacv1.Subject) bool {
-	return s.Kind == rbacv1.UserKind && (s.Name == tenant.ID(vc.UID).WriteUser() || vc.Status.Cell != "" && s.Name == tenant.CellUser(vc.Status.Cell))
+	return isWriter(vc, s) || isCell(vc, s)
+}
+
+// isCell says whether a subject is the cell that a tenant runs in.
+func isCell(vc v1alpha1.VirtualCluster, s rbacv1.Subject) bool {
+	return s.Kind == rbacv1.UserKind && vc.Status.Cell != "" && s.Name == tenant.CellUser(vc.Status.Cell)
+}
+
+// isWriter says whether a subject is a tenant's syncer: RBAC knows a service account by
+// both names.
+func isWriter(vc v1alpha1.VirtualCluster, s rbacv1.Subject) bool {
+	switch s.Kind {
+	case rbacv1.ServiceAccountKind:
+		return s.Namespace == vc.Status.Namespace && s.Name == tenant.Writer
+	case rbacv1.UserKind:
+		return s.Name == tenant.WriteUser(vc.Status.Namespace)
+	}
+	return false
+}
+
+// meansWriter says whether a subject is a tenant's syncer, or the service accounts of its
+// host namespace or of all namespaces, of which it is one
+// (k8s.io/apiserver/pkg/authentication/serviceaccount, MakeGroupNames).
+func meansWriter(vc v1alpha1.VirtualCluster, s rbacv1.Subject) bool {
+	const all = "system:serviceaccounts"
+	group := s.Kind == rbacv1.GroupKind && (s.Name == all || s.Name == all+":"+vc.Status.Namespace)
+	return group || isWriter(vc, s)
+}
+
+// documentsOnly says whether rules are about no objects of the host's API.
+func documentsOnly(rules []rbacv1.PolicyRule) bool {
+	return !slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool { return len(r.Resources) > 0 })
+}
+
+// actsOnly says whether rules let a tenant's cell act as the tenant's syncer, and nothing
+// and nobody else.
+func actsOnly(vc v1alpha1.VirtualCluster, subjects []rbacv1.Subject, rules []rbacv1.PolicyRule) bool {
+	others := slices.ContainsFunc(subjects, func(s rbacv1.Subject) bool { return !isCell(vc, s) })
+	return !others && equality.Semantic.DeepEqual(rules, []rbacv1.PolicyRule{baseline.ActRule()})
 }
 
 // tooMuch names what rules grant that no syncer needs: everything, or the means

@@ -114,9 +114,31 @@ var failing = map[string][]change{
 		}, `"mallory"`},
 		{"a group", func(f *Facts) {
 			edit(&f.Bindings, func(b *[]Binding) {
-				(*b)[0].Subjects[0] = rbacv1.Subject{Kind: rbacv1.GroupKind, Name: tenant.ID(acmeUID).WriteUser()}
+				(*b)[0].Subjects[0] = rbacv1.Subject{Kind: rbacv1.GroupKind, Name: tenant.WriteUser(acmeSpace)}
 			})
 		}, "Group"},
+		{"the account of another namespace", func(f *Facts) {
+			edit(&f.Bindings, func(b *[]Binding) { (*b)[0].Subjects[0].Namespace = "default" })
+		}, `ServiceAccount "` + tenant.Writer + `"`},
+		{"another account of the namespace", func(f *Facts) {
+			edit(&f.Bindings, func(b *[]Binding) { (*b)[0].Subjects[0].Name = "default" })
+		}, `ServiceAccount "default"`},
+		{"to be the syncer, for another", func(f *Facts) {
+			edit(&f.Bindings, func(b *[]Binding) { (*b)[1].Subjects[0].Name = tenant.CellUser("cell-1") })
+		}, "the verb impersonate"},
+		{"to be the syncer, and more", func(f *Facts) {
+			edit(&f.Bindings, func(b *[]Binding) {
+				rules, _ := (*b)[1].Rules.Get()
+				(*b)[1].Rules = Known(append(slices.Clone(rules), rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get"}}))
+			})
+		}, "the verb impersonate"},
+		{"to be everybody, for the cell", func(f *Facts) {
+			edit(&f.Bindings, func(b *[]Binding) {
+				everybody := baseline.ActRule()
+				everybody.ResourceNames = nil
+				(*b)[1].Rules = Known([]rbacv1.PolicyRule{everybody})
+			})
+		}, "the verb impersonate"},
 		{"everything", func(f *Facts) {
 			edit(&f.Bindings, func(b *[]Binding) { (*b)[0].Rules = Known([]rbacv1.PolicyRule{{Verbs: []string{"*"}}}) })
 		}, "a wildcard"},
@@ -165,7 +187,7 @@ var failing = map[string][]change{
 		}), "the rules"},
 		{"more rights outside", onBaseline(func(o baseline.Object) {
 			if r, ok := o.(*rbacv1.ClusterRole); ok && len(r.Rules) > 0 {
-				r.Rules[0].ResourceNames = nil
+				r.Rules[0].Resources = append(r.Rules[0].Resources, "volumesnapshotcontents")
 			}
 		}), "the rules"},
 		{"more identities", onBaseline(func(o baseline.Object) {
@@ -475,5 +497,34 @@ func TestSkips(t *testing.T) {
 		if (r.Method == Probe) != (r.Status == Skip) {
 			t.Errorf("without probing: %s is %s", r.ID, r.Status)
 		}
+	}
+}
+
+// Whatever way a binding names the tenant's identity, it is looked at; what every host
+// lets all service accounts read is not.
+func TestWriterIsMeant(t *testing.T) {
+	subject := func(kind, namespace, name string) rbacv1.Subject {
+		return rbacv1.Subject{Kind: kind, Namespace: namespace, Name: name}
+	}
+	for s, want := range map[rbacv1.Subject]bool{
+		subject("ServiceAccount", acmeSpace, tenant.Writer):                true,
+		subject("User", "", tenant.WriteUser(acmeSpace)):                   true,
+		subject("Group", "", "system:serviceaccounts"):                     true,
+		subject("Group", "", "system:serviceaccounts:"+acmeSpace):          true,
+		subject("ServiceAccount", "default", tenant.Writer):                false,
+		subject("ServiceAccount", acmeSpace, "default"):                    false,
+		subject("User", "", tenant.WriteUser("default")):                   false,
+		subject("User", "", tenant.Writer):                                 false,
+		subject("Group", "", tenant.WriteUser(acmeSpace)):                  false,
+		subject("Group", "", "system:serviceaccounts:"+acmeSpace+"-other"): false,
+	} {
+		if got := meansWriter(acme(), s); got != want {
+			t.Errorf("%v: %v", s, got)
+		}
+	}
+	documents := rbacv1.PolicyRule{NonResourceURLs: []string{"/openid/v1/jwks"}, Verbs: []string{"get"}}
+	objects := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get"}}
+	if !documentsOnly([]rbacv1.PolicyRule{documents}) || documentsOnly([]rbacv1.PolicyRule{documents, objects}) {
+		t.Error("rules about objects and about documents are taken for each other")
 	}
 }

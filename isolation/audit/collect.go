@@ -159,7 +159,8 @@ func podIPs(readings ...Fact[[]corev1.Pod]) Fact[[]string] {
 }
 
 // bindings reads the RoleBindings in the tenant's host namespace and the
-// ClusterRoleBindings of its write identity.
+// ClusterRoleBindings that give its write identity rights to objects. Every host lets
+// all service accounts read documents about itself.
 func (c collector) bindings(ctx context.Context, vc v1alpha1.VirtualCluster) ([]Binding, error) {
 	var bindings rbacv1.RoleBindingList
 	if err := c.host.List(ctx, &bindings, client.InNamespace(vc.Status.Namespace)); err != nil {
@@ -174,12 +175,15 @@ func (c collector) bindings(ctx context.Context, vc v1alpha1.VirtualCluster) ([]
 	if err := c.host.List(ctx, &cluster); err != nil {
 		return nil, fmt.Errorf("list cluster role bindings: %w", err)
 	}
-	writer := tenant.ID(vc.UID).WriteUser()
 	for _, b := range cluster.Items {
-		if slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool { return s.Kind == rbacv1.UserKind && s.Name == writer }) {
-			out = append(out, Binding{Object: Object{"ClusterRoleBinding", b.ObjectMeta}, RoleRef: b.RoleRef, Subjects: b.Subjects,
-				Rules: Found(c.rules(ctx, "", b.RoleRef))})
+		if !slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool { return meansWriter(vc, s) }) {
+			continue
 		}
+		rules := Found(c.rules(ctx, "", b.RoleRef))
+		if known, err := rules.Get(); err == nil && documentsOnly(known) {
+			continue
+		}
+		out = append(out, Binding{Object: Object{"ClusterRoleBinding", b.ObjectMeta}, RoleRef: b.RoleRef, Subjects: b.Subjects, Rules: rules})
 	}
 	return out, nil
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/baseline"
 	"sublet.dev/isolation/tenant"
 )
 
@@ -42,6 +43,12 @@ func acme() v1alpha1.VirtualCluster {
 			},
 		},
 	}
+}
+
+// basic is acme's plan. Since it offers snapshots, acme is shown a kind of the host that
+// has no namespace.
+func basic() v1alpha1.Plan {
+	return v1alpha1.Plan{Spec: v1alpha1.PlanSpec{SnapshotClasses: []string{"fast"}}}
 }
 
 func globex() v1alpha1.VirtualCluster {
@@ -94,8 +101,18 @@ func binding() Binding {
 	return Binding{
 		Object:   Object{"RoleBinding", metav1.ObjectMeta{Namespace: acmeSpace, Name: "syncer"}},
 		RoleRef:  rbacv1.RoleRef{Kind: "Role", Name: "syncer"},
-		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: tenant.ID(acmeUID).WriteUser()}},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: acmeSpace, Name: tenant.Writer}},
 		Rules:    Known([]rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"create", "delete"}}}),
+	}
+}
+
+// acting lets the cell act as the tenant's syncer.
+func acting() Binding {
+	return Binding{
+		Object:   Object{"RoleBinding", metav1.ObjectMeta{Namespace: acmeSpace, Name: "act"}},
+		RoleRef:  rbacv1.RoleRef{Kind: "Role", Name: "act"},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: tenant.CellUser("cell-0")}},
+		Rules:    Known([]rbacv1.PolicyRule{baseline.ActRule()}),
 	}
 }
 
@@ -149,10 +166,10 @@ func good() *Facts {
 			endpointSlice(apiService, tenant.ManagedByManager, 31001, nodeIP), endpointSlice("web", tenant.ManagedBySyncer, 8080, "10.244.0.7")}),
 		Served:         Known([]Served{{Object{"Ingress", metav1.ObjectMeta{Namespace: acmeSpace, Name: "web"}}, []string{"shop.example"}}}),
 		Quotas:         Known([]corev1.ResourceQuota{quota()}),
-		Bindings:       Known([]Binding{binding()}),
+		Bindings:       Known([]Binding{binding(), acting()}),
 		RuntimeClasses: Known([]nodev1.RuntimeClass{{ObjectMeta: metav1.ObjectMeta{Name: "sublet-gvisor"}, Handler: "runsc"}}),
-		Plan:           Found(v1alpha1.Plan{}, nil),
-		Baseline:       Found(rendered(acme(), v1alpha1.Plan{})),
+		Plan:           Found(basic(), nil),
+		Baseline:       Found(rendered(acme(), basic())),
 		Admissions:     Known([]Admission{{What: "nothing", Control: true}, {What: "the host's network", Refused: true, Answer: "forbidden"}}),
 		Sandboxes:      Known(sandboxes()),
 		Fences:         Known([]Fence{{Node: "node-1", State: Known(FenceState{Rendered: []string{"drop a", "drop b"}, Enforced: []string{"drop  b", "drop a"}})}}),

@@ -117,7 +117,7 @@ func BenchmarkAdmissionOfPod(b *testing.B) {
 	interfaces := admission.NewObjectInterfacesFromScheme(scheme.Scheme)
 	judge := func(pod *corev1.Pod) error {
 		attr := admission.NewAttributesRecord(pod, nil, pod.GroupVersionKind(), pod.Namespace, pod.Name, corev1.SchemeGroupVersion.WithResource("pods"), "",
-			admission.Create, &metav1.CreateOptions{}, false, &user.DefaultInfo{Name: tn.ID.WriteUser(), Groups: []string{user.AllAuthenticated}})
+			admission.Create, &metav1.CreateOptions{}, false, &user.DefaultInfo{Name: tenant.WriteUser(tn.HostNamespace), Groups: []string{user.AllAuthenticated}})
 		return plugin.Validate(b.Context(), attr, interfaces)
 	}
 	pod := usualPod(tn)

@@ -271,7 +271,7 @@ func TestAdmissionOfLoadBalancers(t *testing.T) {
 		}
 		return s
 	}
-	writer := &user.DefaultInfo{Name: tn.ID.WriteUser()}
+	writer := &user.DefaultInfo{Name: tenant.WriteUser(tn.HostNamespace)}
 	public, forced := "example.com/public", map[string]string{"example.com/zone": "a=b", tenant.AnnotationName: "web"}
 	cloud := map[string]string{"cloud.example/id": "7"}
 	for name, c := range map[string]struct {

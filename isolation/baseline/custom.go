@@ -49,7 +49,7 @@ const annotationShown = tenant.Domain + "/shown-in"
 
 // ShowAll names the ClusterRole with which a tenant's cell reads what the tenant is
 // shown of kinds without a namespace.
-func ShowAll(t tenant.Tenant) string { return t.ID.WriteUser() + ":show" }
+func ShowAll(t tenant.Tenant) string { return "sublet:tenant:" + string(t.ID) + ":show" }
 
 // ShowIn names the Role, and its binding, with which it reads in a namespace.
 func ShowIn(t tenant.Tenant) string { return roleShow + t.ID.Short() }
@@ -61,8 +61,9 @@ func ShownIn(all *rbacv1.ClusterRole) []string {
 
 // showRights are a cell's rights to read what a tenant is shown of the host: in the
 // namespaces of its plan's rules, or of kinds without a namespace. The ClusterRole is
-// there without rules, too, so that none outlives its rule.
-func showRights(t tenant.Tenant, rules []v1alpha1.CustomResourceRule, reader string) []Object {
+// there without rules, too: it says where there are Roles. Its binding is there with
+// rules only, for the reason that tenant.Writer gives.
+func showRights(t tenant.Tenant, rules []v1alpha1.CustomResourceRule, reader rbacv1.Subject) []Object {
 	all := &rbacv1.ClusterRole{TypeMeta: typeMeta(rbacV1, "ClusterRole"), ObjectMeta: meta(t, "", ShowAll(t)), Rules: []rbacv1.PolicyRule{}}
 	byNamespace := map[string][]rbacv1.PolicyRule{}
 	var namespaces []string
@@ -81,11 +82,14 @@ func showRights(t tenant.Tenant, rules []v1alpha1.CustomResourceRule, reader str
 		byNamespace[r.Select.Namespace] = append(byNamespace[r.Select.Namespace], right)
 	}
 	all.Annotations = map[string]string{annotationShown: strings.Join(namespaces, ",")}
-	objects := []Object{all, &rbacv1.ClusterRoleBinding{
-		TypeMeta: typeMeta(rbacV1, "ClusterRoleBinding"), ObjectMeta: meta(t, "", all.Name),
-		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: all.Name},
-		Subjects: []rbacv1.Subject{user(reader)},
-	}}
+	objects := []Object{all}
+	if len(all.Rules) > 0 {
+		objects = append(objects, &rbacv1.ClusterRoleBinding{
+			TypeMeta: typeMeta(rbacV1, "ClusterRoleBinding"), ObjectMeta: meta(t, "", all.Name),
+			RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: all.Name},
+			Subjects: []rbacv1.Subject{reader},
+		})
+	}
 	for _, namespace := range namespaces {
 		name := ShowIn(t)
 		r, b := role(t, name, byNamespace[namespace]), roleBinding(t, name, reader)

@@ -9,9 +9,11 @@ import (
 
 const (
 	rbacV1 = "rbac.authorization.k8s.io/v1"
-	// roleWrite and roleRead name the Roles in a tenant's host namespace.
+	// roleWrite, roleRead and roleAct name the Roles in a tenant's host namespace: of the
+	// tenant's identity, and of its cell, to read and to act as that identity.
 	roleWrite = "sublet-write"
 	roleRead  = "sublet-read"
+	roleAct   = "sublet-act"
 	// roleShow names the Roles, in other namespaces of the host, with which a tenant's
 	// cell reads what the tenant is shown of them.
 	roleShow = "sublet-show-"
@@ -58,26 +60,23 @@ func readRules() []rbacv1.PolicyRule {
 	}
 }
 
-// tenantRights returns the Roles in the tenant's host namespace and the cell's
-// right to act as the tenant's write identity, and as nobody else.
+// ActRule is a cell's right to act as the write identity of the tenant whose host
+// namespace it is in, and as nobody else.
+func ActRule() rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"impersonate"}, ResourceNames: []string{tenant.Writer}}
+}
+
+// tenantRights returns the rights of a tenant's identity, and those of its cell to read
+// and to act as that identity: in the tenant's host namespace, but for what the tenant
+// is shown of the host.
 func tenantRights(t tenant.Tenant, cell string, p v1alpha1.PlanSpec) []Object {
-	writer, reader := t.ID.WriteUser(), tenant.CellUser(cell)
-	impersonate := &rbacv1.ClusterRole{
-		TypeMeta:   typeMeta(rbacV1, "ClusterRole"),
-		ObjectMeta: meta(t, "", writer),
-		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"users"}, Verbs: []string{"impersonate"}, ResourceNames: []string{writer}}},
-	}
+	writer := rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: t.HostNamespace, Name: tenant.Writer}
+	reader := user(tenant.CellUser(cell))
 	custom := CustomResources(p)
 	objects := []Object{
 		role(t, roleWrite, append(writeRules(), customRules(custom, write)...)), roleBinding(t, roleWrite, writer),
 		role(t, roleRead, append(readRules(), customRules(custom, read)...)), roleBinding(t, roleRead, reader),
-		impersonate,
-		&rbacv1.ClusterRoleBinding{
-			TypeMeta:   typeMeta(rbacV1, "ClusterRoleBinding"),
-			ObjectMeta: meta(t, "", writer),
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: impersonate.Name},
-			Subjects:   []rbacv1.Subject{user(reader)},
-		},
+		role(t, roleAct, []rbacv1.PolicyRule{ActRule()}), roleBinding(t, roleAct, reader),
 	}
 	return append(objects, showRights(t, custom, reader)...)
 }
@@ -86,12 +85,12 @@ func role(t tenant.Tenant, name string, rules []rbacv1.PolicyRule) *rbacv1.Role 
 	return &rbacv1.Role{TypeMeta: typeMeta(rbacV1, "Role"), ObjectMeta: meta(t, t.HostNamespace, name), Rules: rules}
 }
 
-func roleBinding(t tenant.Tenant, name, subject string) *rbacv1.RoleBinding {
+func roleBinding(t tenant.Tenant, name string, subject rbacv1.Subject) *rbacv1.RoleBinding {
 	return &rbacv1.RoleBinding{
 		TypeMeta:   typeMeta(rbacV1, "RoleBinding"),
 		ObjectMeta: meta(t, t.HostNamespace, name),
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-		Subjects:   []rbacv1.Subject{user(subject)},
+		Subjects:   []rbacv1.Subject{subject},
 	}
 }
 

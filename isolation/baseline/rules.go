@@ -20,8 +20,11 @@ func variables() []admissionv1.Variable {
 	}
 }
 
-// byTenant holds of requests of tenants' identities.
-var byTenant = "request.userInfo.username.startsWith('" + tenant.ID("").WriteUser() + "')"
+// byTenant holds of requests of tenants' identities, whose namespaces alone differ.
+var byTenant = func() string {
+	before, after, _ := strings.Cut(tenant.WriteUser("*"), "*")
+	return "request.userInfo.username.startsWith('" + before + "') && request.userInfo.username.endsWith('" + after + "')"
+}()
 
 // annotated is an annotation of the tenant's host namespace; empty when it is not there.
 func annotated(annotation string) string {

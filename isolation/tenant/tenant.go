@@ -97,8 +97,21 @@ func nth(slice netip.Prefix, n int) netip.Addr {
 	return a
 }
 
-// WriteUser returns the host user that the syncer of a tenant writes as.
-func (id ID) WriteUser() string { return "sublet:tenant:" + string(id) }
+// Writer names the service account, in its host namespace, that a tenant's syncer writes
+// as. There is no such object, so that nobody can have a token of it: the tenant's cell
+// impersonates it. A service account can be impersonated with a Role of its namespace; a
+// user would need a ClusterRoleBinding for each tenant, and Kubernetes looks through all
+// of those at every request of anybody
+// (k8s.io/kubernetes/pkg/registry/rbac/validation, VisitRulesFor).
+const Writer = "sublet-writer"
+
+// accounts begins the names of users that are service accounts, whose namespace and name
+// follow with a colon between them (k8s.io/apiserver/pkg/authentication/serviceaccount).
+const accounts = "system:serviceaccount:"
+
+// WriteUser returns the host user that the syncer of the tenant with a host namespace
+// writes as.
+func WriteUser(hostNamespace string) string { return accounts + hostNamespace + ":" + Writer }
 
 // CellUser returns the host user that a cell reads as.
 func CellUser(cell string) string { return "sublet:cell:" + cell }

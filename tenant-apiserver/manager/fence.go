@@ -53,27 +53,34 @@ func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell
 	return nil
 }
 
-// pruneShown removes the rights in other namespaces of the host with which the tenant
-// was shown what a plan does not show any longer; those among kept stay.
+// pruneShown removes the rights outside the tenant's host namespace with which it was
+// shown what a plan does not show any longer; those among kept stay.
 func (m *Manager) pruneShown(ctx context.Context, t tenant.Tenant, kept []baseline.Object) error {
-	stays := map[string]bool{}
+	stays, staysAll := map[string]bool{}, false
 	for _, o := range kept {
 		stays[o.GetNamespace()+"/"+o.GetName()] = true
+		if b, ok := o.(*rbacv1.ClusterRoleBinding); ok {
+			staysAll = staysAll || b.Name == baseline.ShowAll(t)
+		}
 	}
 	var all rbacv1.ClusterRole
 	err := m.api.Get(ctx, client.ObjectKey{Name: baseline.ShowAll(t)}, &all)
 	if err != nil {
 		return wrapIgnored("read the tenant's rights", client.IgnoreNotFound(err))
 	}
+	var gone []client.Object
+	if len(all.Rules) > 0 && !staysAll {
+		gone = append(gone, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: all.Name}})
+	}
 	for _, namespace := range baseline.ShownIn(&all) {
 		meta := metav1.ObjectMeta{Namespace: namespace, Name: baseline.ShowIn(t)}
-		if stays[namespace+"/"+meta.Name] {
-			continue
+		if !stays[namespace+"/"+meta.Name] {
+			gone = append(gone, &rbacv1.RoleBinding{ObjectMeta: meta}, &rbacv1.Role{ObjectMeta: meta})
 		}
-		for _, o := range []client.Object{&rbacv1.RoleBinding{ObjectMeta: meta}, &rbacv1.Role{ObjectMeta: meta}} {
-			if err := client.IgnoreNotFound(m.api.Delete(ctx, o)); err != nil {
-				return fmt.Errorf("remove the right %s/%s: %w", namespace, meta.Name, err)
-			}
+	}
+	for _, o := range gone {
+		if err := client.IgnoreNotFound(m.api.Delete(ctx, o)); err != nil {
+			return fmt.Errorf("remove the right %s: %w", client.ObjectKeyFromObject(o), err)
 		}
 	}
 	return nil

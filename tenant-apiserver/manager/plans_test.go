@@ -2,18 +2,23 @@ package manager_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"sublet.dev/api/v1alpha1"
+	"sublet.dev/isolation/baseline"
+	"sublet.dev/isolation/tenant"
 	"sublet.dev/tenant-apiserver/manager"
 	"sublet.dev/tenant-apiserver/plan"
 )
@@ -79,6 +84,21 @@ func (h *host) changedPlan(t *testing.T, a *v1alpha1.VirtualCluster) {
 	}
 	h.setPlan(t, a.Name, own.Name)
 	h.wantPods(a, "3")
+	h.wantShown(t, a)
+
+	own.Spec.SnapshotClasses = []string{"fast"} // a kind without a namespace
+	own.Spec.CustomResources = []v1alpha1.CustomResourceRule{{Group: "example.org", Version: "v1", Kind: "Offer", Resource: "offers",
+		Direction: v1alpha1.FromHost, Select: &v1alpha1.HostSelection{Namespace: "default", Names: []string{"gold"}}}}
+	if err := h.api.Update(t.Context(), own); err != nil {
+		t.Fatal(err)
+	}
+	shown := tenant.Tenant{ID: tenant.ID(a.UID)}
+	h.wantShown(t, a, "/"+baseline.ShowAll(shown), "default/"+baseline.ShowIn(shown))
+	own.Spec.SnapshotClasses, own.Spec.CustomResources = nil, nil
+	if err := h.api.Update(t.Context(), own); err != nil {
+		t.Fatal(err)
+	}
+	h.wantShown(t, a)
 
 	own.Spec.HostResources["pods"] = resource.MustParse("4")
 	if err := h.api.Update(t.Context(), own); err != nil {
@@ -135,6 +155,32 @@ func (h *host) setPlan(t *testing.T, tenant, plan string) {
 		}
 		vc.Spec.Plan = plan
 		return h.api.Update(t.Context(), vc)
+	})
+}
+
+// wantShown waits until the bindings of a tenant outside its host namespace are these.
+func (h *host) wantShown(t *testing.T, vc *v1alpha1.VirtualCluster, want ...string) {
+	t.Helper()
+	marked := client.MatchingLabels{tenant.LabelTenant: string(vc.UID)}
+	h.eventually("the rights outside the namespace follow the plan", func() error {
+		var got []string
+		for _, list := range []client.ObjectList{&rbacv1.ClusterRoleBindingList{}, &rbacv1.RoleBindingList{}} {
+			if err := h.api.List(t.Context(), list, marked); err != nil {
+				return err
+			}
+			if err := meta.EachListItem(list, func(o runtime.Object) error {
+				if b := o.(client.Object); b.GetNamespace() != vc.Status.Namespace {
+					got = append(got, b.GetNamespace()+"/"+b.GetName())
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("they are %q, not %q", got, want)
+		}
+		return nil
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,7 +31,7 @@ func hostAs(t *testing.T, user string) *kubernetes.Clientset {
 // of isolation/baseline are in force there. The host is asked as a syncer that somebody
 // has taken over would, and not to do it (dry run).
 func TestHostHoldsTheFence(t *testing.T) {
-	writer, cellUser := hostAs(t, acme.ID.WriteUser()), hostAs(t, tenant.CellUser(cell))
+	writer, cellUser := hostAs(t, tenant.WriteUser(acme.HostNamespace)), hostAs(t, tenant.CellUser(cell))
 	dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
 	ns := namespace(t)
 	own := create(t, simplePod(ns, "web"))
@@ -67,7 +68,28 @@ func TestHostHoldsTheFence(t *testing.T) {
 	if _, err := cellUser.CoreV1().ConfigMaps(acme.HostNamespace).List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Errorf("the cell may not read where it must: %v", err)
 	}
+	asCell := func(who string) error { // as it really is, not as somebody who acts as the cell
+		config := quick(w.cellConfig)
+		config.Impersonate.UserName = who
+		api, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return err
+		}
+		_, err = api.CoreV1().ConfigMaps(acme.HostNamespace).Create(t.Context(), m, dry)
+		return err
+	}
+	if err := asCell(tenant.WriteUser(acme.HostNamespace)); err != nil {
+		t.Errorf("the cell may not act as the tenant's identity: %v", err)
+	}
 	for name, try := range map[string]func() error{
+		"the cell acts as another account of the tenant's namespace": func() error { return asCell("system:serviceaccount:" + acme.HostNamespace + ":default") },
+		"the cell acts as another tenant":                            func() error { return asCell(tenant.WriteUser("default")) },
+		"the cell acts as the host's":                                func() error { return asCell("system:serviceaccount:kube-system:namespace-controller") },
+		"the cell acts as an administrator":                          func() error { return asCell("admin") },
+		"the tenant has a token made of its identity": func() error {
+			_, err := writer.CoreV1().ServiceAccounts(acme.HostNamespace).CreateToken(t.Context(), tenant.Writer, &authenticationv1.TokenRequest{}, dry)
+			return err
+		},
 		"the tenant writes elsewhere": func() error {
 			_, err := writer.CoreV1().ConfigMaps("default").Create(t.Context(), m, dry)
 			return err

@@ -271,7 +271,7 @@ func TestHostRefusesRoutes(t *testing.T) {
 	c := newCustomWorld(t)
 	c.offerGateways("shop.test")
 	config := quick(hostConfig)
-	config.Impersonate.UserName = acme.ID.WriteUser()
+	config.Impersonate.UserName = tenant.WriteUser(acme.HostNamespace)
 	confused, err := dynamic.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)

@@ -178,7 +178,7 @@ func TestHostRefusesIngresses(t *testing.T) {
 	served(t)
 	grant(t, map[string]string{tenant.AnnotationHostnames: "shop.test,*.shop.test"})
 	c := rest.CopyConfig(quick(hostConfig))
-	c.Impersonate.UserName = acme.ID.WriteUser()
+	c.Impersonate.UserName = tenant.WriteUser(acme.HostNamespace)
 	writer, err := kubernetes.NewForConfig(c)
 	if err != nil {
 		t.Fatal(err)

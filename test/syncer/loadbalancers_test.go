@@ -157,7 +157,7 @@ func TestHostRefusesToConfigureLoadBalancers(t *testing.T) {
 	offer(t, "3")
 	balance(t, "1", translate.LoadBalancers{Classes: []string{"example.com/public"}, Annotations: map[string]string{"example.com/pool": "tenants"}})
 	c := rest.CopyConfig(quick(hostConfig))
-	c.Impersonate.UserName = acme.ID.WriteUser()
+	c.Impersonate.UserName = tenant.WriteUser(acme.HostNamespace)
 	writer, err := kubernetes.NewForConfig(c)
 	if err != nil {
 		t.Fatal(err)

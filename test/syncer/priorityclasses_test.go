@@ -139,7 +139,7 @@ func viewStays(t *testing.T) {
 // no others.
 func ranksAreFenced(t *testing.T, made *corev1.Pod) {
 	t.Helper()
-	writer := hostAs(t, acme.ID.WriteUser())
+	writer := hostAs(t, tenant.WriteUser(acme.HostNamespace))
 	for class, allowed := range map[string]bool{"": true, "gold": true, "platinum": false, "system-node-critical": false} {
 		if err := fencedPod(t, writer, made, class); (err == nil) != allowed || !allowed && !strings.Contains(err.Error(), "have a PriorityClass of their tenant's plan, or none") {
 			t.Errorf("%q at the host's API: %v", class, err)
@@ -181,7 +181,7 @@ func classGoes(t *testing.T, runs, waits, before *corev1.Pod) {
 	if _, err := w.tenant.CoreV1().Pods(runs.Namespace).Create(t.Context(), late, metav1.CreateOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("a pod of the class: %v", err)
 	}
-	if err := fencedPod(t, hostAs(t, acme.ID.WriteUser()), before, "gold"); err == nil || !strings.Contains(err.Error(), "PriorityClass") {
+	if err := fencedPod(t, hostAs(t, tenant.WriteUser(acme.HostNamespace)), before, "gold"); err == nil || !strings.Contains(err.Error(), "PriorityClass") {
 		t.Errorf("the same at the host's API: %v", err)
 	}
 	e, err := w.syncer().ExplainPod(t.Context(), translate.NameOf(waits))

@@ -77,7 +77,7 @@ func notAllowed(err error) bool {
 // the tenant's own it makes what the syncer does. The resources are those that the host
 // says it has.
 func TestTenantMakesNothingElsewhere(t *testing.T) {
-	writer := anything(t, acme.ID.WriteUser())
+	writer := anything(t, tenant.WriteUser(acme.HostNamespace))
 	var questions, own []string
 	for r, of := range resources(t, w.host, "create", v1alpha1.GroupVersion.Group) {
 		try := func(namespace string) error {
@@ -125,7 +125,7 @@ func TestOwnObjectsAreTheProviders(t *testing.T) {
 			continue
 		}
 		kinds++
-		for who, user := range map[string]string{"the tenant": acme.ID.WriteUser(), "the cell": tenant.CellUser(cell), "the provider": ""} {
+		for who, user := range map[string]string{"the tenant": tenant.WriteUser(acme.HostNamespace), "the cell": tenant.CellUser(cell), "the provider": ""} {
 			api := anything(t, user).Resource(r)
 			for what, try := range map[string]func(context.Context) error{
 				"reads":   func(ctx context.Context) error { _, err := api.Get(ctx, "x", metav1.GetOptions{}); return err },

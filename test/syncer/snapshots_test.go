@@ -260,7 +260,7 @@ func TestHostRefusesSnapshots(t *testing.T) {
 	c := newCustomWorld(t)
 	c.offerSnapshots()
 	config := quick(hostConfig)
-	config.Impersonate.UserName = acme.ID.WriteUser()
+	config.Impersonate.UserName = tenant.WriteUser(acme.HostNamespace)
 	confused, err := dynamic.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)

@@ -232,7 +232,7 @@ func TestRefusedClaims(t *testing.T) {
 func TestHostRefusesClaims(t *testing.T) {
 	offerStorage(t)
 	config := quick(hostConfig)
-	config.Impersonate.UserName = acme.ID.WriteUser()
+	config.Impersonate.UserName = tenant.WriteUser(acme.HostNamespace)
 	confused, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)

@@ -148,7 +148,7 @@ func (w *world) start(ctx context.Context, dir string) error {
 	w.faults = newFaults()
 	read.Wrap(w.faults.wrap)
 	write := rest.CopyConfig(read)
-	write.Impersonate.UserName = acme.ID.WriteUser()
+	write.Impersonate.UserName = tenant.WriteUser(acme.HostNamespace)
 	w.clock = &shiftedClock{}
 	if err := w.share(read); err != nil {
 		return err

@@ -178,7 +178,7 @@ func (w *world) runSyncer(ctx context.Context, c *cluster) error {
 		return err
 	}
 	own, write := c.server.Loopback(), rest.CopyConfig(w.config)
-	write.Impersonate.UserName = c.tenant.ID.WriteUser()
+	write.Impersonate.UserName = tenant.WriteUser(c.tenant.HostNamespace)
 	own.Wrap(w.requests.wrap("tenant"))
 	write.Wrap(w.requests.wrap("host"))
 	config := syncer.Config{
