@@ -139,8 +139,12 @@ func ptr[T any](v T) *T { return &v }
 
 // Apply makes a host object so, with the manager as the owner of the fields that
 // are set (server-side apply). Fields that others set stay, unless they
-// contradict. The object's apiVersion and kind must be set.
+// contradict. The object's apiVersion and kind must be set. A ResourceQuota has no
+// owners of fields: see quota.go.
 func Apply(ctx context.Context, api client.Client, o runtime.Object) error {
+	if q, ok := o.(*corev1.ResourceQuota); ok {
+		return applyQuota(ctx, api, q)
+	}
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
 	if err != nil {
 		return fmt.Errorf("convert %T: %w", o, err)

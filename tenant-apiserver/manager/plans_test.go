@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -78,12 +79,12 @@ func (h *host) planValidation(t *testing.T) {
 // follow, and nobody to be able to delete it. Then it takes it away again.
 func (h *host) changedPlan(t *testing.T, a *v1alpha1.VirtualCluster) {
 	own := &v1alpha1.Plan{ObjectMeta: metav1.ObjectMeta{Name: "own"}, Spec: v1alpha1.PlanSpec{
-		Sandboxes: []string{"gvisor"}, HostResources: corev1.ResourceList{"pods": resource.MustParse("3")}}}
+		Sandboxes: []string{"gvisor"}, HostResources: corev1.ResourceList{"pods": resource.MustParse("3"), "requests.cpu": resource.MustParse("2")}}}
 	if err := h.api.Create(t.Context(), own); err != nil {
 		t.Fatal(err)
 	}
 	h.setPlan(t, a.Name, own.Name)
-	h.wantPods(a, "3")
+	h.wantQuotas(a, own.Spec)
 	h.wantShown(t, a)
 
 	own.Spec.SnapshotClasses = []string{"fast"} // a kind without a namespace
@@ -104,7 +105,7 @@ func (h *host) changedPlan(t *testing.T, a *v1alpha1.VirtualCluster) {
 	if err := h.api.Update(t.Context(), own); err != nil {
 		t.Fatal(err)
 	}
-	h.wantPods(a, "4")
+	h.wantQuotas(a, own.Spec)
 
 	h.eventually("a plan in use cannot be deleted", func() error { // admission learns of tenants by watching them
 		err := h.api.Delete(t.Context(), own, client.DryRunAll)
@@ -127,7 +128,11 @@ func (h *host) changedPlan(t *testing.T, a *v1alpha1.VirtualCluster) {
 	h.setPlan(t, a.Name, v1alpha1.DefaultPlan)
 	h.awaitPhase(a.Name, v1alpha1.PhaseReady)
 	h.wantApplied(a, metav1.ConditionTrue, "Applied")
-	h.wantPods(a, "250")
+	normal := &v1alpha1.Plan{}
+	if err := h.api.Get(t.Context(), client.ObjectKey{Name: v1alpha1.DefaultPlan}, normal); err != nil {
+		t.Fatal(err)
+	}
+	h.wantQuotas(a, normal.Spec)
 	h.eventually("a plan that nobody has is deleted", func() error { return h.api.Delete(t.Context(), own) })
 
 	changed := &v1alpha1.Plan{}
@@ -184,15 +189,22 @@ func (h *host) wantShown(t *testing.T, vc *v1alpha1.VirtualCluster, want ...stri
 	})
 }
 
-func (h *host) wantPods(vc *v1alpha1.VirtualCluster, want string) {
+// wantQuotas waits until the quotas of a tenant are those of a plan, and nobody owns their
+// fields: see applyQuota.
+func (h *host) wantQuotas(vc *v1alpha1.VirtualCluster, plan v1alpha1.PlanSpec) {
 	h.t.Helper()
-	h.eventually("a quota of "+want+" pods", func() error {
-		q := &corev1.ResourceQuota{}
-		if err := h.api.Get(h.t.Context(), client.ObjectKey{Namespace: vc.Status.Namespace, Name: "sublet-pods"}, q); err != nil {
-			return err
-		}
-		if n := q.Spec.Hard[corev1.ResourcePods]; n.String() != want {
-			return fmt.Errorf("it is %s", n.String())
+	h.eventually("the plan's quotas", func() error {
+		for _, want := range baseline.Quotas(tenant.Tenant{ID: tenant.ID(vc.UID), HostNamespace: vc.Status.Namespace}, plan) {
+			q := &corev1.ResourceQuota{}
+			if err := h.api.Get(h.t.Context(), client.ObjectKeyFromObject(want), q); err != nil {
+				return err
+			}
+			if !equality.Semantic.DeepEqual(q.Spec, want.Spec) || !equality.Semantic.DeepEqual(q.Labels, want.Labels) || len(q.ManagedFields) > 0 {
+				return fmt.Errorf("%s is %v, %v, %v", q.Name, q.Spec.Hard, q.Labels, q.ManagedFields)
+			}
+			if !equality.Semantic.DeepEqual(q.Status.Hard, want.Spec.Hard) {
+				return fmt.Errorf("the host enforces %v of %s", q.Status.Hard, q.Name)
+			}
 		}
 		return nil
 	})
