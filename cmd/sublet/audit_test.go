@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -273,6 +274,9 @@ func (h *auditHost) findings(t *testing.T) {
 	h.patch(t, space, `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"privileged"}}}`)
 	orphan := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "left-behind", Labels: map[string]string{tenant.LabelTenant: "gone"}}}
 	h.create(t, orphan)
+	h.create(t, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "for-all-accounts"},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:serviceaccounts"}}})
 
 	r := h.audit(t, audit.Config{FailOn: audit.High})
 	if r.ExitCode() != audit.ExitFindings {
@@ -287,7 +291,7 @@ func (h *auditHost) findings(t *testing.T) {
 		}
 	}
 	slices.Sort(failed)
-	want := []string{"SUB-BASE-001", "SUB-HOST-001", "SUB-META-001", "SUB-POD-004", "SUB-SVC-002"}
+	want := []string{"SUB-BASE-001", "SUB-HOST-001", "SUB-META-001", "SUB-POD-004", "SUB-RBAC-001", "SUB-SVC-002"}
 	if !slices.Equal(failed, want) {
 		t.Errorf("found %v, want %v", failed, want)
 	}

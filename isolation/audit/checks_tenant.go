@@ -29,7 +29,7 @@ func tenantChecks() []Check {
 			Remediation: "restart `sublet server`: the manager writes the quota again",
 			References:  map[string][]string{"mtb": {"MTB-PL1-BC-FNS-1"}}, Eval: evalQuota},
 		{ID: "SUB-RBAC-001", Title: "only Sublet's own identities have rights in the host namespace", Category: "access", Severity: Critical, Method: ByConfig,
-			Remediation: "delete the binding that the evidence names",
+			Remediation: "delete the binding that the evidence names; if it is for all service accounts of the host, give its role to those that need it",
 			References:  map[string][]string{"mtb": {"MTB-PL1-BC-CPI-1"}, "cve": {"CVE-2026-22872"}}, Eval: evalBindings},
 		{ID: "SUB-META-001", Title: "no label or annotation that a tenant chose stands on a host object", Category: "metadata", Severity: High, Method: ByConfig,
 			Remediation: "delete the host object; the syncer makes it again. If the key comes back the syncer has a bug: report it",
@@ -195,10 +195,18 @@ func meansWriter(vc v1alpha1.VirtualCluster, s rbacv1.Subject) bool {
 	return group || isWriter(vc, s)
 }
 
-// documentsOnly says whether rules are about no objects of the host's API.
-func documentsOnly(rules []rbacv1.PolicyRule) bool {
-	return !slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool { return len(r.Resources) > 0 })
+// isDefault says whether a binding is one that every API server makes
+// (k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy).
+func isDefault(labels map[string]string) bool {
+	return labels["kubernetes.io/bootstrapping"] == "rbac-defaults"
 }
+
+// readOnly says whether rules let nobody change anything.
+func readOnly(rules []rbacv1.PolicyRule) bool {
+	return !slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool { return slices.ContainsFunc(r.Verbs, isWrite) })
+}
+
+func isWrite(verb string) bool { return !slices.Contains([]string{"get", "list", "watch"}, verb) }
 
 // actsOnly says whether rules let a tenant's cell act as the tenant's syncer, and nothing
 // and nobody else.
@@ -221,8 +229,7 @@ func tooMuch(rules []rbacv1.PolicyRule) string {
 				return "the verb " + verb
 			}
 		}
-		writes := slices.ContainsFunc(r.Verbs, func(v string) bool { return !slices.Contains([]string{"get", "list", "watch"}, v) })
-		if writes && slices.Contains(r.APIGroups, rbacv1.GroupName) {
+		if slices.ContainsFunc(r.Verbs, isWrite) && slices.Contains(r.APIGroups, rbacv1.GroupName) {
 			return "writing of roles or bindings"
 		}
 	}

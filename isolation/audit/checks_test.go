@@ -523,8 +523,8 @@ func TestWriterIsMeant(t *testing.T) {
 		}
 	}
 	documents := rbacv1.PolicyRule{NonResourceURLs: []string{"/openid/v1/jwks"}, Verbs: []string{"get"}}
-	objects := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get"}}
-	if !documentsOnly([]rbacv1.PolicyRule{documents}) || documentsOnly([]rbacv1.PolicyRule{documents, objects}) {
-		t.Error("rules about objects and about documents are taken for each other")
+	objects := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "update"}}
+	if !readOnly([]rbacv1.PolicyRule{documents}) || readOnly([]rbacv1.PolicyRule{documents, objects}) {
+		t.Error("rules to read and rules to write are taken for each other")
 	}
 }

@@ -159,8 +159,8 @@ func podIPs(readings ...Fact[[]corev1.Pod]) Fact[[]string] {
 }
 
 // bindings reads the RoleBindings in the tenant's host namespace and the
-// ClusterRoleBindings that give its write identity rights to objects. Every host lets
-// all service accounts read documents about itself.
+// ClusterRoleBindings that give its write identity more than every host lets all
+// service accounts read.
 func (c collector) bindings(ctx context.Context, vc v1alpha1.VirtualCluster) ([]Binding, error) {
 	var bindings rbacv1.RoleBindingList
 	if err := c.host.List(ctx, &bindings, client.InNamespace(vc.Status.Namespace)); err != nil {
@@ -180,7 +180,7 @@ func (c collector) bindings(ctx context.Context, vc v1alpha1.VirtualCluster) ([]
 			continue
 		}
 		rules := Found(c.rules(ctx, "", b.RoleRef))
-		if known, err := rules.Get(); err == nil && documentsOnly(known) {
+		if known, err := rules.Get(); err == nil && isDefault(b.Labels) && readOnly(known) {
 			continue
 		}
 		out = append(out, Binding{Object: Object{"ClusterRoleBinding", b.ObjectMeta}, RoleRef: b.RoleRef, Subjects: b.Subjects, Rules: rules})
