@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -53,32 +55,31 @@ func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell
 	return nil
 }
 
-// pruneShown removes the rights outside the tenant's host namespace with which it was
-// shown what a plan does not show any longer; those among kept stay.
+// pruneShown removes the rights outside the tenant's host namespace that it does not have
+// any longer, or had by an earlier release; those among kept stay.
 func (m *Manager) pruneShown(ctx context.Context, t tenant.Tenant, kept []baseline.Object) error {
-	stays, staysAll := map[string]bool{}, false
-	for _, o := range kept {
-		stays[o.GetNamespace()+"/"+o.GetName()] = true
-		if b, ok := o.(*rbacv1.ClusterRoleBinding); ok {
-			staysAll = staysAll || b.Name == baseline.ShowAll(t)
+	var bindings rbacv1.ClusterRoleBindingList
+	var roles rbacv1.ClusterRoleList
+	for _, list := range []client.ObjectList{&bindings, &roles} {
+		if err := m.api.List(ctx, list, client.MatchingLabels{tenant.LabelTenant: string(t.ID)}); err != nil {
+			return fmt.Errorf("list the tenant's rights: %w", err)
 		}
 	}
-	var all rbacv1.ClusterRole
-	err := m.api.Get(ctx, client.ObjectKey{Name: baseline.ShowAll(t)}, &all)
-	if err != nil {
-		return wrapIgnored("read the tenant's rights", client.IgnoreNotFound(err))
+	var all []client.Object
+	for i := range bindings.Items {
+		all = append(all, &bindings.Items[i])
 	}
-	var gone []client.Object
-	if len(all.Rules) > 0 && !staysAll {
-		gone = append(gone, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: all.Name}})
-	}
-	for _, namespace := range baseline.ShownIn(&all) {
-		meta := metav1.ObjectMeta{Namespace: namespace, Name: baseline.ShowIn(t)}
-		if !stays[namespace+"/"+meta.Name] {
-			gone = append(gone, &rbacv1.RoleBinding{ObjectMeta: meta}, &rbacv1.Role{ObjectMeta: meta})
+	for i := range roles.Items {
+		for _, namespace := range baseline.ShownIn(&roles.Items[i]) {
+			meta := metav1.ObjectMeta{Namespace: namespace, Name: baseline.ShowIn(t)}
+			all = append(all, &rbacv1.RoleBinding{ObjectMeta: meta}, &rbacv1.Role{ObjectMeta: meta})
 		}
+		all = append(all, &roles.Items[i]) // after those that it says are there
 	}
-	for _, o := range gone {
+	for _, o := range all {
+		if slices.ContainsFunc(kept, func(k baseline.Object) bool { return isSame(k, o) }) {
+			continue
+		}
 		if err := client.IgnoreNotFound(m.api.Delete(ctx, o)); err != nil {
 			return fmt.Errorf("remove the right %s: %w", client.ObjectKeyFromObject(o), err)
 		}
@@ -86,11 +87,9 @@ func (m *Manager) pruneShown(ctx context.Context, t tenant.Tenant, kept []baseli
 	return nil
 }
 
-func wrapIgnored(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", what, err)
+// isSame says whether two objects are of one kind and have one name.
+func isSame(a, b client.Object) bool {
+	return reflect.TypeOf(a) == reflect.TypeOf(b) && client.ObjectKeyFromObject(a) == client.ObjectKeyFromObject(b)
 }
 
 // ownsNamespace refuses to adopt a namespace that does not bear the tenant's mark.

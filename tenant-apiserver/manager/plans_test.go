@@ -83,6 +83,15 @@ func (h *host) changedPlan(t *testing.T, a *v1alpha1.VirtualCluster) {
 	if err := h.api.Create(t.Context(), own); err != nil {
 		t.Fatal(err)
 	}
+	before := metav1.ObjectMeta{Name: "sublet:tenant:" + string(a.UID), Labels: map[string]string{tenant.LabelTenant: string(a.UID)}}
+	for _, o := range []client.Object{
+		&rbacv1.ClusterRole{ObjectMeta: before},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: before, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: before.Name}},
+	} {
+		if err := h.api.Create(t.Context(), o); err != nil { // what tenants of earlier releases had
+			t.Fatal(err)
+		}
+	}
 	h.setPlan(t, a.Name, own.Name)
 	h.wantQuotas(a, own.Spec)
 	h.wantShown(t, a)
@@ -95,6 +104,9 @@ func (h *host) changedPlan(t *testing.T, a *v1alpha1.VirtualCluster) {
 	}
 	shown := tenant.Tenant{ID: tenant.ID(a.UID)}
 	h.wantShown(t, a, "/"+baseline.ShowAll(shown), "default/"+baseline.ShowIn(shown))
+	if err := h.api.Get(t.Context(), client.ObjectKey{Name: before.Name}, &rbacv1.ClusterRole{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the role of an earlier release: %v", err)
+	}
 	own.Spec.SnapshotClasses, own.Spec.CustomResources = nil, nil
 	if err := h.api.Update(t.Context(), own); err != nil {
 		t.Fatal(err)

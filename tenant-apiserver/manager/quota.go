@@ -16,8 +16,7 @@ import (
 
 // applyQuota makes a quota of the host say what is wanted, and its managedFields empty.
 // The host writes a tenant's quotas whenever it counts a pod or a Secret. Who owns which
-// field of one costs it as much as all else about that write, and it keeps account of
-// that no longer once somebody has emptied the list, until the next server-side apply
+// field of one is a good part of what that costs it, and it keeps account of that no longer once somebody has emptied the list, until the next server-side apply
 // (https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields).
 func applyQuota(ctx context.Context, api client.Client, want *corev1.ResourceQuota) error {
 	live, key := &corev1.ResourceQuota{}, client.ObjectKeyFromObject(want)
