@@ -11,6 +11,8 @@ import (
 // Cache is what the syncers of a process know of their host namespaces. Make it with
 // New.
 type Cache struct {
+	turns turns
+
 	mu      sync.Mutex
 	joined  map[string]*Space // guarded by mu: by namespace
 	commons map[place]*common // guarded by mu: those that run
@@ -18,7 +20,7 @@ type Cache struct {
 
 // New returns a cache of nothing.
 func New() *Cache {
-	return &Cache{joined: map[string]*Space{}, commons: map[place]*common{}}
+	return &Cache{turns: newTurns(), joined: map[string]*Space{}, commons: map[place]*common{}}
 }
 
 // Space returns the part of a namespace, empty until it is joined. Whoever has it sees
@@ -65,7 +67,7 @@ type Space struct {
 
 // View adds a view of a kind. It must be called before Join.
 func (s *Space) View(k Kind) *View {
-	v := newView(k, s.namespace)
+	v := newView(k, s.namespace, s.cache.turns)
 	s.views = append(s.views, v)
 	return v
 }
@@ -128,7 +130,7 @@ func (s *Space) all() []*View {
 
 // Guest returns a view of a kind that comes and goes while the namespace is joined. It is
 // nothing until LetIn.
-func (s *Space) Guest(k Kind) *View { return newView(k, s.namespace) }
+func (s *Space) Guest(k Kind) *View { return newView(k, s.namespace, s.cache.turns) }
 
 // LetIn has a guest follow the host until leave, which waits until it has ended, or until
 // the namespace is left. Its handlers and indexes are to be there before. It can be called

@@ -16,6 +16,8 @@
 // shown of other places of the host is the same for all of them: there is one informer of
 // a kind and place for the cache, a [Common], while some syncer has it.
 //
+// Views begin their lists and watches in turns, so that they share connections.
+//
 // A view watches only while there is something to see. It begins with a list; if that
 // is empty, it ends there, because the syncer is the only one that makes objects of
 // its kind there. Before the syncer makes one, it holds the view ([View.Hold]), which

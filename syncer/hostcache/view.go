@@ -27,6 +27,7 @@ const (
 type View struct {
 	kind      Kind
 	namespace string
+	turns     turns
 	indexer   cache.Indexer
 	handlers  []cache.ResourceEventHandler // not changed after Join
 	while     func() bool                  // not changed after Join
@@ -42,9 +43,9 @@ type View struct {
 	group sync.WaitGroup     // reflectors; Add only with mu held
 }
 
-func newView(k Kind, namespace string) *View {
+func newView(k Kind, namespace string, t turns) *View {
 	return &View{
-		kind: k, namespace: namespace, ready: make(chan struct{}),
+		kind: k, namespace: namespace, turns: t, ready: make(chan struct{}),
 		indexer: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
 	}
 }
@@ -201,7 +202,7 @@ func (v *View) start() {
 			<-before
 		}
 		f := feed{v, cancel, ended}
-		cache.NewReflectorWithOptions(source{v.kind.Source(v.namespace)}, v.kind.Example, f, cache.ReflectorOptions{
+		cache.NewReflectorWithOptions(inTurn{source{v.kind.Source(v.namespace)}, v.turns}, v.kind.Example, f, cache.ReflectorOptions{
 			Name: v.kind.Resource + " in " + v.namespace,
 		}).RunWithContext(ctx)
 	})
