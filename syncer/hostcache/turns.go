@@ -14,7 +14,7 @@ import (
 // lasts: kube-apiserver takes 100. Once all connections are full, each request that is
 // made opens another, and those that turn out not to be needed are opened all the same
 // (net/http, Transport.queueForDial). Some 900 watches begun at once open 2,000
-// connections, where nine would do, and a TLS handshake costs both sides more than a list.
+// connections, where nine would do, with a TLS handshake each.
 // So views begin their lists and watches a few at a time.
 
 const (

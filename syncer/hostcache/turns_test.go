@@ -83,10 +83,7 @@ func TestTurns(t *testing.T) {
 		if took := time.Since(begun); took != patience {
 			t.Errorf("the one after them waited %v", took)
 		}
-		go func() {
-			time.Sleep(time.Second)
-			first()
-		}()
+		time.AfterFunc(time.Second, first) // of the bubble's clock
 		begun = time.Now()
 		again := all.take(t.Context())
 		if took := time.Since(begun); took != time.Second {

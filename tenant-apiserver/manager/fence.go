@@ -37,7 +37,7 @@ func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell
 		return err
 	}
 	objects := baseline.Tenant(t.Tenant, vc.Status.Cell, p)
-	if err := m.pruneShown(ctx, t.Tenant, objects); err != nil { // before its record is replaced
+	if err := m.pruneRights(ctx, t.Tenant, objects); err != nil { // before its record is replaced
 		return err
 	}
 	for _, o := range objects {
@@ -55,9 +55,9 @@ func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell
 	return nil
 }
 
-// pruneShown removes the rights outside the tenant's host namespace that it does not have
-// any longer, or had by an earlier release; those among kept stay.
-func (m *Manager) pruneShown(ctx context.Context, t tenant.Tenant, kept []baseline.Object) error {
+// pruneRights removes the rights outside the tenant's host namespace that it does not have
+// any longer, or had by an earlier version; those among kept stay.
+func (m *Manager) pruneRights(ctx context.Context, t tenant.Tenant, kept []baseline.Object) error {
 	var bindings rbacv1.ClusterRoleBindingList
 	var roles rbacv1.ClusterRoleList
 	for _, list := range []client.ObjectList{&bindings, &roles} {

@@ -88,7 +88,7 @@ func (h *host) changedPlan(t *testing.T, a *v1alpha1.VirtualCluster) {
 		&rbacv1.ClusterRole{ObjectMeta: before},
 		&rbacv1.ClusterRoleBinding{ObjectMeta: before, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: before.Name}},
 	} {
-		if err := h.api.Create(t.Context(), o); err != nil { // what tenants of earlier releases had
+		if err := h.api.Create(t.Context(), o); err != nil { // what tenants of earlier versions had
 			t.Fatal(err)
 		}
 	}
@@ -105,7 +105,7 @@ func (h *host) changedPlan(t *testing.T, a *v1alpha1.VirtualCluster) {
 	shown := tenant.Tenant{ID: tenant.ID(a.UID)}
 	h.wantShown(t, a, "/"+baseline.ShowAll(shown), "default/"+baseline.ShowIn(shown))
 	if err := h.api.Get(t.Context(), client.ObjectKey{Name: before.Name}, &rbacv1.ClusterRole{}); !apierrors.IsNotFound(err) {
-		t.Errorf("the role of an earlier release: %v", err)
+		t.Errorf("the role of an earlier version: %v", err)
 	}
 	own.Spec.SnapshotClasses, own.Spec.CustomResources = nil, nil
 	if err := h.api.Update(t.Context(), own); err != nil {

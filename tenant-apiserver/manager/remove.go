@@ -170,7 +170,7 @@ func (m *Manager) removeObjects(ctx context.Context, t tenant.Tenant, cell strin
 		return "", fmt.Errorf("read host namespace %s: %w", t.HostNamespace, err)
 	}
 	objects := baseline.Tenant(t, cell, v1alpha1.PlanSpec{})
-	if err := m.pruneShown(ctx, t, nil); err != nil {
+	if err := m.pruneRights(ctx, t, nil); err != nil {
 		return "", err
 	}
 	slices.Reverse(objects)
