@@ -241,6 +241,12 @@ disabled_plugins = [
   "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.erofs", "io.containerd.snapshotter.v1.zfs",
 ]
 
+[timeouts]
+  # How long a shim may take to say how its task is, before exec, a probe by exec or an
+  # update of resources fails for it. By default 2 s: on a machine whose processors are
+  # taken away for seconds, that is little.
+  "io.containerd.timeout.task.state" = "10s"
+
 [plugins.'io.containerd.server.v1.grpc']
   address = {{printf "%q" .Socket}}
 [plugins.'io.containerd.server.v1.ttrpc']
