@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"path"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -104,7 +105,7 @@ func (p podPair) revealError(answer *http.Response) error {
 // reaches the host, least of all one that names somebody.
 var streamHeaders = []string{
 	"Connection", "Upgrade", "X-Stream-Protocol-Version", "Sec-Websocket-Key", "Sec-Websocket-Version",
-	"Sec-Websocket-Protocol", "Sec-Websocket-Extensions", "User-Agent",
+	protocolHeader, "Sec-Websocket-Extensions", "User-Agent",
 }
 
 // upgrade passes a stream (SPDY or WebSocket) on.
@@ -116,10 +117,34 @@ func (s *streams) upgrade(w http.ResponseWriter, r *http.Request, pair podPair, 
 			request.Header[h] = values
 		}
 	}
+	dropToken(request.Header)
 	handler := proxy.NewUpgradeAwareHandler(s.location(pair, subresource, query), s.plain, false, true, refuse)
 	handler.UpgradeTransport = s.upgrading
 	handler.UseLocationHost = true
 	handler.ServeHTTP(w, request)
+}
+
+// protocolHeader names the protocols that the client of a WebSocket speaks.
+const protocolHeader = "Sec-Websocket-Protocol"
+
+// tokenProtocol begins a protocol that is none: browsers, which can set no other header,
+// put a bearer token there (k8s.io/apiserver/pkg/authentication/request/websocket).
+const tokenProtocol = "base64url.bearer.authorization.k8s.io."
+
+// dropToken takes tokens out of the protocols of a WebSocket: they are the tenant's, and
+// the host would read them as its own.
+func dropToken(header http.Header) {
+	var protocols []string
+	for _, value := range header.Values(protocolHeader) {
+		for protocol := range strings.SplitSeq(value, ",") {
+			if protocol = strings.TrimSpace(protocol); !strings.HasPrefix(protocol, tokenProtocol) {
+				protocols = append(protocols, protocol)
+			}
+		}
+	}
+	if header.Del(protocolHeader); len(protocols) > 0 {
+		header.Set(protocolHeader, strings.Join(protocols, ", "))
+	}
 }
 
 // refusal answers a request that cannot be passed on.

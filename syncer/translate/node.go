@@ -128,6 +128,7 @@ func (t Translation) NodeStatus(hostNode, view *corev1.Node) (*corev1.Node, bool
 			OperatingSystem: hostNode.Status.NodeInfo.OperatingSystem,
 			Architecture:    hostNode.Status.NodeInfo.Architecture,
 		},
+		DeclaredFeatures: declared(hostNode),
 	}
 	for _, kind := range nodeConditions {
 		for _, c := range hostNode.Status.Conditions {
@@ -144,6 +145,21 @@ func (t Translation) NodeStatus(hostNode, view *corev1.Node) (*corev1.Node, bool
 	}
 	merged.Status = status
 	return merged, true
+}
+
+// websockets is what nodes declare whose kubelets take exec, attach and port-forward by
+// WebSocket (KEP-4006); an API server makes SPDY of them for all others.
+const websockets = "ExtendWebSocketsToKubelet"
+
+// declared returns the features of a host node's kubelet (KEP-5328), and that of the
+// kubelet of node views: the syncer passes WebSockets on as they are, whatever the host's
+// kubelet can do. It matters who makes SPDY of a command's streams: to its clients a
+// connection that breaks off looks like a command that has succeeded, so none of it may
+// be between the tenant and the node.
+func declared(hostNode *corev1.Node) []string {
+	features := append(slices.Clone(hostNode.Status.DeclaredFeatures), websockets)
+	slices.Sort(features)
+	return slices.Compact(features)
 }
 
 // still returns the status without the times of its heartbeats.

@@ -53,10 +53,11 @@ func (w *world) addNode(ctx context.Context, kubeletPort int32) error {
 	}
 	status := corev1.NodeStatus{
 		Capacity: amounts, Allocatable: amounts,
-		Addresses:       []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: hostNodeIP}},
-		Conditions:      []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}},
-		DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: kubeletPort}},
-		NodeInfo:        corev1.NodeSystemInfo{KubeletVersion: "v1.37.1", OperatingSystem: "linux", Architecture: "amd64"},
+		Addresses:        []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: hostNodeIP}},
+		Conditions:       []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}},
+		DaemonEndpoints:  corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: kubeletPort}},
+		NodeInfo:         corev1.NodeSystemInfo{KubeletVersion: "v1.37.1", OperatingSystem: "linux", Architecture: "amd64"},
+		DeclaredFeatures: []string{"ExtendWebSocketsToKubelet"},
 	}
 	err = retry.RetryOnConflict(retry.DefaultRetry, func() error { // the node controllers write it too
 		now, err := w.host.CoreV1().Nodes().Get(ctx, hostNode, metav1.GetOptions{})

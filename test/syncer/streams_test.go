@@ -1,10 +1,12 @@
 package syncer
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -19,6 +21,7 @@ import (
 	"k8s.io/client-go/transport/spdy"
 	streamforward "k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
 
 // fakeKubelet is a kubelet of the host whose containers answer with what they were
@@ -34,6 +37,10 @@ func fakeKubelet() http.Handler {
 	})
 	protocols := []string{"v4.channel.k8s.io"} // what kubelets speak over SPDY
 	mux.HandleFunc("/exec/{namespace}/{pod}/{container}", func(rw http.ResponseWriter, r *http.Request) {
+		if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
+			execByWebSocket(rw, r)
+			return
+		}
 		options, err := remotecommand.NewOptions(r)
 		if err != nil {
 			http.Error(rw, err.Error(), http.StatusBadRequest)
@@ -58,6 +65,39 @@ func fakeKubelet() http.Handler {
 		streamforward.ServePortForward(rw, r, echo{}, r.PathValue("pod"), "", options, time.Minute, time.Minute, []string{"portforward.k8s.io"})
 	})
 	return mux
+}
+
+// execByWebSocket is exec of a kubelet that declares ExtendWebSocketsToKubelet (KEP-4006).
+// The command "break" breaks the connection off before it has said how it ended.
+func execByWebSocket(rw http.ResponseWriter, r *http.Request) {
+	kept := &keeper{ResponseWriter: rw}
+	conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{"v5.channel.k8s.io": {Binary: true, Channels: []wsstream.ChannelType{
+		wsstream.ReadChannel, wsstream.WriteChannel, wsstream.WriteChannel, wsstream.WriteChannel, wsstream.ReadChannel,
+	}}})
+	_, channels, err := conn.Open(kept, r)
+	if err != nil {
+		return // it was answered
+	}
+	defer conn.Close()
+	command := strings.Join(r.URL.Query()["command"], " ")
+	fmt.Fprintf(channels[1], "%s runs %s by WebSocket\n", r.PathValue("container"), command)
+	if command == "break" {
+		_ = kept.conn.Close()
+		return
+	}
+	_, _ = io.Copy(channels[1], channels[0]) // what is lost the test misses
+	_, _ = io.WriteString(channels[3], `{"status":"Success"}`)
+}
+
+// keeper keeps the connection that is taken from it.
+type keeper struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+func (k *keeper) Hijack() (conn net.Conn, rw *bufio.ReadWriter, err error) {
+	k.conn, rw, err = k.ResponseWriter.(http.Hijacker).Hijack()
+	return k.conn, rw, err
 }
 
 // echo is a container that says what it hears.
@@ -135,8 +175,21 @@ func TestStreams(t *testing.T) {
 		}
 	})
 	t.Run("exec over WebSocket", func(t *testing.T) {
-		if got := stream(clientremote.NewWebSocketExecutor(w.tenantConfig, "GET", post("exec", options).String())); got != "app runs cat - tty=false\nhello" {
+		if got := stream(clientremote.NewWebSocketExecutor(w.tenantConfig, "GET", post("exec", options).String())); got != "app runs cat - by WebSocket\nhello" {
 			t.Errorf("%q", got)
+		}
+	})
+	t.Run("a WebSocket that breaks off is no success", func(t *testing.T) {
+		breaking := &corev1.PodExecOptions{Container: "app", Command: []string{"break"}, Stdout: true}
+		e, err := clientremote.NewWebSocketExecutor(w.tenantConfig, "GET", post("exec", breaking).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		var out bytes.Buffer
+		if err := e.StreamWithContext(ctx, clientremote.StreamOptions{Stdout: &out}); err == nil || ctx.Err() != nil || out.String() != "app runs break by WebSocket\n" {
+			t.Errorf("%q, %v", &out, err)
 		}
 	})
 	t.Run("attach", func(t *testing.T) {
