@@ -3,7 +3,9 @@ package kube
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -76,13 +78,34 @@ func newPipeListener(config *tls.Config) *pipeListener {
 func (l *pipeListener) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	client, server := net.Pipe()
 	select {
-	case l.conns <- server:
-		return client, nil
+	case l.conns <- pipeConn{server}:
+		return pipeConn{client}, nil
 	case <-l.done:
 		return nil, net.ErrClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// pipeConn is an end of a pipe that is closed with the error of connections, by which
+// upstream's proxies know that nothing has gone wrong.
+type pipeConn struct{ net.Conn }
+
+func (c pipeConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	return n, closedConn(err)
+}
+
+func (c pipeConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	return n, closedConn(err)
+}
+
+func closedConn(err error) error {
+	if errors.Is(err, io.ErrClosedPipe) {
+		return net.ErrClosed
+	}
+	return err
 }
 
 // Accept implements net.Listener.
