@@ -67,11 +67,14 @@ func fakeKubelet() http.Handler {
 	return mux
 }
 
+// v5 is the protocol of exec over WebSockets.
+const v5 = "v5.channel.k8s.io"
+
 // execByWebSocket is exec of a kubelet that declares ExtendWebSocketsToKubelet (KEP-4006).
 // The command "break" breaks the connection off before it has said how it ended.
 func execByWebSocket(rw http.ResponseWriter, r *http.Request) {
 	kept := &keeper{ResponseWriter: rw}
-	conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{"v5.channel.k8s.io": {Binary: true, Channels: []wsstream.ChannelType{
+	conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{v5: {Binary: true, Channels: []wsstream.ChannelType{
 		wsstream.ReadChannel, wsstream.WriteChannel, wsstream.WriteChannel, wsstream.WriteChannel, wsstream.ReadChannel,
 	}}})
 	_, channels, err := conn.Open(kept, r)
@@ -80,7 +83,7 @@ func execByWebSocket(rw http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.Close()
 	command := strings.Join(r.URL.Query()["command"], " ")
-	fmt.Fprintf(channels[1], "%s runs %s by WebSocket\n", r.PathValue("container"), command)
+	fmt.Fprintf(channels[1], "%s runs %s by WebSocket: %s\n", r.PathValue("container"), command, r.Header.Get("Sec-Websocket-Protocol"))
 	if command == "break" {
 		_ = kept.conn.Close()
 		return
@@ -175,20 +178,21 @@ func TestStreams(t *testing.T) {
 		}
 	})
 	t.Run("exec over WebSocket", func(t *testing.T) {
-		if got := stream(clientremote.NewWebSocketExecutor(w.tenantConfig, "GET", post("exec", options).String())); got != "app runs cat - by WebSocket\nhello" {
+		const token = "base64url.bearer.authorization.k8s.io.dG9rZW4" // the kubelet would say if it got there
+		if got := stream(clientremote.NewWebSocketExecutorForProtocols(w.tenantConfig, "GET", post("exec", options).String(), v5, token)); got != "app runs cat - by WebSocket: "+v5+"\nhello" {
 			t.Errorf("%q", got)
 		}
 	})
 	t.Run("a WebSocket that breaks off is no success", func(t *testing.T) {
 		breaking := &corev1.PodExecOptions{Container: "app", Command: []string{"break"}, Stdout: true}
-		e, err := clientremote.NewWebSocketExecutor(w.tenantConfig, "GET", post("exec", breaking).String())
+		e, err := clientremote.NewWebSocketExecutorForProtocols(w.tenantConfig, "GET", post("exec", breaking).String(), v5)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		var out bytes.Buffer
-		if err := e.StreamWithContext(ctx, clientremote.StreamOptions{Stdout: &out}); err == nil || ctx.Err() != nil || out.String() != "app runs break by WebSocket\n" {
+		if err := e.StreamWithContext(ctx, clientremote.StreamOptions{Stdout: &out}); err == nil || ctx.Err() != nil || out.String() != "app runs break by WebSocket: "+v5+"\n" {
 			t.Errorf("%q, %v", &out, err)
 		}
 	})
