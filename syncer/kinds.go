@@ -120,9 +120,7 @@ func used[T engine.Object](s *Syncer, index string, translate func(T) T) func(co
 // for those that refer to them. If nobody does by then, the pass of the kind, to which
 // what is made is reported, removes it.
 func needed[T engine.Object](of *engine.Mirror[T, T], translate func(T) T) engine.Pass {
-	pass := *of
-	pass.Want = be(translate)
-	return &pass
+	return &engine.Mirror[T, T]{Name: of.Name, Source: of.Source, Target: of.Target, Want: be(translate), Merge: of.Merge, OrphanGrace: of.OrphanGrace}
 }
 
 func (s *Syncer) configMaps() *engine.Mirror[*corev1.ConfigMap, *corev1.ConfigMap] {

@@ -221,7 +221,8 @@ func limitsOf(t *testing.T, tn tenant.Tenant, p v1alpha1.PlanSpec) corev1.Resour
 	return all
 }
 
-// What a pod uses up is in one quota, and that is small: each pod writes it.
+// What a pod uses up, with the Secret of its tokens, is in one quota, and that is small: each
+// pod writes it.
 func TestPodsAreCountedInOneQuota(t *testing.T) {
 	quantity := resource.MustParse
 	plan := v1alpha1.PlanSpec{StorageClasses: []string{"local"}, HostResources: corev1.ResourceList{
@@ -232,8 +233,7 @@ func TestPodsAreCountedInOneQuota(t *testing.T) {
 		got[q.Name] = q.Spec.Hard
 	}
 	for quota, want := range map[string][]corev1.ResourceName{
-		"sublet-pods":    {"pods", "count/pods", "requests.cpu", "limits.memory", "cpu", "requests.ephemeral-storage"},
-		"sublet-secrets": {"secrets", "count/secrets"},
+		"sublet-pods": {"pods", "count/pods", "requests.cpu", "limits.memory", "cpu", "requests.ephemeral-storage", "secrets", "count/secrets"},
 	} {
 		for _, name := range want {
 			if _, ok := got[quota][name]; !ok {
@@ -244,7 +244,7 @@ func TestPodsAreCountedInOneQuota(t *testing.T) {
 			t.Errorf("%s: %v", quota, got[quota])
 		}
 	}
-	if len(got) != 3 || len(got["sublet"]) < 10 {
+	if len(got) != 2 || len(got["sublet"]) < 10 {
 		t.Errorf("quotas %v", got)
 	}
 }

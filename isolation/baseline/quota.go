@@ -35,12 +35,12 @@ var storage = map[corev1.ResourceName]string{
 }
 
 // The names of a tenant's quotas. Every pod, and the Secret with its tokens, is counted
-// when it is made, and to count is to write the quota: what counts those is a small one
-// of its own, since the host reads, compares and writes all that a quota says for it.
+// when it is made, and to count is to write the quota: what counts those is a small one,
+// since the host reads, compares and writes all that a quota says for it, and one, since what
+// is made in a namespace at the same time is counted with one write of each quota.
 const (
-	quotaName        = "sublet"
-	quotaPodsName    = "sublet-pods"
-	quotaSecretsName = "sublet-secrets"
+	quotaName     = "sublet"
+	quotaPodsName = "sublet-pods"
 )
 
 // ResourceRecounts is what a quota limits, beyond what [Quotas] says, while the manager
@@ -70,13 +70,11 @@ func Quotas(t tenant.Tenant, p v1alpha1.PlanSpec) []*corev1.ResourceQuota {
 	return quotas
 }
 
-// quotaOf names the quota that limits a resource: what pods use up is in one, so that a
-// pod is counted in one alone.
+// quotaOf names the quota that limits a resource: what pods and the Secrets with their tokens
+// use up is in one.
 func quotaOf(name corev1.ResourceName) string {
 	switch name {
-	case corev1.ResourceSecrets, "count/secrets":
-		return quotaSecretsName
-	case corev1.ResourcePods, "count/pods", corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage:
+	case corev1.ResourceSecrets, "count/secrets", corev1.ResourcePods, "count/pods", corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage:
 		return quotaPodsName
 	case corev1.ResourceRequestsStorage:
 		return quotaName

@@ -14,12 +14,19 @@ import (
 // defaultWrites is how many writes to the host go on at a time: enough to keep a
 // control plane busy that commits them in groups, and far fewer than would queue
 // there, where they are served first come first.
-const defaultWrites = 32
+const defaultWrites = 16
+
+// burst is how many writes a tenant has served in one turn, at most. The host's quota
+// admission counts what waits for a namespace at once, with one write of the quota, where
+// each that comes alone is a write of its own
+// (k8s.io/apiserver/pkg/admission/plugin/resourcequota).
+const burst = 8
 
 // Budget shares the host's capacity for writes among tenants: so many writes go on at
-// a time, and while there are more, tenants take turns. What waits is bounded by the
+// a time, a burst more at most, and while there are more, tenants take turns. What waits is bounded by the
 // workers that wait: each waits for one write. And while more than one tenant writes, each
-// has its part of this process's processors: see shares.
+// has its part of this process's processors: see shares. A pass that waits for its tenant's
+// turn is not counted there, so that the writes of a turn are more than one.
 type Budget struct {
 	mu     sync.Mutex
 	turns  *turns[*ticket] // guarded by mu
@@ -34,7 +41,7 @@ func NewBudget(places int) *Budget {
 	if places <= 0 {
 		places = defaultWrites
 	}
-	return &Budget{turns: newTurns[*ticket](places), shares: newShares(runtime.GOMAXPROCS(0))}
+	return &Budget{turns: newTurns[*ticket](places, burst), shares: newShares(runtime.GOMAXPROCS(0))}
 }
 
 // acquire waits for a place, or for ctx to end. Who gets one gives it back.
@@ -46,6 +53,7 @@ func (b *Budget) acquire(ctx context.Context, who tenant.ID) error {
 	if has {
 		return nil
 	}
+	giveBack(ctx)
 	select {
 	case <-mine.granted:
 		return nil
@@ -63,7 +71,7 @@ func (b *Budget) acquire(ctx context.Context, who tenant.ID) error {
 func (b *Budget) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if next, ok := b.turns.back(); ok {
+	for _, next := range b.turns.back() {
 		close(next.granted)
 	}
 }

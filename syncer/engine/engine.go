@@ -28,8 +28,8 @@ const (
 
 // defaultWorkers is how many keys are worked on at a time for one tenant. Passes
 // mostly wait for the host's API, so it is more than the processors of a machine
-// with hundreds of tenants would suggest.
-const defaultWorkers = 4
+// with hundreds of tenants would suggest; it is enough for a burst of writes.
+const defaultWorkers = 8
 
 // ErrPanic says that a pass fell over; it is a defect of ours.
 var ErrPanic = errors.New("the pass panicked")
@@ -290,7 +290,7 @@ func (e *Engine) turn(ctx context.Context, pass Pass, name tenant.Name) (time.Du
 		return 0, fmt.Errorf("wait for other tenants: %w", err)
 	}
 	defer end()
-	return guarded(ctx, pass, name)
+	return guarded(withPlace(ctx, end), pass, name)
 }
 
 // guarded makes an error of a panic: an object on which a pass falls over must not

@@ -88,7 +88,7 @@ const (
 	Immutable
 )
 
-// Mirror keeps one target object for every source object.
+// Mirror keeps one target object for every source object. It must not be copied.
 type Mirror[S, T Object] struct {
 	Name   string
 	Source func(name tenant.Name) (S, bool)
@@ -101,6 +101,8 @@ type Mirror[S, T Object] struct {
 	// OrphanGrace is the deletion grace in seconds of a target whose source is
 	// gone; nil for the object's own.
 	OrphanGrace *int64
+
+	unseen unseen // of the targets
 }
 
 // Kind returns the name.
@@ -111,6 +113,7 @@ func (m *Mirror[S, T]) Reconcile(ctx context.Context, name tenant.Name) (time.Du
 	source, hasSource := m.Source(name)
 	have, exists := m.Target.Cached(name)
 	if exists {
+		m.unseen.forget(name)
 		owner, err := m.Target.Owner(have)
 		if err != nil {
 			return 0, err
@@ -120,7 +123,11 @@ func (m *Mirror[S, T]) Reconcile(ctx context.Context, name tenant.Name) (time.Du
 		}
 	}
 	if !hasSource {
+		m.unseen.forget(name)
 		return 0, nil
+	}
+	if left := m.unseen.left(name, source.GetUID()); !exists && left > 0 {
+		return left, nil
 	}
 	want, err := m.Want(ctx, source, have)
 	if err != nil {
@@ -143,6 +150,9 @@ func (m *Mirror[S, T]) Reconcile(ctx context.Context, name tenant.Name) (time.Du
 // owner decides: ours is left to the next pass, a stale one is deleted.
 func (m *Mirror[S, T]) create(ctx context.Context, name tenant.Name, want T, owner types.UID) error {
 	_, err := m.Target.Writer(name).Create(ctx, want, metav1.CreateOptions{})
+	if err == nil {
+		m.unseen.note(name, owner)
+	}
 	if !apierrors.IsAlreadyExists(err) {
 		return wrap("create", name, err)
 	}

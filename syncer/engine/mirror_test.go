@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -180,4 +183,52 @@ func TestDeletionSparesANewcomer(t *testing.T) {
 	if len(host.writes) > 0 {
 		t.Errorf("wrote %v", host.writes)
 	}
+}
+
+// TestWhatWasMadeIsExpected: while the cache does not show what was made for an object, it
+// is not made again; it is when patience is over and it is not there, for a successor of
+// the object, and when it had been seen.
+func TestWhatWasMadeIsExpected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := &api{objects: map[string]*corev1.ConfigMap{}}
+		store := cache.NewStore(cache.MetaNamespaceKeyFunc)
+		source := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name, UID: "u1"}}
+		m := mirror(source, host, store, nil)
+		pass := func(want ...string) (again time.Duration) {
+			t.Helper()
+			host.writes = nil
+			again, err := m.Reconcile(t.Context(), name)
+			if err != nil || !slices.Equal(host.writes, want) {
+				t.Fatalf("wrote %v, error %v; want %v", host.writes, err, want)
+			}
+			return again
+		}
+		pass("create")
+		again := pass()
+		if again != patience {
+			t.Errorf("looks again in %s", again)
+		}
+		clear(host.objects)
+		<-time.After(again)
+		pass("create")
+		source.UID = "u2"
+		pass("delete host-u1") // what its predecessor has there is refused, and read
+		pass("create")
+		if err := store.Add(host.objects[hostID]); err != nil {
+			t.Fatal(err)
+		}
+		if again := pass(); again != 0 {
+			t.Errorf("looks again in %s for what was seen", again)
+		}
+		if err := store.Delete(host.objects[hostID]); err != nil {
+			t.Fatal(err)
+		}
+		clear(host.objects)
+		pass("create")
+		m.Source = func(tenant.Name) (*corev1.ConfigMap, bool) { return nil, false }
+		pass()
+		if n := len(m.unseen.made); n != 0 {
+			t.Errorf("%d left behind", n)
+		}
+	})
 }

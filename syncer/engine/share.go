@@ -123,6 +123,22 @@ func (s *shares) admit(who tenant.ID) {
 	}
 }
 
+// placeKey is the key of the end of a pass's place in its context.
+type placeKey struct{}
+
+// withPlace is the context of a pass that has a place, which end gives back.
+func withPlace(ctx context.Context, end func()) context.Context {
+	return context.WithValue(ctx, placeKey{}, end)
+}
+
+// giveBack gives back the place of the pass whose context it is, if it has one: it has
+// nothing to do for the processors for long.
+func giveBack(ctx context.Context) {
+	if end, ok := ctx.Value(placeKey{}).(func()); ok {
+		end()
+	}
+}
+
 func (s *shares) end(mine *turn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -162,5 +164,59 @@ func TestWhoLeavesTheLineLeavesNothing(t *testing.T) {
 		if n := s.left(); n != 0 {
 			t.Errorf("%d left behind", n)
 		}
+	})
+}
+
+// TestPassesThatWaitToWriteShareNothing: while others write, a pass that waits for its
+// tenant's turn at the host does not keep the next pass of its tenant waiting, so that what
+// it has to write is served in one burst.
+func TestPassesThatWaitToWriteShareNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(1)
+		b.shares.processors = 1
+		if err := b.acquire(t.Context(), "other"); err != nil {
+			t.Fatal(err)
+		}
+		b.shares.writes("other")
+		proceed := make(chan struct{})
+		p := &writing{budget: b, proceed: proceed}
+		e := New(Config{Passes: []Pass{p}, Logger: slog.New(slog.DiscardHandler), Budget: b, Tenant: "many"})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- e.Run(ctx) }()
+		for i := range burst {
+			e.Add(Key{Kind: p.Kind(), Name: tenant.Name{Name: string(rune('a' + i))}})
+		}
+		synctest.Wait()
+		if n := b.Waiting("many"); n != burst {
+			t.Errorf("%d of %d wait for their turn", n, burst)
+		}
+		b.release()
+		synctest.Wait()
+		if n := p.writes.Load(); n != burst {
+			t.Errorf("%d of %d are served in a turn", n, burst)
+		}
+		close(proceed)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// writing is a pass that writes.
+type writing struct {
+	budget  *Budget
+	proceed chan struct{}
+	writes  atomic.Int64
+}
+
+func (p *writing) Kind() string { return "Writing" }
+
+func (p *writing) Reconcile(ctx context.Context, _ tenant.Name) (time.Duration, error) {
+	return 0, p.budget.Do(ctx, "many", func() error {
+		p.writes.Add(1)
+		<-p.proceed
+		return nil
 	})
 }

@@ -6,17 +6,22 @@ import (
 	"sublet.dev/isolation/tenant"
 )
 
-// turns decides who may write next: tenants take turns, and the requests of one are
-// served in their order. It is plain state: Budget gives it a lock and its waiters
-// channels.
+// turns decides who may write next: tenants take turns, the requests of one are served
+// in their order, and in its turn a tenant has a burst of them served at once. A tenant
+// that has just begun to wait comes before those that have had a turn and wait on, so
+// that the one request of a tenant does not wait for the bursts of all others (RFC 8290
+// has flows of packets take turns like that). It is plain state: Budget gives it a lock and
+// its waiters channels.
 type turns[T comparable] struct {
-	free    int               // places that nobody has
-	lines   map[tenant.ID][]T // who waits, first come first; no empty ones
-	waiting []tenant.ID       // the tenants that have a line, whose turn is next first
+	free   int               // places that nobody has; fewer than none after a burst that took more than there were
+	burst  int               // how many requests are served in a turn, at most
+	lines  map[tenant.ID][]T // who waits, first come first; no empty ones
+	fresh  []tenant.ID       // who has just begun to wait, whose turn is next first
+	waited []tenant.ID       // who has had a turn; also those whose line is empty now, until they would have the next
 }
 
-func newTurns[T comparable](places int) *turns[T] {
-	return &turns[T]{free: places, lines: map[tenant.ID][]T{}}
+func newTurns[T comparable](places, burst int) *turns[T] {
+	return &turns[T]{free: places, burst: burst, lines: map[tenant.ID][]T{}}
 }
 
 // ask says whether a request has a place now; otherwise it waits.
@@ -25,31 +30,42 @@ func (t *turns[T]) ask(who tenant.ID, request T) bool {
 		t.free-- // nobody waits: a place that is given back goes to one who does
 		return true
 	}
-	if len(t.lines[who]) == 0 {
-		t.waiting = append(t.waiting, who)
+	if !slices.Contains(t.fresh, who) && !slices.Contains(t.waited, who) {
+		t.fresh = append(t.fresh, who)
 	}
 	t.lines[who] = append(t.lines[who], request)
 	return false
 }
 
-// back takes a place back, and says which request has it now, if one waited. Its
-// tenant is the last in turn then.
-func (t *turns[T]) back() (next T, ok bool) {
-	if len(t.waiting) == 0 {
-		t.free++
-		return next, false
+// back takes a place back, and says which requests have theirs now.
+func (t *turns[T]) back() (served []T) {
+	t.free++
+	for t.free > 0 && len(t.fresh)+len(t.waited) > 0 {
+		some := t.turn()
+		t.free -= len(some)
+		served = append(served, some...)
 	}
-	who := t.waiting[0]
+	return served
+}
+
+// turn gives the next tenant its turn, in which it may turn out that it does not wait any
+// more.
+func (t *turns[T]) turn() []T {
+	list, wasFresh := &t.waited, len(t.fresh) > 0
+	if wasFresh {
+		list = &t.fresh
+	}
+	who := (*list)[0]
+	*list = slices.Delete(*list, 0, 1)
 	line := t.lines[who]
-	next = line[0]
-	t.waiting = append(t.waiting[:0], t.waiting[1:]...)
-	if len(line) == 1 {
-		delete(t.lines, who)
-		return next, true
+	if wasFresh || len(line) > 0 { // else it has let its turn pass
+		t.waited = append(t.waited, who)
 	}
-	t.lines[who] = line[1:]
-	t.waiting = append(t.waiting, who)
-	return next, true
+	served := min(len(line), t.burst)
+	if t.lines[who] = line[served:]; served == len(line) {
+		delete(t.lines, who)
+	}
+	return line[:served]
 }
 
 // leave takes a request out of its line; false when it does not wait (any more).
@@ -59,11 +75,8 @@ func (t *turns[T]) leave(who tenant.ID, request T) bool {
 	if at < 0 {
 		return false
 	}
-	if len(line) > 1 {
-		t.lines[who] = slices.Delete(slices.Clone(line), at, at+1)
-		return true
+	if t.lines[who] = slices.Delete(slices.Clone(line), at, at+1); len(line) == 1 {
+		delete(t.lines, who)
 	}
-	delete(t.lines, who)
-	t.waiting = slices.DeleteFunc(t.waiting, func(id tenant.ID) bool { return id == who })
 	return true
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -14,50 +15,64 @@ import (
 	"sublet.dev/isolation/tenant"
 )
 
-// TestTurns: one that asks once is served after at most one request of every other
-// tenant that waits, however many of those there are.
+// TestTurns: tenants take turns, a burst each, and one that has just begun to wait comes
+// before all that have had a turn and wait on, once.
 func TestTurns(t *testing.T) {
-	s := newTurns[int](1)
+	s := newTurns[int](1, 3)
 	if !s.ask("greedy", 0) {
 		t.Fatal("a free place was not given")
 	}
 	for i := 1; i <= 100; i++ {
-		if s.ask("greedy", i) {
+		if s.ask("greedy", i) || i <= 7 && s.ask("second", 200+i) {
 			t.Fatal("more places than there are")
 		}
 	}
-	s.ask("other", 1000)
-	s.ask("third", 2000)
-	var order []int
-	for {
-		next, ok := s.back()
-		if !ok {
-			break
+	var order [][]int
+	for turn := 0; len(s.lines) > 0; turn++ {
+		if turn == 3 || turn == 4 {
+			s.ask("late", 1000+turn)
 		}
-		order = append(order, next)
+		var served []int
+		for served == nil { // the writes of a burst end one by one
+			served = s.back()
+		}
+		order = append(order, served)
 	}
-	for at, want := range map[int]int{0: 1, 1: 1000, 2: 2000, 3: 2, 4: 3} {
-		if order[at] != want {
-			t.Errorf("served %v first", order[:5])
+	want := [][]int{{1, 2, 3}, {201, 202, 203}, {4, 5, 6}, {1003}, {204, 205, 206}, {7, 8, 9}, {1004}, {207}, {10, 11, 12}}
+	for i := range want {
+		if !slices.Equal(order[i], want[i]) {
+			t.Fatalf("served %v, and not %v", order[:len(want)], want)
 		}
 	}
-	if len(order) != 102 || s.free != 1 || len(s.lines) != 0 || len(s.waiting) != 0 {
-		t.Errorf("%d served, %+v left", len(order), s)
+	for s.free < 1 {
+		if served := s.back(); len(served) > 0 {
+			t.Errorf("%v were served twice", served)
+		}
+	}
+	if n := len(slices.Concat(order...)); n != 109 || len(s.lines)+len(s.fresh)+len(s.waited) != 0 {
+		t.Errorf("%d served, %+v left", n, s)
 	}
 }
 
 // TestTurnsKeepCount plays random requests, ends and departures against a count: no
-// place is lost or given twice, a request is served once, nothing is left behind.
+// place is lost or given twice, a request is served once, in its tenant's order, and
+// nothing is left behind.
 func TestTurnsKeepCount(t *testing.T) {
-	const places = 3
-	s := newTurns[int](places)
-	waiting, busy := map[int]tenant.ID{}, 0
+	const places, burst = 3, 2
+	s := newTurns[int](places, burst)
+	waiting, last, busy := map[int]tenant.ID{}, map[tenant.ID]int{}, 0
 	random := rand.New(rand.NewPCG(1, 2))
-	served := func(next int) {
-		if _, ok := waiting[next]; !ok {
-			t.Fatalf("request %d was served, and did not wait", next)
+	back := func() {
+		busy--
+		for _, request := range s.back() {
+			who, ok := waiting[request]
+			if !ok || request < last[who] {
+				t.Fatalf("request %d was served, and did not wait, or behind %d", request, last[who])
+			}
+			last[who] = request
+			delete(waiting, request)
+			busy++
 		}
-		delete(waiting, next)
 	}
 	for i := range 20_000 {
 		who := tenant.ID(rune('a' + random.IntN(5)))
@@ -69,13 +84,8 @@ func TestTurnsKeepCount(t *testing.T) {
 				waiting[i] = who
 			}
 		case 2, 3:
-			if busy == 0 {
-				continue
-			}
-			if next, ok := s.back(); ok {
-				served(next)
-			} else {
-				busy--
+			if busy > 0 {
+				back()
 			}
 		default:
 			for request, of := range waiting {
@@ -86,18 +96,14 @@ func TestTurnsKeepCount(t *testing.T) {
 				break
 			}
 		}
-		if busy > places || busy+s.free != places || len(waiting) > 0 && s.free > 0 {
+		if busy >= places+burst || busy+s.free != places || len(waiting) > 0 && s.free > 0 {
 			t.Fatalf("%d busy, %d free, %d waiting", busy, s.free, len(waiting))
 		}
 	}
 	for busy > 0 {
-		if next, ok := s.back(); ok {
-			served(next)
-		} else {
-			busy--
-		}
+		back()
 	}
-	if len(waiting) > 0 || len(s.lines) > 0 || len(s.waiting) > 0 {
+	if len(waiting)+len(s.lines)+len(s.fresh)+len(s.waited) > 0 {
 		t.Errorf("left behind: %v, %+v", waiting, s)
 	}
 }

@@ -45,6 +45,9 @@ func (m *Manager) fence(ctx context.Context, vc *v1alpha1.VirtualCluster, t cell
 			return err
 		}
 	}
+	if err := m.pruneQuotas(ctx, t.Tenant, objects); err != nil { // when what limits the same is there
+		return err
+	}
 	for _, o := range apiObjects(t) {
 		if err := Apply(ctx, m.api, o); err != nil {
 			return err

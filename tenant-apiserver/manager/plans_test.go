@@ -135,6 +135,7 @@ func (h *host) changedPlan(t *testing.T, a *v1alpha1.VirtualCluster) {
 	}
 	h.wantApplied(a, metav1.ConditionFalse, "SandboxNotInPlan")
 
+	h.earlierQuota(a)
 	h.setPlan(t, a.Name, "nothing")
 	h.awaitPhase(a.Name, v1alpha1.PhaseFailed)
 	h.setPlan(t, a.Name, v1alpha1.DefaultPlan)
@@ -201,12 +202,28 @@ func (h *host) wantShown(t *testing.T, vc *v1alpha1.VirtualCluster, want ...stri
 	})
 }
 
-// wantQuotas waits until the quotas of a tenant are those of a plan, and nobody owns their
-// fields: see applyQuota.
+// earlierQuota gives a tenant a quota that an earlier version may have made.
+func (h *host) earlierQuota(vc *v1alpha1.VirtualCluster) {
+	h.t.Helper()
+	q := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{
+		Namespace: vc.Status.Namespace, Name: "sublet-earlier", Labels: map[string]string{tenant.LabelTenant: string(vc.UID)},
+	}}
+	if err := h.api.Create(h.t.Context(), q); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// wantQuotas waits until the quotas of a tenant are those of a plan and no others, and nobody
+// owns their fields: see applyQuota.
 func (h *host) wantQuotas(vc *v1alpha1.VirtualCluster, plan v1alpha1.PlanSpec) {
 	h.t.Helper()
 	h.eventually("the plan's quotas", func() error {
-		for _, want := range baseline.Quotas(tenant.Tenant{ID: tenant.ID(vc.UID), HostNamespace: vc.Status.Namespace}, plan) {
+		quotas := baseline.Quotas(tenant.Tenant{ID: tenant.ID(vc.UID), HostNamespace: vc.Status.Namespace}, plan)
+		var all corev1.ResourceQuotaList
+		if err := h.api.List(h.t.Context(), &all, client.InNamespace(vc.Status.Namespace)); err != nil || len(all.Items) != len(quotas) {
+			return fmt.Errorf("there are %d: %w", len(all.Items), err)
+		}
+		for _, want := range quotas {
 			q := &corev1.ResourceQuota{}
 			if err := h.api.Get(h.t.Context(), client.ObjectKeyFromObject(want), q); err != nil {
 				return err

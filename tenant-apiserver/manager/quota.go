@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -12,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"sublet.dev/isolation/baseline"
+	"sublet.dev/isolation/tenant"
 )
 
 // applyQuota makes a quota of the host say what is wanted, and its managedFields empty.
@@ -42,6 +44,25 @@ func applyQuota(ctx context.Context, api client.Client, want *corev1.ResourceQuo
 	}
 	if err := api.Patch(ctx, next, client.MergeFrom(live), client.FieldOwner(fieldOwner)); err != nil {
 		return fmt.Errorf("apply host ResourceQuota %s: %w", key, err)
+	}
+	return nil
+}
+
+// pruneQuotas removes the quotas that a tenant had by an earlier version, which nobody would
+// change with its plan; those among kept stay.
+func (m *Manager) pruneQuotas(ctx context.Context, t tenant.Tenant, kept []baseline.Object) error {
+	var quotas corev1.ResourceQuotaList
+	if err := m.api.List(ctx, &quotas, client.InNamespace(t.HostNamespace), client.MatchingLabels{tenant.LabelTenant: string(t.ID)}); err != nil {
+		return fmt.Errorf("list the tenant's quotas: %w", err)
+	}
+	for i := range quotas.Items {
+		q := &quotas.Items[i]
+		if slices.ContainsFunc(kept, func(k baseline.Object) bool { return isSame(k, q) }) {
+			continue
+		}
+		if err := client.IgnoreNotFound(m.api.Delete(ctx, q)); err != nil {
+			return fmt.Errorf("remove the quota %s: %w", client.ObjectKeyFromObject(q), err)
+		}
 	}
 	return nil
 }

@@ -11,7 +11,9 @@ import (
 	"runtime/pprof"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
 )
 
 type options struct {
@@ -42,6 +44,7 @@ func main() {
 	quiet := slog.New(slog.DiscardHandler)
 	slog.SetDefault(quiet)
 	klog.SetSlogLogger(quiet)
+	ctrl.SetLogger(logr.Discard()) // it complains when it has none
 	work := run
 	if o.child == "host" {
 		work = hostMain

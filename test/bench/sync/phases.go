@@ -274,6 +274,10 @@ func (w *world) synced(ctx context.Context, r *report) error {
 		places = append(places, place{c.api, namespace})
 	}
 	w.requests.take()
+	before, err := w.answered(ctx)
+	if err != nil {
+		return err
+	}
 	m, err := w.startMeter("synced")
 	if err != nil {
 		return err
@@ -282,7 +286,15 @@ func (w *world) synced(ctx context.Context, r *report) error {
 	if err = errors.Join(err, m.stop(r, w.tenants*w.pods)); err != nil {
 		return err
 	}
-	printRequests(w.requests.take(), w.tenants*w.pods)
+	printRequests("requests/syncers", w.requests.take(), w.tenants*w.pods)
+	after, err := w.answered(ctx)
+	if err != nil {
+		return err
+	}
+	for k, n := range before {
+		after[k] -= n
+	}
+	printRequests("requests/host", after, w.tenants*w.pods)
 	r.value("synced/wall", wall.Seconds(), "s")
 	r.value("synced/p50", ms(quantile(times, 0.5)), "ms")
 	r.value("synced/p99", ms(quantile(times, 0.99)), "ms")
@@ -308,7 +320,7 @@ func (w *world) restart(ctx context.Context, r *report) error {
 	if err = errors.Join(err, m.stop(r, w.tenants*w.pods)); err != nil {
 		return err
 	}
-	printRequests(w.requests.take(), w.tenants*w.pods)
+	printRequests("requests/syncers", w.requests.take(), w.tenants*w.pods)
 	r.value("restart", max(0, took-settle).Seconds(), "s")
 	r.value("restart/pods", float64(w.tenants*w.pods), "pods")
 	return nil

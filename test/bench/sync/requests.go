@@ -1,12 +1,18 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 )
 
 // requests counts what the syncers ask both sides.
@@ -69,14 +75,39 @@ func (q *requests) take() map[string]int {
 	return taken
 }
 
-// printRequests tells the requests for each of some pods, the most frequent first.
-func printRequests(counted map[string]int, pods int) {
+// printRequests tells the requests of somebody for each of some pods, the most frequent
+// first.
+func printRequests(whose string, counted map[string]int, pods int) {
 	all := 0
 	for _, what := range slices.SortedFunc(maps.Keys(counted), func(a, b string) int { return counted[b] - counted[a] }) {
 		all += counted[what]
 		if per := float64(counted[what]) / float64(pods); per >= 0.05 {
-			fmt.Printf("# requests/pod %.2f %s\n", per, what)
+			fmt.Printf("# %s %.2f %s\n", whose, per, what)
 		}
 	}
-	fmt.Printf("value requests/pod %.2f requests\n", float64(all)/float64(pods))
+	fmt.Printf("value %s %.2f requests/pod\n", whose, float64(all)/float64(pods))
+}
+
+// answered asks the host's API server how many requests it has answered, by what they
+// were: also those of others than syncers, and its own, as for quotas.
+func (w *world) answered(ctx context.Context) (map[string]int, error) {
+	text, err := w.host.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("the host's metrics: %w", err)
+	}
+	by := map[string]int{}
+	for _, m := range families["apiserver_request_total"].GetMetric() {
+		said := map[string]string{}
+		for _, l := range m.GetLabel() {
+			said[l.GetName()] = l.GetValue()
+		}
+		what := path.Join(said["resource"], said["subresource"])
+		by[said["verb"]+" "+what+" "+said["code"]] += int(m.GetCounter().GetValue())
+	}
+	return by, nil
 }
