@@ -23,10 +23,11 @@ const defaultWrites = 16
 const burst = 8
 
 // Budget shares the host's capacity for writes among tenants: so many writes go on at
-// a time, a burst more at most, and while there are more, tenants take turns. What waits is bounded by the
-// workers that wait: each waits for one write. And while more than one tenant writes, each
-// has its part of this process's processors: see shares. A pass that waits for its tenant's
-// turn is not counted there, so that the writes of a turn are more than one.
+// a time, and less than a burst more, and while there are more, tenants take turns. What
+// waits is bounded by the workers that wait: each waits for one write. And while more than
+// one tenant writes, each has its part of this process's processors: see shares. A pass that
+// waits for its tenant's turn is not counted there, so that the writes of a turn are more
+// than one.
 type Budget struct {
 	mu     sync.Mutex
 	turns  *turns[*ticket] // guarded by mu

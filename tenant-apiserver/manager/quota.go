@@ -49,7 +49,8 @@ func applyQuota(ctx context.Context, api client.Client, want *corev1.ResourceQuo
 }
 
 // pruneQuotas removes the quotas that a tenant had by an earlier version, which nobody would
-// change with its plan; those among kept stay.
+// change with its plan; those among kept stay. What a removed one limited is limited again as
+// soon as the host has counted it for the one that limits it now.
 func (m *Manager) pruneQuotas(ctx context.Context, t tenant.Tenant, kept []baseline.Object) error {
 	var quotas corev1.ResourceQuotaList
 	if err := m.api.List(ctx, &quotas, client.InNamespace(t.HostNamespace), client.MatchingLabels{tenant.LabelTenant: string(t.ID)}); err != nil {
