@@ -112,36 +112,30 @@ func (w *world) atRest(ctx context.Context) (time.Duration, error) {
 }
 
 // one creates a pod, and waits until its tenant sees it running.
-func (w *world) one(ctx context.Context, c *cluster, name string) (toHost, toRunning time.Duration, err error) {
+func (c *cluster) one(ctx context.Context, seen *bothSides, name string) (toHost, toRunning time.Duration, err error) {
 	host := string(c.tenant.ID.HostName(tenant.Name{Namespace: namespace, Name: name}))
-	own, err := sightOne(ctx, c.api, namespace, name)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer own.stop()
-	onHost, err := sightOne(ctx, w.host, c.tenant.HostNamespace, host)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer onHost.stop()
 	begin := time.Now()
 	if _, err := c.api.CoreV1().Pods(namespace).Create(ctx, simple(name), metav1.CreateOptions{}); err != nil {
 		return 0, 0, err
 	}
-	if err := own.wait(ctx); err != nil {
+	if err := errors.Join(seen.own.wait(ctx, name), seen.onHost.wait(ctx, host)); err != nil {
 		return 0, 0, err
 	}
-	if err := onHost.wait(ctx); err != nil {
-		return 0, 0, err
-	}
-	return onHost.there[host].Sub(begin), own.runs[name].Sub(begin), nil
+	there, _ := seen.onHost.times(host)
+	_, runs := seen.own.times(name)
+	return there.Sub(begin), runs.Sub(begin), nil
 }
 
 // idle measures pods one by one, nothing else going on.
 func (w *world) idle(ctx context.Context, r *report) error {
+	seen, err := w.sightBoth(ctx, w.clusters[0])
+	if err != nil {
+		return err
+	}
+	defer seen.stop()
 	var toHost, toRunning []time.Duration
 	for i := range w.options.idle {
-		a, b, err := w.one(ctx, w.clusters[0], fmt.Sprintf("idle-%d", i))
+		a, b, err := w.clusters[0].one(ctx, seen, fmt.Sprintf("idle-%d", i))
 		if err != nil {
 			return err
 		}
@@ -156,7 +150,7 @@ func (w *world) idle(ctx context.Context, r *report) error {
 
 // flood has pods created in several namespaces at once, one client each, and measures
 // until they are seen running there.
-func flood(ctx context.Context, prefix string, count int, places []place, make func(name string) *corev1.Pod) (wall time.Duration, times []time.Duration, err error) {
+func flood(ctx context.Context, prefix string, count int, places []place, pod func(name string) *corev1.Pod) (wall time.Duration, times []time.Duration, err error) {
 	var mu sync.Mutex
 	var first error
 	fail := func(e error) {
@@ -170,29 +164,30 @@ func flood(ctx context.Context, prefix string, count int, places []place, make f
 	var group sync.WaitGroup
 	for _, p := range places {
 		group.Go(func() {
-			seen, err := sight(ctx, p.api, p.namespace, prefix, count)
+			seen, err := sight(ctx, p.api, p.namespace)
 			if err != nil {
 				fail(err)
 				return
 			}
 			defer seen.stop()
-			created := map[string]time.Time{}
+			names, created := make([]string, count), make([]time.Time, count)
 			for i := range count {
 				name := fmt.Sprintf("%s%d", prefix, i)
-				created[name] = time.Now()
-				if _, err := p.api.CoreV1().Pods(p.namespace).Create(ctx, make(name), metav1.CreateOptions{}); err != nil {
+				names[i], created[i] = name, time.Now()
+				if _, err := p.api.CoreV1().Pods(p.namespace).Create(ctx, pod(name), metav1.CreateOptions{}); err != nil {
 					fail(err)
 					return
 				}
 			}
-			if err := seen.wait(ctx); err != nil {
+			if err := seen.wait(ctx, names...); err != nil {
 				fail(err)
 				return
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			for name, at := range created {
-				times = append(times, seen.runs[name].Sub(at))
+			for i, name := range names {
+				_, runs := seen.times(name)
+				times = append(times, runs.Sub(created[i]))
 			}
 		})
 	}
@@ -346,6 +341,11 @@ func (w *world) greedy(ctx context.Context, r *report) error {
 		return err
 	}
 	many, single := w.clusters[0], w.clusters[1]
+	seen, err := w.sightBoth(ctx, single)
+	if err != nil {
+		return err
+	}
+	defer seen.stop()
 	m, err := w.startMeter("greedy")
 	if err != nil {
 		return err
@@ -375,7 +375,7 @@ func (w *world) greedy(ctx context.Context, r *report) error {
 			return nil
 		default:
 		}
-		_, took, err := w.one(ctx, single, fmt.Sprintf("single-%d", i))
+		_, took, err := single.one(ctx, seen, fmt.Sprintf("single-%d", i))
 		if err != nil {
 			cancel()
 			<-flooded

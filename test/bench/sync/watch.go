@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,36 +17,25 @@ import (
 type sightings struct {
 	mu          sync.Mutex
 	there, runs map[string]time.Time // guarded by mu
-	prefix      string
-	want        int
-	enough      chan struct{} // closed when that many run
+	news        chan struct{}        // guarded by mu; closed, and another one made, when one more runs
 	cancel      context.CancelFunc
 	ended       chan struct{}
 }
 
-// sightOne watches one pod until it runs. Nobody has to look through others for that.
-func sightOne(ctx context.Context, api kubernetes.Interface, namespace, name string) (*sightings, error) {
-	return look(ctx, api, namespace, name, "metadata.name="+name, 1)
-}
-
-// sight watches the pods of a namespace with a prefix until want of them run.
-func sight(ctx context.Context, api kubernetes.Interface, namespace, prefix string, want int) (*sightings, error) {
-	return look(ctx, api, namespace, prefix, "", want)
-}
-
-func look(ctx context.Context, api kubernetes.Interface, namespace, prefix, fields string, want int) (*sightings, error) {
+// sight watches the pods of a namespace that change from now on, until it is stopped.
+func sight(ctx context.Context, api kubernetes.Interface, namespace string) (*sightings, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	list, err := api.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{FieldSelector: fields})
+	list, err := api.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	w, err := api.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{FieldSelector: fields, ResourceVersion: list.ResourceVersion})
+	w, err := api.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("watch pods: %w", err)
 	}
-	s := &sightings{prefix: prefix, there: map[string]time.Time{}, runs: map[string]time.Time{}, want: want, enough: make(chan struct{}), cancel: cancel, ended: make(chan struct{})}
+	s := &sightings{there: map[string]time.Time{}, runs: map[string]time.Time{}, news: make(chan struct{}), cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)
 		defer w.Stop()
@@ -60,7 +48,7 @@ func look(ctx context.Context, api kubernetes.Interface, namespace, prefix, fiel
 
 func (s *sightings) note(e watch.Event) {
 	pod, ok := e.Object.(*corev1.Pod)
-	if !ok || e.Type == watch.Deleted || !strings.HasPrefix(pod.Name, s.prefix) {
+	if !ok || e.Type == watch.Deleted {
 		return
 	}
 	now := time.Now()
@@ -71,27 +59,65 @@ func (s *sightings) note(e watch.Event) {
 	}
 	if _, seen := s.runs[pod.Name]; !seen && pod.Status.Phase == corev1.PodRunning {
 		s.runs[pod.Name] = now
-		if len(s.runs) == s.want {
-			close(s.enough)
-		}
+		close(s.news)
+		s.news = make(chan struct{})
 	}
 }
 
-// wait waits until as many run as were wanted.
-func (s *sightings) wait(ctx context.Context) error {
-	select {
-	case <-s.enough:
-		return nil
-	case <-s.ended:
-		return fmt.Errorf("the watch ended, %d of %d pods run", len(s.runs), s.want)
-	case <-ctx.Done():
+// wait waits until all of the pods were seen running.
+func (s *sightings) wait(ctx context.Context, pods ...string) error {
+	for i := 0; i < len(pods); {
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		return fmt.Errorf("%d of %d pods run: %w", len(s.runs), s.want, context.Cause(ctx))
+		_, runs := s.runs[pods[i]]
+		news := s.news
+		s.mu.Unlock()
+		if runs {
+			i++
+			continue
+		}
+		select {
+		case <-news:
+		case <-s.ended:
+			return fmt.Errorf("the watch ended, %d of %d pods run", i, len(pods))
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d pods run: %w", i, len(pods), context.Cause(ctx))
+		}
 	}
+	return nil
+}
+
+// times returns when a pod was first seen, and first seen running.
+func (s *sightings) times(pod string) (there, runs time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.there[pod], s.runs[pod]
 }
 
 func (s *sightings) stop() {
 	s.cancel()
 	<-s.ended
+}
+
+// bothSides are the sightings of a tenant's pods, where it sees them and on the host.
+// They are there for all the pods of a measurement: a list and a watch for each would be
+// a good part of the work there is.
+type bothSides struct{ own, onHost *sightings }
+
+// sightBoth watches both sides, until it is stopped.
+func (w *world) sightBoth(ctx context.Context, c *cluster) (*bothSides, error) {
+	own, err := sight(ctx, c.api, namespace)
+	if err != nil {
+		return nil, err
+	}
+	onHost, err := sight(ctx, w.host, c.tenant.HostNamespace)
+	if err != nil {
+		own.stop()
+		return nil, err
+	}
+	return &bothSides{own, onHost}, nil
+}
+
+func (s *bothSides) stop() {
+	s.own.stop()
+	s.onHost.stop()
 }
