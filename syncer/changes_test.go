@@ -54,6 +54,36 @@ func TestOnlyStatus(t *testing.T) {
 	}
 }
 
+// TestOnlyPlaced: a pod that gets its node is told from one that changes otherwise.
+func TestOnlyPlaced(t *testing.T) {
+	before := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "1"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	for name, c := range map[string]struct {
+		change func(*corev1.Pod)
+		placed bool
+	}{
+		"placed":             {func(p *corev1.Pod) { p.Spec.NodeName = "n" }, true},
+		"placed, and status": {func(p *corev1.Pod) { p.Spec.NodeName, p.Status.Phase = "n", corev1.PodRunning }, true},
+		"status":             {func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning }, false},
+		"placed, and label":  {func(p *corev1.Pod) { p.Spec.NodeName, p.Labels = "n", map[string]string{"a": "b"} }, false},
+		"placed, and image":  {func(p *corev1.Pod) { p.Spec.NodeName, p.Spec.Containers[0].Image = "n", "j" }, false},
+		"placed, and ended":  {func(p *corev1.Pod) { p.Spec.NodeName, p.Status.Phase = "n", corev1.PodFailed }, false},
+		"another pod":        {func(p *corev1.Pod) { p.Spec.NodeName, p.UID = "n", "2" }, false},
+	} {
+		now := before.DeepCopy()
+		c.change(now)
+		if got := onlyPlaced(before, now); got != c.placed {
+			t.Errorf("%s: only placed %v", name, got)
+		}
+		if before.Spec.NodeName != "" {
+			t.Fatalf("%s: the pod was changed", name)
+		}
+		now.Spec.NodeName = "m"
+		if elsewhere := now.DeepCopy(); onlyPlaced(now, elsewhere) {
+			t.Errorf("%s: it was placed before", name)
+		}
+	}
+}
+
 // BenchmarkOnlyStatus is what it takes to see that nothing but a pod's status changed.
 func BenchmarkOnlyStatus(b *testing.B) {
 	no := false

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"context"
 	"slices"
 	"sort"
 	"sync"
@@ -23,8 +24,11 @@ const (
 	toScheduleBeside = 2
 )
 
-// crowdLooks is when a pod that waits for its turn looks again by itself. It is called
-// long before, by the host pods that leave the scheduler.
+// kindCrowd is the pass that looks whether there is room for those in line.
+const kindCrowd = "Crowd"
+
+// crowdLooks is how often it looks by itself while pods wait. They are called long before,
+// by the host pods that leave the scheduler.
 const crowdLooks = 30 * time.Second
 
 // crowd is the pods of a tenant that are not on the host yet because too many before
@@ -46,16 +50,25 @@ func newCrowd() *crowd {
 	return &crowd{in: map[tenant.Name]struct{}{}, called: map[tenant.Name]struct{}{}}
 }
 
-// add puts a pod behind all that are as important, if it does not stand in the line.
-func (c *crowd) add(name tenant.Name, priority int64) {
+// add puts a pod behind all that are as important, if it does not stand in the line, and
+// says whether it is the only one there now.
+func (c *crowd) add(name tenant.Name, priority int64) (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.in[name]; ok {
-		return
+		return false
 	}
 	c.in[name] = struct{}{}
 	at := sort.Search(len(c.line), func(i int) bool { return c.line[i].priority < priority })
 	c.line = slices.Insert(c.line, at, waiting{name, priority})
+	return len(c.line) == 1
+}
+
+// waits says whether anybody does.
+func (c *crowd) waits() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.line) > 0
 }
 
 // call takes as many out of the line as there is room for.
@@ -107,7 +120,9 @@ func (s *Syncer) crowded(tenantPod *corev1.Pod) bool {
 	if s.room() > 0 {
 		return false
 	}
-	s.crowd.add(translate.NameOf(tenantPod), s.t.Importance(tenantPod))
+	if s.crowd.add(translate.NameOf(tenantPod), s.t.Importance(tenantPod)) {
+		s.engine.Add(keys(tenant.Name{}, kindCrowd)...)
+	}
 	return s.room() <= 0
 }
 
@@ -118,6 +133,22 @@ func (s *Syncer) called() []engine.Key {
 		all = append(all, keys(name, kindPod)...)
 	}
 	return all
+}
+
+// crowdPass calls those for which there is room, whatever was or was not observed, while
+// there are any.
+type crowdPass struct{ *Syncer }
+
+// Kind implements engine.Pass.
+func (p crowdPass) Kind() string { return kindCrowd }
+
+// Reconcile implements engine.Pass; there is one line, whatever the name.
+func (p crowdPass) Reconcile(context.Context, tenant.Name) (time.Duration, error) {
+	p.engine.Add(p.called()...)
+	if p.crowd.waits() {
+		return crowdLooks, nil
+	}
+	return 0, nil
 }
 
 // waits is the value of the index byScheduling.

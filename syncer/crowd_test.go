@@ -16,8 +16,12 @@ func TestCrowd(t *testing.T) {
 	c, room := newCrowd(), 3
 	name := func(i int) tenant.Name { return tenant.Name{Name: fmt.Sprint(i)} }
 	for i := range 10 {
-		c.add(name(i), 0)
-		c.add(name(i), 0)
+		if first := c.add(name(i), 0); first != (i == 0) {
+			t.Errorf("%d is the only one in line: %v", i, first)
+		}
+		if c.add(name(i), 0) || !c.waits() {
+			t.Errorf("%d stands in line already", i)
+		}
 	}
 	order := append([]tenant.Name(nil), c.call(func() int { return room })...)
 	if len(order) != 3 {
@@ -37,7 +41,7 @@ func TestCrowd(t *testing.T) {
 			t.Errorf("place %d has %s", i, n)
 		}
 	}
-	if len(order) != 10 || len(c.line)+len(c.in)+len(c.called) != 0 {
+	if len(order) != 10 || c.waits() || len(c.line)+len(c.in)+len(c.called) != 0 {
 		t.Errorf("%d came, %+v is left", len(order), c)
 	}
 	c.add(name(1), 0)

@@ -34,6 +34,7 @@ func (s *Syncer) kinds() []engine.Pass {
 	claims, volumes, anchors := s.claims(), s.volumes(), s.trustAnchors()
 	return []engine.Pass{
 		s.newPodDown(needed(configMaps, s.t.ConfigMap), needed(secrets, s.t.Secret), claims, anchors, policies),
+		crowdPass{s},
 		anchors,
 		claims,
 		volumes,

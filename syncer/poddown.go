@@ -90,8 +90,7 @@ func (p *podDown) want(ctx context.Context, tenantPod, hostPod *corev1.Pod) (eng
 		return leave, nil
 	}
 	if hostPod == nil && p.crowded(tenantPod) {
-		leave.Again = crowdLooks
-		return leave, nil
+		return leave, nil // it is called, see crowdPass
 	}
 	want, refusals := p.t.Pod(tenantPod)
 	if len(refusals) > 0 {

@@ -135,22 +135,50 @@ func (s *Syncer) ofTenantPod(tenantPod *corev1.Pod) []engine.Key {
 	return all
 }
 
-// changedTenantPod: what is brought to the host does not depend on a pod's status.
+// changedTenantPod: what is brought to the host does not depend on a pod's status, and
+// what a pod refers to not on its node.
 func (s *Syncer) changedTenantPod(before, now *corev1.Pod) []engine.Key {
-	if onlyStatus(before, now) {
+	switch {
+	case onlyStatus(before, now):
 		return keys(translate.NameOf(now), kindPodStatus)
+	case onlyPlaced(before, now):
+		return keys(translate.NameOf(now), kindPod, kindPodStatus)
+	default:
+		return append(s.ofTenantPod(before), s.ofTenantPod(now)...)
 	}
-	return append(s.ofTenantPod(before), s.ofTenantPod(now)...)
 }
 
-// changedHostPod: what a host pod must be does not depend on its status.
+// changedHostPod: what a host pod must be does not depend on its status, nor on the node
+// that the scheduler chose; what depends on that is made when the tenant's pod is bound, too.
+// And whether a pod of the tenant is on a node changes with the pod's node only.
 func (s *Syncer) changedHostPod(before, now *corev1.Pod) []engine.Key {
 	all := append(s.ofHostPod(before), s.ofHostPod(now)...)
 	name, ok := s.owner(now)
-	if !ok || !onlyStatus(before, now) {
+	if !ok {
 		return all
 	}
-	return slices.DeleteFunc(all, func(k engine.Key) bool { return k == engine.Key{Kind: kindPod, Name: name} })
+	same, stays := onlyStatus(before, now) || onlyPlaced(before, now), before.Spec.NodeName == now.Spec.NodeName
+	return slices.DeleteFunc(all, func(k engine.Key) bool {
+		switch k.Kind {
+		case kindPod:
+			return same && k.Name == name
+		case kindNode, kindNodeStatus:
+			return stays
+		default:
+			return false
+		}
+	})
+}
+
+// onlyPlaced says whether a pod has its node now, and nothing else has changed that the Pod
+// pass looks at.
+func onlyPlaced(before, now *corev1.Pod) bool {
+	if before.Spec.NodeName != "" || now.Spec.NodeName == "" {
+		return false
+	}
+	placed := *before
+	placed.Spec.NodeName = now.Spec.NodeName
+	return onlyStatus(&placed, now)
 }
 
 // onlyStatus says whether two versions of a pod differ in nothing that the Pod pass
