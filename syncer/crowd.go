@@ -34,10 +34,12 @@ const crowdLooks = 30 * time.Second
 // crowd is the pods of a tenant that are not on the host yet because too many before
 // them wait for the scheduler: the most important first, of these first come first.
 type crowd struct {
-	mu     sync.Mutex
-	line   []waiting                // guarded by mu
-	in     map[tenant.Name]struct{} // guarded by mu: those in line
-	called map[tenant.Name]struct{} // guarded by mu: those that were called and have not come yet
+	mu   sync.Mutex
+	line []waiting                // guarded by mu
+	in   map[tenant.Name]struct{} // guarded by mu: those in line
+	// goes has those that may go to the host and are not known to be there: whether the
+	// pass that brings them is under way, or yet to come. Guarded by mu.
+	goes map[tenant.Name]bool
 }
 
 // waiting is a pod in the line.
@@ -47,57 +49,66 @@ type waiting struct {
 }
 
 func newCrowd() *crowd {
-	return &crowd{in: map[tenant.Name]struct{}{}, called: map[tenant.Name]struct{}{}}
+	return &crowd{in: map[tenant.Name]struct{}{}, goes: map[tenant.Name]bool{}}
 }
 
-// add puts a pod behind all that are as important, if it does not stand in the line, and
-// says whether it is the only one there now.
-func (c *crowd) add(name tenant.Name, priority int64) (first bool) {
+// begin notes that a pass over a pod is under way.
+func (c *crowd) begin(name tenant.Name) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.in[name]; ok {
-		return false
+	if _, called := c.goes[name]; called {
+		c.goes[name] = true
+	}
+}
+
+// admit says whether the pass over a pod, which is under way, may bring it to the host: if
+// the pod was called, or nobody waits and there is room. Otherwise the pod stands in the
+// line, behind all that are as important; first says that it is the only one there now.
+func (c *crowd) admit(name tenant.Name, priority int64, room func() int) (may, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, waits := c.in[name]; waits {
+		return false, false
+	}
+	_, called := c.goes[name]
+	if called || len(c.line) == 0 && room() > len(c.goes) {
+		c.goes[name] = true
+		return true, false
 	}
 	c.in[name] = struct{}{}
 	at := sort.Search(len(c.line), func(i int) bool { return c.line[i].priority < priority })
 	c.line = slices.Insert(c.line, at, waiting{name, priority})
-	return len(c.line) == 1
+	return false, len(c.line) == 1
 }
 
-// waits says whether anybody does.
-func (c *crowd) waits() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.line) > 0
-}
-
-// call takes as many out of the line as there is room for.
-func (c *crowd) call(room func() int) []tenant.Name {
+// call takes as many out of the line as there is room for, and says whether others wait on.
+func (c *crowd) call(room func() int) (first []tenant.Name, more bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.line) == 0 {
-		return nil
+		return nil, false
 	}
-	var first []tenant.Name
-	for _, w := range c.line[:min(len(c.line), max(0, room()-len(c.called)))] {
+	for _, w := range c.line[:min(len(c.line), max(0, room()-len(c.goes)))] {
 		delete(c.in, w.name)
-		c.called[w.name] = struct{}{}
+		c.goes[w.name] = false
 		first = append(first, w.name)
 	}
 	if c.line = c.line[len(first):]; len(c.line) == 0 {
 		c.line = nil
 	}
-	return first
+	return first, len(c.line) > 0
 }
 
-// came notes that a pod was worked on, whatever became of it, and says whether it had
-// been called.
-func (c *crowd) came(name tenant.Name) bool {
+// end notes that the pass over a pod has ended, whatever became of it, and says whether the
+// pod had been one of those that may go.
+func (c *crowd) end(name tenant.Name) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, was := c.called[name]
-	delete(c.called, name)
-	return was
+	if !c.goes[name] {
+		return false // it was called since the pass began: the next one is for that
+	}
+	delete(c.goes, name)
+	return true
 }
 
 // room is how many more host pods the scheduler may get from this tenant.
@@ -114,25 +125,28 @@ func (s *Syncer) room() int {
 }
 
 // crowded says whether a pod has to wait for others of its tenant to be scheduled. It
-// is called again as soon as there is room: whoever makes room after it was put in
-// line finds it there.
+// is called as soon as there is room: whoever makes room after it was put in line finds
+// it there, and for what was made before, the line is looked at once more.
 func (s *Syncer) crowded(tenantPod *corev1.Pod) bool {
-	if s.room() > 0 {
-		return false
-	}
-	if s.crowd.add(translate.NameOf(tenantPod), s.t.Importance(tenantPod)) {
+	may, first := s.crowd.admit(translate.NameOf(tenantPod), s.t.Importance(tenantPod), s.room)
+	if first {
 		s.engine.Add(keys(tenant.Name{}, kindCrowd)...)
 	}
-	return s.room() <= 0
+	return !may
 }
 
 // called returns the keys of the pods for which there is room now.
 func (s *Syncer) called() []engine.Key {
-	var all []engine.Key
-	for _, name := range s.crowd.call(s.room) {
+	all, _ := s.callMore()
+	return all
+}
+
+func (s *Syncer) callMore() (all []engine.Key, more bool) {
+	names, more := s.crowd.call(s.room)
+	for _, name := range names {
 		all = append(all, keys(name, kindPod)...)
 	}
-	return all
+	return all, more
 }
 
 // crowdPass calls those for which there is room, whatever was or was not observed, while
@@ -144,8 +158,9 @@ func (p crowdPass) Kind() string { return kindCrowd }
 
 // Reconcile implements engine.Pass; there is one line, whatever the name.
 func (p crowdPass) Reconcile(context.Context, tenant.Name) (time.Duration, error) {
-	p.engine.Add(p.called()...)
-	if p.crowd.waits() {
+	called, more := p.callMore()
+	p.engine.Add(called...)
+	if more {
 		return crowdLooks, nil
 	}
 	return 0, nil

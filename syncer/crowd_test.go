@@ -10,43 +10,121 @@ import (
 	"sublet.dev/isolation/tenant"
 )
 
+// pass is a pass over a pod, as podDown makes it: whether it may bring the pod to the host.
+func (c *crowd) pass(t *testing.T, name tenant.Name, priority int64, room int) bool {
+	t.Helper()
+	c.begin(name)
+	may, _ := c.admit(name, priority, func() int { return room })
+	if ended := c.end(name); ended != may {
+		t.Errorf("the pass over %s may go: %v, went: %v", name.Name, may, ended)
+	}
+	return may
+}
+
+func (c *crowd) calls(room int) []tenant.Name {
+	names, _ := c.call(func() int { return room })
+	return names
+}
+
+func number(i int) tenant.Name { return tenant.Name{Name: fmt.Sprint(i)} }
+
 // TestCrowd: those in line are called in their order, no more than there is room for,
 // and none is called twice or lost.
 func TestCrowd(t *testing.T) {
-	c, room := newCrowd(), 3
-	name := func(i int) tenant.Name { return tenant.Name{Name: fmt.Sprint(i)} }
+	c := newCrowd()
+	none := func() int { return 0 }
 	for i := range 10 {
-		if first := c.add(name(i), 0); first != (i == 0) {
-			t.Errorf("%d is the only one in line: %v", i, first)
+		if may, first := c.admit(number(i), 0, none); may || first != (i == 0) {
+			t.Errorf("%d: may go %v, is the only one in line %v", i, may, first)
 		}
-		if c.add(name(i), 0) || !c.waits() {
+		if c.pass(t, number(i), 0, 9) {
 			t.Errorf("%d stands in line already", i)
 		}
 	}
-	order := append([]tenant.Name(nil), c.call(func() int { return room })...)
+	order := c.calls(3)
 	if len(order) != 3 {
 		t.Fatalf("%v were called into room for 3", order)
 	}
-	if more := c.call(func() int { return room }); len(more) != 0 {
+	if more := c.calls(3); len(more) != 0 {
 		t.Errorf("%v were called although the others have not come", more)
 	}
-	for at := 0; at < len(order); at++ { // each that comes makes room for one
-		if !c.came(order[at]) || c.came(order[at]) {
-			t.Errorf("%s was called once", order[at])
-		}
-		order = append(order, c.call(func() int { return room })...)
+	if c.pass(t, number(99), 0, 9) {
+		t.Error("one that has just come overtakes those in line")
 	}
-	for i, n := range order {
-		if n != name(i) {
+	for at := 0; at < len(order); at++ { // each that comes makes room for one
+		if !c.pass(t, order[at], 0, 0) {
+			t.Errorf("%s was called", order[at])
+		}
+		order = append(order, c.calls(3)...)
+	}
+	for i, n := range order[:10] {
+		if n != number(i) {
 			t.Errorf("place %d has %s", i, n)
 		}
 	}
-	if len(order) != 10 || c.waits() || len(c.line)+len(c.in)+len(c.called) != 0 {
-		t.Errorf("%d came, %+v is left", len(order), c)
+	if len(order) != 11 || order[10] != number(99) || len(c.line)+len(c.in)+len(c.goes) != 0 {
+		t.Errorf("%v came, %+v is left", order, c)
 	}
-	c.add(name(1), 0)
-	if n := c.call(func() int { return -2 }); len(n) != 0 {
+	c.pass(t, number(1), 0, 0)
+	if n := c.calls(-2); len(n) != 0 {
 		t.Errorf("%v were called without room", n)
+	}
+}
+
+// TestCrowdRoom: while nobody waits, as many go as there is room for, those counted that
+// are on their way.
+func TestCrowdRoom(t *testing.T) {
+	c, two := newCrowd(), func() int { return 2 }
+	for i := range 3 {
+		if may, _ := c.admit(number(i), 0, two); may != (i < 2) {
+			t.Errorf("%d may go: %v", i, may)
+		}
+	}
+	if n := c.calls(2); len(n) != 0 {
+		t.Errorf("%v were called, there are two on their way", n)
+	}
+	if !c.end(number(0)) || c.end(number(0)) {
+		t.Error("it went once")
+	}
+	if n := c.calls(2); len(n) != 1 || n[0] != number(2) {
+		t.Errorf("%v were called", n)
+	}
+}
+
+// TestCrowdCalledMeanwhile: who is called while the pass that put it in line is not over
+// has its place in the next one, and gives it back after that.
+func TestCrowdCalledMeanwhile(t *testing.T) {
+	c, a := newCrowd(), number(1)
+	c.begin(a)
+	if may, first := c.admit(a, 0, func() int { return 0 }); may || !first {
+		t.Fatal("there is no room")
+	}
+	if n := c.calls(1); len(n) != 1 {
+		t.Fatalf("%v were called", n)
+	}
+	if c.end(a) {
+		t.Error("the pass had nothing of it")
+	}
+	if !c.pass(t, a, 0, 0) || len(c.goes) != 0 {
+		t.Errorf("it was called; %+v", c)
+	}
+}
+
+// TestCrowdNothingToBring: a pod that was called and is not to be brought any more leaves
+// its place to others.
+func TestCrowdNothingToBring(t *testing.T) {
+	c := newCrowd()
+	c.pass(t, number(1), 0, 0)
+	c.pass(t, number(2), 0, 0)
+	if n := c.calls(1); len(n) != 1 {
+		t.Fatalf("%v were called", n)
+	}
+	c.begin(number(1))
+	if !c.end(number(1)) {
+		t.Error("its place is given back")
+	}
+	if n := c.calls(1); len(n) != 1 || n[0] != number(2) {
+		t.Errorf("%v were called", n)
 	}
 }
 
@@ -54,10 +132,10 @@ func TestCrowd(t *testing.T) {
 func TestCrowdByPriority(t *testing.T) {
 	c := newCrowd()
 	for i, priority := range []int64{0, 5, -1, 5, 0, 9} {
-		c.add(tenant.Name{Name: fmt.Sprint(i)}, priority)
+		c.pass(t, number(i), priority, 0)
 	}
 	var order []string
-	for _, n := range c.call(func() int { return 6 }) {
+	for _, n := range c.calls(6) {
 		order = append(order, n.Name)
 	}
 	if got := strings.Join(order, " "); got != "5 1 3 0 4 2" {

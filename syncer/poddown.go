@@ -53,8 +53,9 @@ func (p *podDown) Kind() string { return kindPod }
 // Reconcile implements engine.Pass. What comes after the pod is tried whatever
 // became of the pod itself.
 func (p *podDown) Reconcile(ctx context.Context, name tenant.Name) (time.Duration, error) {
+	p.crowd.begin(name)
 	again, err := p.pod.Reconcile(ctx, name)
-	if p.crowd.came(name) {
+	if p.crowd.end(name) {
 		p.engine.Add(p.called()...) // there may be room still
 	}
 	if err != nil {

@@ -34,7 +34,7 @@ func (s *Syncer) watch() error {
 		s.engine.Watch(c.bundles, nil, keysOf(s.ofBundle)),
 		s.engine.Watch(c.requests, nil, keysOf(s.ofRequest)),
 		s.engine.Watch(c.namespaces, nil, keysOf(s.ofTenantNamespace)),
-		s.engine.WatchChanges(c.host.pods, &s.seen.pods, keysOf(s.ofHostPod), changesOf(s.changedHostPod)),
+		s.engine.WatchChanges(c.host.pods, &s.seen.pods, keysOf(s.cameOrWentOnHost), changesOf(s.changedHostPod)),
 		s.engine.Watch(c.host.configMaps, &s.seen.configMaps, keysOf(ofHost[*corev1.ConfigMap](s, kindConfigMap))),
 		s.engine.Watch(c.host.secrets, &s.seen.secrets, keysOf(ofHost[*corev1.Secret](s, kindSecret))),
 		s.engine.Watch(c.host.services, &s.seen.services, keysOf(ofHost[*corev1.Service](s, kindService, kindServiceStatus))),
@@ -153,21 +153,23 @@ func (s *Syncer) changedTenantPod(before, now *corev1.Pod) []engine.Key {
 // And whether a pod of the tenant is on a node changes with the pod's node only.
 func (s *Syncer) changedHostPod(before, now *corev1.Pod) []engine.Key {
 	all := append(s.ofHostPod(before), s.ofHostPod(now)...)
-	name, ok := s.owner(now)
-	if !ok {
-		return all
-	}
 	same, stays := onlyStatus(before, now) || onlyPlaced(before, now), before.Spec.NodeName == now.Spec.NodeName
-	return slices.DeleteFunc(all, func(k engine.Key) bool {
+	all = slices.DeleteFunc(all, func(k engine.Key) bool {
 		switch k.Kind {
 		case kindPod:
-			return same && k.Name == name
+			return same
 		case kindNode, kindNodeStatus:
 			return stays
 		default:
 			return false
 		}
 	})
+	return append(all, s.called()...)
+}
+
+// cameOrWentOnHost: a host pod that there was not before, or is not any longer.
+func (s *Syncer) cameOrWentOnHost(hostPod *corev1.Pod) []engine.Key {
+	return append(s.ofHostPod(hostPod), s.called()...)
 }
 
 // onlyPlaced says whether a pod has its node now, and nothing else has changed that the Pod
@@ -201,15 +203,14 @@ func sameSpec(before, now *corev1.PodSpec) bool {
 	return err == nil && bytes.Equal(b, n)
 }
 
-// ofHostPod: a pod, the slices that name one of its addresses, its node, and the pods
-// that waited for the scheduler to be done with it.
+// ofHostPod: a pod, the slices that name one of its addresses, and its node. Whatever
+// happens to it, pods may have waited for the scheduler to be done with it: see called.
 func (s *Syncer) ofHostPod(hostPod *corev1.Pod) []engine.Key {
-	all := s.called()
 	name, ok := s.owner(hostPod)
 	if !ok {
-		return all
+		return nil
 	}
-	all = append(all, keys(name, kindPod, kindPodStatus, kindPodEvents)...)
+	all := keys(name, kindPod, kindPodStatus, kindPodEvents)
 	for _, ip := range hostPod.Status.PodIPs {
 		for _, tenantSlice := range indexed[*discoveryv1.EndpointSlice](s.caches.tenant.endpointSlices, byAddress, ip.IP) {
 			all = append(all, keys(translate.NameOf(tenantSlice), kindEndpointSlice)...)
