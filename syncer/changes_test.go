@@ -1,13 +1,19 @@
 package syncer
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
+
+	"sublet.dev/isolation/tenant"
+	"sublet.dev/syncer/engine"
+	"sublet.dev/syncer/hostcache"
 )
 
 // TestOnlyStatus: what the Pod pass looks at is never taken for a change of status.
@@ -81,6 +87,37 @@ func TestOnlyPlaced(t *testing.T) {
 		if elsewhere := now.DeepCopy(); onlyPlaced(now, elsewhere) {
 			t.Errorf("%s: it was placed before", name)
 		}
+	}
+}
+
+// TestChangedHostPodCalls: of a host pod that got its node nothing is compared anew, and
+// whoever stands in the line is called, whoever it is: nobody else brings its turn back.
+func TestChangedHostPodCalls(t *testing.T) {
+	acme := tenant.Tenant{ID: self, HostNamespace: "a"}
+	view := hostcache.New().Space(acme.HostNamespace).Guest(hostcache.Kind{Resource: "pods", Example: &corev1.Pod{}})
+	if err := view.AddIndexers(cache.Indexers{byScheduling: index(scheduling)}); err != nil {
+		t.Fatal(err)
+	}
+	s := &Syncer{
+		config: Config{Tenant: acme, Host: &Host{budget: engine.NewBudget(0)}},
+		caches: &caches{host: hostSide{pods: view}}, crowd: newCrowd(),
+	}
+	name := tenant.Name{Namespace: "shop", Name: "web"}
+	labels, annotations := tenant.Owner{Tenant: self, Name: name, UID: "1"}.Marks()
+	before := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: string(self.HostName(name)), UID: "2", Labels: labels, Annotations: annotations}}
+	now := before.DeepCopy()
+	now.Spec.NodeName = "n"
+	has := func(all []engine.Key, kind string) bool {
+		return slices.Contains(all, engine.Key{Kind: kind, Name: name})
+	}
+	if all := s.changedHostPod(before, now); has(all, kindPod) || !has(all, kindPodStatus) {
+		t.Errorf("nobody stands in line: %v", all)
+	}
+	if may, _ := s.crowd.admit(name, 0, func() int { return 0 }); may {
+		t.Fatal("there is no room")
+	}
+	if all := s.changedHostPod(before, now); !has(all, kindPod) {
+		t.Errorf("it stands in line, and is not called: %v", all)
 	}
 }
 
