@@ -110,8 +110,19 @@ func TestChangedHostPodCalls(t *testing.T) {
 	has := func(all []engine.Key, kind string) bool {
 		return slices.Contains(all, engine.Key{Kind: kind, Name: name})
 	}
-	if all := s.changedHostPod(before, now); has(all, kindPod) || !has(all, kindPodStatus) {
-		t.Errorf("nobody stands in line: %v", all)
+	ofNode := engine.Key{Kind: kindNode, Name: s.view("n")}
+	if all := s.changedHostPod(before, now); has(all, kindPod) || !has(all, kindPodStatus) || !slices.Contains(all, ofNode) {
+		t.Errorf("it got its node, and nobody stands in line: %v", all)
+	}
+	runs := now.DeepCopy()
+	runs.Status.Phase = corev1.PodRunning
+	if all := s.changedHostPod(now, runs); has(all, kindPod) || !has(all, kindPodStatus) || slices.Contains(all, ofNode) {
+		t.Errorf("it runs, on the node on which it was: %v", all)
+	}
+	relabelled := runs.DeepCopy()
+	relabelled.Labels["a"] = "b"
+	if all := s.changedHostPod(runs, relabelled); !has(all, kindPod) {
+		t.Errorf("somebody changed it: %v", all)
 	}
 	if may, _ := s.crowd.admit(name, 0, func() int { return 0 }); may {
 		t.Fatal("there is no room")

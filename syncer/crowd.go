@@ -99,6 +99,13 @@ func (c *crowd) call(room func() int) (first []tenant.Name, more bool) {
 	return first, len(c.line) > 0
 }
 
+// place is where a pod stands in the line, from 1 on; 0: it does not.
+func (c *crowd) place(name tenant.Name) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return 1 + slices.IndexFunc(c.line, func(w waiting) bool { return w.name == name })
+}
+
 // end notes that the pass over a pod has ended, whatever became of it, and says whether the
 // pod had been one of those that may go.
 func (c *crowd) end(name tenant.Name) bool {

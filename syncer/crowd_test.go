@@ -134,12 +134,20 @@ func TestCrowdByPriority(t *testing.T) {
 	for i, priority := range []int64{0, 5, -1, 5, 0, 9} {
 		c.pass(t, number(i), priority, 0)
 	}
+	for i, place := range []int{4, 2, 6, 3, 5, 1} {
+		if got := c.place(number(i)); got != place {
+			t.Errorf("%d stands at place %d, not %d", i, got, place)
+		}
+	}
 	var order []string
 	for _, n := range c.calls(6) {
 		order = append(order, n.Name)
 	}
 	if got := strings.Join(order, " "); got != "5 1 3 0 4 2" {
 		t.Errorf("they were called as %s", got)
+	}
+	if got := c.place(number(5)); got != 0 {
+		t.Errorf("who was called stands at place %d", got)
 	}
 }
 

@@ -32,6 +32,9 @@ type Explanation struct {
 	Pairing string `json:"pairing"`
 	// Held is why the pod is not on the host, if that is known.
 	Held string `json:"held,omitempty"`
+	// Line is the pod's place among those of its tenant that wait until the host's
+	// scheduler has placed others of them, from 1 on; 0: it does not wait for that.
+	Line int `json:"line,omitempty"`
 	// Fields are what becomes of each field of the tenant's object.
 	Fields []translate.Fate `json:"fields,omitempty"`
 	// Passes are what is under way, by pass.
@@ -83,6 +86,7 @@ func (s *Syncer) ExplainPod(ctx context.Context, name tenant.Name) (*Explanation
 	}
 	e := s.explanation(name, string(host.HostName(name)), []string{kindPod, kindPodStatus, kindPodEvents})
 	e.Pairing, e.TenantPod, e.HostPod = pairing(host, tenantPod, hostPod), bare(tenantPod), bare(hostPod)
+	e.Line = s.crowd.place(name)
 	if tenantPod != nil {
 		e.Fields = s.t.Fates(tenantPod)
 		if why, ok := s.held.get(tenantPod); ok {

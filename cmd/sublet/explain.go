@@ -189,6 +189,7 @@ func (a *app) printExplanation(e *syncer.Explanation) error {
 		{"Host's:", e.HostNamespace + "/" + e.HostName},
 		{"Pairing:", e.Pairing},
 		{"Held:", cmp.Or(e.Held, "no")},
+		{"Line:", standsInLine(e.Line)},
 		{"Tenant's queue:", fmt.Sprintf("%d waiting, %d failing, %d writes wait for their turn", e.Queued, e.Failing, e.WaitingWrites)},
 		{"Patrol:", fmt.Sprintf("%d rounds, %d compared, %d repaired, %d marks restored, %d unreadable", e.Patrol.Rounds, e.Patrol.Compared, e.Patrol.Repaired, e.Patrol.Remarked, e.Patrol.Unreadable)},
 	}
@@ -210,6 +211,13 @@ func (a *app) printExplanation(e *syncer.Explanation) error {
 		rows = append(rows, []string{"", f.Field, f.Fate, f.Rule, f.Reason})
 	}
 	return table(a.out, rows)
+}
+
+func standsInLine(place int) string {
+	if place == 0 {
+		return "no"
+	}
+	return fmt.Sprintf("number %d of the tenant's pods that wait until the host's scheduler has placed others", place)
 }
 
 func passState(p syncer.PassState) string {
