@@ -17,11 +17,13 @@ import (
 // toSchedule is how many of a tenant's host pods may wait for the host's scheduler at a
 // time. The scheduler serves all tenants in the order in which their pods came, so
 // what one tenant puts there others wait for. It is as many as keep it busy while the
-// news of its choices are on their way; beside other tenants it is fewer, for each is a
-// time that those wait.
+// news of its choices are on their way. Beside other tenants it is fewer, for each is a
+// time that those wait; and they come together, when none of the tenant's waits any more,
+// for what is made in a namespace at the same time the host's quota admission counts with
+// one write.
 const (
 	toSchedule       = 8
-	toScheduleBeside = 2
+	toScheduleBeside = 4
 )
 
 // kindCrowd is the pass that looks whether there is room for those in line.
@@ -120,15 +122,24 @@ func (c *crowd) end(name tenant.Name) bool {
 
 // room is how many more host pods the scheduler may get from this tenant.
 func (s *Syncer) room() int {
-	toSchedule := toSchedule
-	if !s.config.Host.budget.Alone(s.config.Tenant.ID) {
-		toSchedule = toScheduleBeside
-	}
 	waiting, err := s.caches.host.pods.GetIndexer().IndexKeys(byScheduling, waits)
 	if err != nil {
 		return toSchedule // the index was added when the informer was made
 	}
-	return toSchedule - len(waiting)
+	return roomFor(len(waiting), s.config.Host.budget.Alone(s.config.Tenant.ID))
+}
+
+// roomFor is how many more host pods the scheduler may get from a tenant of which so many
+// wait for it, while no other tenant writes to the host, or some do.
+func roomFor(waiting int, alone bool) int {
+	switch {
+	case alone:
+		return toSchedule - waiting
+	case waiting == 0:
+		return toScheduleBeside
+	default:
+		return 0
+	}
 }
 
 // crowded says whether a pod has to wait for others of its tenant to be scheduled. It

@@ -169,3 +169,20 @@ func TestScheduling(t *testing.T) {
 		}
 	}
 }
+
+// TestRoomFor: a tenant alone fills up what the scheduler may have of it; beside others it
+// brings some together, once none of its pods waits there.
+func TestRoomFor(t *testing.T) {
+	for _, c := range []struct {
+		waiting int
+		alone   bool
+		room    int
+	}{
+		{0, true, toSchedule}, {1, true, toSchedule - 1}, {toSchedule, true, 0},
+		{0, false, toScheduleBeside}, {1, false, 0}, {toScheduleBeside, false, 0}, {toSchedule, false, 0},
+	} {
+		if got := roomFor(c.waiting, c.alone); got != c.room {
+			t.Errorf("%d wait, alone %t: room for %d, not %d", c.waiting, c.alone, got, c.room)
+		}
+	}
+}
