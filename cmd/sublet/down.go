@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/spf13/cobra"
 
 	"sublet.dev/cmd/sublet/internal/supervise"
@@ -172,15 +171,15 @@ func noMounts(dir string) error {
 	if err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
 	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		below := strings.HasPrefix(m.Mountpoint, real+"/") // dir itself may be a disk
+		return !below, below
+	})
 	if err != nil {
 		return fmt.Errorf("read the mounts: %w", err)
 	}
-	lines := bufio.NewScanner(bytes.NewReader(mounts))
-	for lines.Scan() {
-		if f := strings.Fields(lines.Text()); len(f) > 4 && strings.HasPrefix(f[4], real+"/") {
-			return fmt.Errorf("%s is still mounted: unmount it, then repeat the command", f[4])
-		}
+	if len(mounts) > 0 {
+		return fmt.Errorf("%s is still mounted: unmount it, then repeat the command", mounts[0].Mountpoint)
 	}
 	return nil
 }
