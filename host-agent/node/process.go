@@ -8,11 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -152,18 +151,15 @@ func (p *process) close() error { return unix.Close(p.fd) }
 
 // startTime reads when a process was started.
 func startTime(pid int) (uint64, error) {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	var stat procfs.ProcStat
+	p, err := procfs.NewProc(pid)
+	if err == nil {
+		stat, err = p.Stat()
+	}
 	if err != nil {
 		return 0, fmt.Errorf("read the start time of process %d: %w", pid, err)
 	}
-	// The second field is the command in parentheses and may hold anything; the
-	// 22nd is the 20th after it (proc(5)).
-	after := string(raw)[strings.LastIndexByte(string(raw), ')')+1:]
-	fields := strings.Fields(after)
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("read the start time of process %d: %q", pid, raw)
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
+	return stat.Starttime, nil
 }
 
 func bootID() (string, error) {

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
 // usage is what processes use together.
@@ -40,50 +37,29 @@ func usageOf(pids ...int) (usage, error) {
 }
 
 func memory(pid int) (usage, error) {
-	rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	var all procfs.ProcSMapsRollup
+	p, err := procfs.NewProc(pid)
+	if err == nil {
+		all, err = p.ProcSMapsRollup()
+	}
 	if err != nil {
-		return usage{}, err
+		return usage{}, fmt.Errorf("memory of process %d: %w", pid, err)
 	}
-	var u usage
-	fields := map[string]*float64{"Rss:": &u.Natural, "Pss:": &u.PSS, "Anonymous:": &u.Anon}
-	lines := bufio.NewScanner(bytes.NewReader(rollup))
-	for lines.Scan() {
-		words := strings.Fields(lines.Text())
-		if len(words) < 2 || fields[words[0]] == nil {
-			continue
-		}
-		kib, err := strconv.ParseFloat(words[1], 64)
-		if err != nil {
-			return usage{}, fmt.Errorf("memory of process %d: %w", pid, err)
-		}
-		*fields[words[0]] = kib / 1024
-	}
-	return u, lines.Err()
+	const mib = 1 << 20
+	return usage{Natural: float64(all.Rss) / mib, PSS: float64(all.Pss) / mib, Anon: float64(all.Anonymous) / mib}, nil
 }
 
-// tick is the unit of /proc/PID/stat's times on Linux: USER_HZ is 100.
-const tick = 10 * time.Millisecond
-
-// cpu is the processor time that a process has used (proc(5), stat: fields 14 and 15,
-// counted after the command's name, which may hold anything).
+// cpu is the processor time that a process has used.
 func cpu(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	var stat procfs.ProcStat
+	p, err := procfs.NewProc(pid)
+	if err == nil {
+		stat, err = p.Stat()
+	}
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("processor time of process %d: %w", pid, err)
 	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("stat of process %d has %d fields", pid, len(fields))
-	}
-	var ticks int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("stat of process %d: %w", pid, err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * tick, nil
+	return time.Duration(stat.CPUTime() * float64(time.Second)), nil
 }
 
 // quantile returns the q-th part of the sorted times.

@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
 	"go.uber.org/zap"
@@ -126,24 +126,14 @@ func (t task) cpu() (float64, error) {
 	return used + server, err
 }
 
-// cpuOf is the CPU time of a process with all its threads, proc_pid_stat(5), in
-// seconds.
+// cpuOf is the CPU time of a process with all its threads, in seconds.
 func cpuOf(pid int) (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, err
 	}
-	const ticks = 100 // a second, on every Linux that Go runs on
-	var user, system float64
-	_, rest, _ := strings.Cut(string(data), ") ") // the name before it may have blanks
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("stat of %d is %q", pid, data)
-	}
-	if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
-		return 0, fmt.Errorf("stat of %d: %w", pid, err)
-	}
-	return (user + system) / ticks, nil
+	stat, err := p.Stat()
+	return stat.CPUTime(), err
 }
 
 // flush is how long the disk takes for a small write, as this process sees it:

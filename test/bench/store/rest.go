@@ -8,10 +8,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"go.etcd.io/etcd/client/v3/kubernetes"
 
 	"sublet.dev/tenant-apiserver/etcdclient"
@@ -115,19 +114,14 @@ func settled() (float64, error) {
 	return anonymous(os.Getpid())
 }
 
-// anonymous is a process's anonymous memory in MiB, proc_pid_smaps(5).
+// anonymous is a process's anonymous memory in MiB.
 func anonymous(pid int) (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, "Anonymous:"); ok {
-			kib, err := strconv.ParseFloat(strings.Fields(value)[0], 64)
-			return kib / 1024, err
-		}
-	}
-	return 0, fmt.Errorf("no Anonymous in smaps_rollup of %d", pid)
+	all, err := p.ProcSMapsRollup()
+	return float64(all.Anonymous) / (1 << 20), err
 }
 
 // open is how long a file of 1 GiB takes until the first read is answered. The

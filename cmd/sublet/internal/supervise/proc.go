@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,26 +29,21 @@ func bootID() (string, error) {
 // startTicks returns when a process started. It returns fs.ErrNotExist for a
 // process that is gone or a zombie.
 func startTicks(pid int) (uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if errors.Is(err, unix.ESRCH) {
+	var stat procfs.ProcStat
+	p, err := procfs.NewProc(pid)
+	if err == nil {
+		stat, err = p.Stat()
+	}
+	if errors.Is(err, unix.ESRCH) { // it ended between the two
 		err = fs.ErrNotExist
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read the state of process %d: %w", pid, err)
 	}
-	// The command, field 2, is in parentheses and may itself hold any byte.
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(f) < 20 {
-		return 0, fmt.Errorf("read the state of process %d: unexpected format", pid)
-	}
-	if s := f[0][0]; s == 'Z' || s == 'X' {
+	if stat.State == "Z" || stat.State == "X" { // proc(5)
 		return 0, fmt.Errorf("process %d has ended: %w", pid, fs.ErrNotExist)
 	}
-	ticks, err := strconv.ParseUint(string(f[19]), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("read the state of process %d: %w", pid, err)
-	}
-	return ticks, nil
+	return stat.Starttime, nil
 }
 
 // alive says whether the recorded process still runs.
