@@ -9,11 +9,10 @@ import (
 	"os"
 	"runtime/pprof"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/pprof/profile"
+	"github.com/prometheus/procfs"
 )
 
 // The parts that this process's processor time is told apart by: goroutines carry them,
@@ -45,6 +44,7 @@ type meter struct {
 	name  string                   // of the phase
 	host  map[string]time.Duration // by process
 	own   time.Duration
+	begun procfs.CPUStat
 	taken bytes.Buffer
 	world *world
 	api   <-chan error // what became of the profile of the host's API server; nil: there is none
@@ -65,6 +65,9 @@ func (w *world) startMeter(name string) (*meter, error) {
 	var err error
 	if m.host, err = usedByName(w.hosting.PIDs); err == nil {
 		_, m.own, err = used(os.Getpid())
+	}
+	if err == nil {
+		m.begun, err = machineTime()
 	}
 	if err != nil {
 		pprof.StopCPUProfile()
@@ -114,6 +117,13 @@ func (m *meter) stop(r *report, pods int) (err error) {
 	if err != nil {
 		return err
 	}
+	now, err := machineTime()
+	if err != nil {
+		return err
+	}
+	idle, stolen := parts(m.begun, now)
+	r.value("processors/"+name+"/idle", 100*idle, "%")
+	r.value("processors/"+name+"/stolen", 100*stolen, "%")
 	each := func(d time.Duration) float64 { return ms(d) / float64(pods) }
 	r.value("cpu/"+name+"/host", each(sum(host)-sum(m.host)), "ms/pod")
 	for _, process := range slices.Sorted(maps.Keys(host)) {
@@ -122,7 +132,7 @@ func (m *meter) stop(r *report, pods int) (err error) {
 		}
 	}
 	r.value("cpu/"+name+"/beside", each(own-m.own), "ms/pod")
-	parts, all, err := byPart(m.taken.Bytes())
+	spent, all, err := byPart(m.taken.Bytes())
 	if err != nil {
 		return err
 	}
@@ -132,7 +142,7 @@ func (m *meter) stop(r *report, pods int) (err error) {
 			label = "garbage-and-rest"
 		}
 		if all > 0 {
-			r.value("cpu/"+name+"/beside/"+label, each(own-m.own)*float64(parts[part])/float64(all), "ms/pod")
+			r.value("cpu/"+name+"/beside/"+label, each(own-m.own)*float64(spent[part])/float64(all), "ms/pod")
 		}
 	}
 	return nil
@@ -155,10 +165,6 @@ func byPart(data []byte) (parts map[string]int64, all int64, err error) {
 	}
 	return parts, all, nil
 }
-
-// tick is the unit of processor time in proc(5): it is 100 a second on all that Linux
-// runs on today.
-const tick = 10 * time.Millisecond
 
 // usedByName is the processor time that processes have used, by their names.
 func usedByName(pids []int) (map[string]time.Duration, error) {
@@ -183,21 +189,36 @@ func sum(by map[string]time.Duration) time.Duration {
 
 // used is a process's name (the first 15 letters), and the processor time that it has used.
 func used(pid int) (name string, spent time.Duration, err error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	var stat procfs.ProcStat
+	p, err := procfs.NewProc(pid)
+	if err == nil {
+		stat, err = p.Stat()
+	}
 	if err != nil {
 		return "", 0, fmt.Errorf("processor time: %w", err)
 	}
-	begin, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
-	fields := strings.Fields(string(stat[end+1:]))
-	if begin < 0 || len(fields) < 13 {
-		return "", 0, errors.New("processor time: /proc/PID/stat is not what proc(5) says")
+	return stat.Comm, time.Duration(stat.CPUTime() * float64(time.Second)), nil
+}
+
+// machineTime is what the machine's processors have done since it was started, in seconds.
+func machineTime() (procfs.CPUStat, error) {
+	var stat procfs.Stat
+	proc, err := procfs.NewDefaultFS()
+	if err == nil {
+		stat, err = proc.Stat()
 	}
-	for _, f := range fields[11:13] { // user, system
-		ticks, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return "", 0, fmt.Errorf("processor time: %w", err)
-		}
-		spent += tick * time.Duration(ticks)
+	if err != nil {
+		return procfs.CPUStat{}, fmt.Errorf("processor time: %w", err)
 	}
-	return string(stat[begin+1 : end]), spent, nil
+	return stat.CPUTotal, nil
+}
+
+// parts says which part of the time between two looks at the processors nobody wanted, and
+// which part was wanted here and went to other virtual machines.
+func parts(before, now procfs.CPUStat) (idle, stolen float64) {
+	all := func(s procfs.CPUStat) float64 { // the guests' time is in the users' (proc(5))
+		return s.User + s.Nice + s.System + s.Idle + s.Iowait + s.IRQ + s.SoftIRQ + s.Steal
+	}
+	took := all(now) - all(before)
+	return (now.Idle + now.Iowait - before.Idle - before.Iowait) / took, (now.Steal - before.Steal) / took
 }

@@ -17,7 +17,9 @@
 // tenants' control planes too, which a host by itself does not have: the values
 // cpu/PHASE/host and cpu/PHASE/beside say what either process used for each pod, and
 // those below the second how it divides among tenants' API servers, syncers and
-// clients. The ratios are of wall-clock times and leave nothing out.
+// clients. The ratios are of wall-clock times and leave nothing out. processors/PHASE/idle
+// and processors/PHASE/stolen say how much of the processors' time nobody wanted, and how
+// much other virtual machines got while this one wanted it.
 //
 // It writes to a temporary folder, and talks to loopback only.
 package main
