@@ -124,6 +124,11 @@ func TestChangedHostPodCalls(t *testing.T) {
 	if all := s.changedHostPod(runs, relabelled); !has(all, kindPod) {
 		t.Errorf("somebody changed it: %v", all)
 	}
+	s.crowd.admit(name, 0, func() int { return 1 })
+	s.crowd.end(name, true)
+	if all := s.cameOrWentOnHost(before); !has(all, kindPod) || len(s.crowd.goes) != 0 {
+		t.Errorf("it came: %v, and is on its way still: %+v", all, s.crowd.goes)
+	}
 	if may, _ := s.crowd.admit(name, 0, func() int { return 0 }); may {
 		t.Fatal("there is no room")
 	}

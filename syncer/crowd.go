@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -39,10 +40,19 @@ type crowd struct {
 	mu   sync.Mutex
 	line []waiting                // guarded by mu
 	in   map[tenant.Name]struct{} // guarded by mu: those in line
-	// goes has those that may go to the host and are not known to be there: whether the
-	// pass that brings them is under way, or yet to come. Guarded by mu.
-	goes map[tenant.Name]bool
+	// goes has those that may go to the host and were not seen there. Guarded by mu.
+	goes map[tenant.Name]*going
 }
+
+// going is a pod that may go to the host.
+type going struct {
+	underWay bool      // a pass is at it; otherwise it is yet to come, or was
+	made     time.Time // when the pass had made the host pod
+}
+
+// unseenFor is for how long a host pod that was made is on its way to the cache: what is
+// not there by then was removed before.
+const unseenFor = time.Second
 
 // waiting is a pod in the line.
 type waiting struct {
@@ -51,15 +61,15 @@ type waiting struct {
 }
 
 func newCrowd() *crowd {
-	return &crowd{in: map[tenant.Name]struct{}{}, goes: map[tenant.Name]bool{}}
+	return &crowd{in: map[tenant.Name]struct{}{}, goes: map[tenant.Name]*going{}}
 }
 
 // begin notes that a pass over a pod is under way.
 func (c *crowd) begin(name tenant.Name) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, called := c.goes[name]; called {
-		c.goes[name] = true
+	if g, called := c.goes[name]; called {
+		g.underWay = true
 	}
 }
 
@@ -72,9 +82,11 @@ func (c *crowd) admit(name tenant.Name, priority int64, room func() int) (may, f
 	if _, waits := c.in[name]; waits {
 		return false, false
 	}
-	_, called := c.goes[name]
-	if called || len(c.line) == 0 && room() > len(c.goes) {
-		c.goes[name] = true
+	if _, called := c.goes[name]; called {
+		return true, false
+	}
+	if len(c.line) == 0 && room() > c.onTheirWay() {
+		c.goes[name] = &going{underWay: true}
 		return true, false
 	}
 	c.in[name] = struct{}{}
@@ -90,9 +102,9 @@ func (c *crowd) call(room func() int) (first []tenant.Name, more bool) {
 	if len(c.line) == 0 {
 		return nil, false
 	}
-	for _, w := range c.line[:min(len(c.line), max(0, room()-len(c.goes)))] {
+	for _, w := range c.line[:min(len(c.line), max(0, room()-c.onTheirWay()))] {
 		delete(c.in, w.name)
-		c.goes[w.name] = false
+		c.goes[w.name] = &going{}
 		first = append(first, w.name)
 	}
 	if c.line = c.line[len(first):]; len(c.line) == 0 {
@@ -108,16 +120,38 @@ func (c *crowd) place(name tenant.Name) int {
 	return 1 + slices.IndexFunc(c.line, func(w waiting) bool { return w.name == name })
 }
 
-// end notes that the pass over a pod has ended, whatever became of it, and says whether the
-// pod had been one of those that may go.
-func (c *crowd) end(name tenant.Name) bool {
+// end notes that the pass over a pod has ended, whether it has made the host pod, which is
+// not to be seen yet, or whatever became of it. It says whether the pod had been one of
+// those that may go, and is no longer.
+func (c *crowd) end(name tenant.Name, made bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.goes[name] {
+	g, ok := c.goes[name]
+	if !ok || !g.underWay {
 		return false // it was called since the pass began: the next one is for that
+	}
+	if made {
+		g.underWay, g.made = false, time.Now()
+		return false
 	}
 	delete(c.goes, name)
 	return true
+}
+
+// seen notes that a pod came to the host, or went. What went may have been another one of
+// that name, for which one waits that is to be made.
+func (c *crowd) seen(name tenant.Name) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g, ok := c.goes[name]; ok && !g.made.IsZero() {
+		delete(c.goes, name)
+	}
+}
+
+// onTheirWay counts those that may go. The caller holds mu.
+func (c *crowd) onTheirWay() int {
+	maps.DeleteFunc(c.goes, func(_ tenant.Name, g *going) bool { return !g.made.IsZero() && time.Since(g.made) > unseenFor })
+	return len(c.goes)
 }
 
 // room is how many more host pods the scheduler may get from this tenant.

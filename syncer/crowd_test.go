@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -15,7 +16,7 @@ func (c *crowd) pass(t *testing.T, name tenant.Name, priority int64, room int) b
 	t.Helper()
 	c.begin(name)
 	may, _ := c.admit(name, priority, func() int { return room })
-	if ended := c.end(name); ended != may {
+	if ended := c.end(name, false); ended != may {
 		t.Errorf("the pass over %s may go: %v, went: %v", name.Name, may, ended)
 	}
 	return may
@@ -83,11 +84,41 @@ func TestCrowdRoom(t *testing.T) {
 	if n := c.calls(2); len(n) != 0 {
 		t.Errorf("%v were called, there are two on their way", n)
 	}
-	if !c.end(number(0)) || c.end(number(0)) {
+	if !c.end(number(0), false) || c.end(number(0), false) {
 		t.Error("it went once")
 	}
 	if n := c.calls(2); len(n) != 1 || n[0] != number(2) {
 		t.Errorf("%v were called", n)
+	}
+}
+
+// TestCrowdUnseen: a host pod that was made has its place at the scheduler until the cache
+// shows it, or would have shown it; one of that name that goes before it is made changes
+// nothing.
+func TestCrowdUnseen(t *testing.T) {
+	c, two := newCrowd(), func() int { return 2 }
+	for i := range 5 {
+		c.begin(number(i))
+		c.admit(number(i), 0, two)
+	}
+	c.seen(number(0)) // another one of its name
+	if c.end(number(0), true) || c.end(number(1), true) {
+		t.Error("they are not to be seen yet")
+	}
+	if n := c.calls(2); len(n) != 0 {
+		t.Errorf("%v were called, there are two on their way", n)
+	}
+	c.seen(number(0))
+	if n := c.calls(2); len(n) != 1 || n[0] != number(2) {
+		t.Errorf("%v were called, one was seen", n)
+	}
+	c.goes[number(1)].made = time.Now().Add(-2 * unseenFor)
+	if n := c.calls(2); len(n) != 1 || n[0] != number(3) {
+		t.Errorf("%v were called, one was removed before it was seen", n)
+	}
+	c.begin(number(2))
+	if !c.end(number(2), false) || len(c.goes) != 1 {
+		t.Errorf("it was seen in the pass that made it; %+v", c.goes)
 	}
 }
 
@@ -102,7 +133,7 @@ func TestCrowdCalledMeanwhile(t *testing.T) {
 	if n := c.calls(1); len(n) != 1 {
 		t.Fatalf("%v were called", n)
 	}
-	if c.end(a) {
+	if c.end(a, false) {
 		t.Error("the pass had nothing of it")
 	}
 	if !c.pass(t, a, 0, 0) || len(c.goes) != 0 {
@@ -120,7 +151,7 @@ func TestCrowdNothingToBring(t *testing.T) {
 		t.Fatalf("%v were called", n)
 	}
 	c.begin(number(1))
-	if !c.end(number(1)) {
+	if !c.end(number(1), false) {
 		t.Error("its place is given back")
 	}
 	if n := c.calls(1); len(n) != 1 || n[0] != number(2) {

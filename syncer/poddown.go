@@ -28,7 +28,7 @@ type podDown struct {
 	configMaps, secrets engine.Pass
 	claimPass, anchors  engine.Pass
 	policies            *policyDown
-	pod                 engine.Pass
+	pod                 *engine.Mirror[*corev1.Pod, *corev1.Pod]
 	after               []engine.Pass
 }
 
@@ -55,7 +55,7 @@ func (p *podDown) Kind() string { return kindPod }
 func (p *podDown) Reconcile(ctx context.Context, name tenant.Name) (time.Duration, error) {
 	p.crowd.begin(name)
 	again, err := p.pod.Reconcile(ctx, name)
-	if p.crowd.end(name) {
+	if p.crowd.end(name, p.pod.Unseen(name)) {
 		p.engine.Add(p.called()...) // there may be room still
 	}
 	if err != nil {

@@ -169,6 +169,9 @@ func (s *Syncer) changedHostPod(before, now *corev1.Pod) []engine.Key {
 
 // cameOrWentOnHost: a host pod that there was not before, or is not any longer.
 func (s *Syncer) cameOrWentOnHost(hostPod *corev1.Pod) []engine.Key {
+	if name, ok := s.owner(hostPod); ok {
+		s.crowd.seen(name)
+	}
 	return append(s.ofHostPod(hostPod), s.called()...)
 }
 

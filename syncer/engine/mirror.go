@@ -108,6 +108,15 @@ type Mirror[S, T Object] struct {
 // Kind returns the name.
 func (m *Mirror[S, T]) Kind() string { return m.Name }
 
+// Unseen says whether the target under a name was made just now, and the cache does not
+// show it yet.
+func (m *Mirror[S, T]) Unseen(name tenant.Name) bool {
+	if _, seen := m.Target.Cached(name); seen {
+		return false
+	}
+	return m.unseen.expects(name)
+}
+
 // Reconcile does the next write on the target, if any.
 func (m *Mirror[S, T]) Reconcile(ctx context.Context, name tenant.Name) (time.Duration, error) {
 	source, hasSource := m.Source(name)

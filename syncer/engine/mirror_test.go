@@ -203,13 +203,22 @@ func TestWhatWasMadeIsExpected(t *testing.T) {
 			}
 			return again
 		}
+		unseen := func(want bool) {
+			t.Helper()
+			if got := m.Unseen(name); got != want {
+				t.Errorf("unseen: %v", got)
+			}
+		}
+		unseen(false)
 		pass("create")
+		unseen(true)
 		again := pass()
 		if again != patience {
 			t.Errorf("looks again in %s", again)
 		}
 		clear(host.objects)
 		<-time.After(again)
+		unseen(false)
 		pass("create")
 		source.UID = "u2"
 		pass("delete host-u1") // what its predecessor has there is refused, and read
@@ -217,6 +226,7 @@ func TestWhatWasMadeIsExpected(t *testing.T) {
 		if err := store.Add(host.objects[hostID]); err != nil {
 			t.Fatal(err)
 		}
+		unseen(false)
 		if again := pass(); again != 0 {
 			t.Errorf("looks again in %s for what was seen", again)
 		}

@@ -47,6 +47,14 @@ func (u *unseen) left(name tenant.Name, owner types.UID) time.Duration {
 	return 0
 }
 
+// expects says whether something was made under a name that is expected yet.
+func (u *unseen) expects(name tenant.Name) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	m, ok := u.made[name]
+	return ok && time.Now().Before(m.until)
+}
+
 func (u *unseen) forget(name tenant.Name) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
