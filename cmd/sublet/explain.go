@@ -188,8 +188,7 @@ func (a *app) printExplanation(e *syncer.Explanation) error {
 		{cmp.Or(e.Kind, "pods") + ":", e.Namespace + "/" + e.Name},
 		{"Host's:", e.HostNamespace + "/" + e.HostName},
 		{"Pairing:", e.Pairing},
-		{"Held:", cmp.Or(e.Held, "no")},
-		{"Line:", standsInLine(e.Line)},
+		{"Held:", held(e)},
 		{"Tenant's queue:", fmt.Sprintf("%d waiting, %d failing, %d writes wait for their turn", e.Queued, e.Failing, e.WaitingWrites)},
 		{"Patrol:", fmt.Sprintf("%d rounds, %d compared, %d repaired, %d marks restored, %d unreadable", e.Patrol.Rounds, e.Patrol.Compared, e.Patrol.Repaired, e.Patrol.Remarked, e.Patrol.Unreadable)},
 	}
@@ -213,11 +212,16 @@ func (a *app) printExplanation(e *syncer.Explanation) error {
 	return table(a.out, rows)
 }
 
-func standsInLine(place int) string {
-	if place == 0 {
+// held says why an object is not on the host, if that is known.
+func held(e *syncer.Explanation) string {
+	switch {
+	case e.Held != "":
+		return e.Held
+	case e.Line > 0:
+		return fmt.Sprintf("number %d of the tenant's pods that wait until the host's scheduler has placed others", e.Line)
+	default:
 		return "no"
 	}
-	return fmt.Sprintf("number %d of the tenant's pods that wait until the host's scheduler has placed others", place)
 }
 
 func passState(p syncer.PassState) string {

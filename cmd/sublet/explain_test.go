@@ -63,3 +63,20 @@ func TestSyncersAnswer(t *testing.T) {
 		t.Error("a cell that is not there answered")
 	}
 }
+
+// TestHeld: a pod that nobody refused may still wait for others, and the reader sees it.
+func TestHeld(t *testing.T) {
+	for want, e := range map[string]*syncer.Explanation{
+		"Held: no":                 {},
+		"Held: hostNetwork":        {Held: "hostNetwork"},
+		"Held: number 3 of the te": {Line: 3},
+	} {
+		var out strings.Builder
+		if err := (&app{streams: streams{out: &out}}).printExplanation(e); err != nil {
+			t.Fatal(err)
+		}
+		if seen := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(seen, want) {
+			t.Errorf("%q is not in:\n%s", want, out.String())
+		}
+	}
+}
