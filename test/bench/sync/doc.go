@@ -19,7 +19,9 @@
 // those below the second how it divides among tenants' API servers, syncers and
 // clients. The ratios are of wall-clock times and leave nothing out. processors/PHASE/idle
 // and processors/PHASE/stolen say how much of the processors' time nobody wanted, and how
-// much other virtual machines got while this one wanted it.
+// much other virtual machines got while this one wanted it. The processes interrupt each
+// other less if all are of the scheduling policy "batch" (`chrt --batch 0`, as make
+// bench-sync has it); which one they inherit is printed.
 //
 // It writes to a temporary folder, and talks to loopback only.
 package main

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 )
@@ -71,6 +72,7 @@ func run(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, w.stop()) }()
 	pprof.SetGoroutineLabels(labels[partClients])
 	load("before")
+	fmt.Printf("# scheduling policy: %s\n", policy())
 	if err := w.start(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
@@ -99,5 +101,22 @@ func run(ctx context.Context, o options) (err error) {
 func load(when string) {
 	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
 		fmt.Printf("# load %s: %s", when, text)
+	}
+}
+
+// policy is the kernel's name for the way in which this thread shares processors
+// (sched(7)), which its children inherit.
+func policy() string {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return err.Error()
+	}
+	switch attr.Policy {
+	case unix.SCHED_NORMAL:
+		return "normal"
+	case unix.SCHED_BATCH:
+		return "batch"
+	default:
+		return fmt.Sprint(attr.Policy)
 	}
 }
