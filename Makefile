@@ -111,7 +111,7 @@ bench-density: upstream ## our control planes beside upstream's processes (BENCH
 	./bin/bench-density $(BENCH)
 
 # BENCH_AS is what bench-sync is run by. What it runs would be on machines of their own; of the policy
-# "batch" (sched(7)), processes that wake do not interrupt each other.
+# "batch" (sched(7), kernel/sched/fair.c), processes that wake do not interrupt each other.
 BENCH_AS ?= chrt --batch 0
 
 .PHONY: bench-sync
