@@ -3,6 +3,7 @@ package translate
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,7 +26,7 @@ var probeTexts = map[string]bool{"Unhealthy": true, "ProbeWarning": true, "Faile
 func (r Reveal) hideAddresses(hostText string) string {
 	return socketAddress.ReplaceAllStringFunc(hostText, func(found string) string {
 		at, err := netip.ParseAddrPort(found)
-		if err == nil && (at.Addr().IsLoopback() || r.addresses[at.Addr().Unmap()]) || strings.Contains(r.images, found) {
+		if err == nil && (at.Addr().IsLoopback() || hasAddress(r.hostPod, at.Addr().Unmap())) || strings.Contains(imagesOf(r.tenantPod), found) {
 			return found
 		}
 		return hiddenAddress
@@ -65,15 +66,12 @@ func (t Translation) HideHost(hostText string, own types.UID, hostNodes []string
 	return text
 }
 
-// addressesOf are the addresses of a pod.
-func addressesOf(pod *corev1.Pod) map[netip.Addr]bool {
-	addresses := map[netip.Addr]bool{}
-	for _, ip := range pod.Status.PodIPs {
-		if a, err := netip.ParseAddr(ip.IP); err == nil {
-			addresses[a.Unmap()] = true
-		}
-	}
-	return addresses
+// hasAddress says whether an address is one of the pod's, which may be nil.
+func hasAddress(pod *corev1.Pod, address netip.Addr) bool {
+	return pod != nil && slices.ContainsFunc(pod.Status.PodIPs, func(ip corev1.PodIP) bool {
+		a, err := netip.ParseAddr(ip.IP)
+		return err == nil && a.Unmap() == address
+	})
 }
 
 // imagesOf are the images of a pod, which may name registries by their addresses.

@@ -2,8 +2,8 @@ package translate
 
 import (
 	"cmp"
-	"net/netip"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -13,16 +13,28 @@ import (
 // namespace, its node, and of whatever the pod refers to. hostPod may be nil when
 // the text is about its creation.
 type Reveal struct {
-	replacer       *strings.Replacer
-	hostNode, node string              // "" when the pod has none
-	places         map[string]string   // the tenant's names of the host's nodes, while it has none
-	addresses      map[netip.Addr]bool // the pod's
-	images         string
+	tenantPod, hostPod *corev1.Pod
+	hostNode, node     string                   // "" when the pod has none
+	replacer           func() *strings.Replacer // made for the first text: most pods that run have none
+	places             func() map[string]string // the tenant's names of the host's nodes, while it has none
 }
 
-// Reveal returns the replacement of names for a pod.
+// Reveal returns the replacement of names for a pod. It reads the pods, which must not
+// change, until it is used no more.
 func (t Translation) Reveal(tenantPod, hostPod *corev1.Pod) Reveal {
-	namespace := tenantPod.Namespace
+	r := Reveal{tenantPod: tenantPod, hostPod: hostPod, places: func() map[string]string { return nil }}
+	if hostPod != nil && hostPod.Spec.NodeName != "" {
+		r.hostNode, r.node = hostPod.Spec.NodeName, t.Tenant.ID.NodeName(hostPod.Spec.NodeName)
+	} else if hostPod != nil {
+		r.places = sync.OnceValue(t.places)
+	}
+	r.replacer = sync.OnceValue(func() *strings.Replacer { return strings.NewReplacer(t.pairs(r)...) })
+	return r
+}
+
+// pairs are the host's names, each with the tenant's after it.
+func (t Translation) pairs(r Reveal) []string {
+	tenantPod, namespace := r.tenantPod, r.tenantPod.Namespace
 	pairs := []string{
 		t.hostName(namespace, tenantPod.Name), tenantPod.Name,
 		t.hostName(namespace, tenantPod.Name+SuffixTokens), "token of " + tenantPod.Spec.ServiceAccountName,
@@ -40,22 +52,13 @@ func (t Translation) Reveal(tenantPod, hostPod *corev1.Pod) Reveal {
 		pairs = append(pairs, t.hostName(namespace, c.Name), c.Name)
 	}
 	pairs = append(pairs, t.Tenant.HostNamespace, namespace)
-	r := Reveal{images: imagesOf(tenantPod)}
-	if hostPod != nil {
-		r.addresses = addressesOf(hostPod)
-		pairs = append(pairs, string(hostPod.UID), string(tenantPod.UID))
+	if r.hostPod != nil {
+		pairs = append(pairs, string(r.hostPod.UID), string(tenantPod.UID))
 	}
-	if hostPod != nil && hostPod.Spec.NodeName != "" {
-		r.node = t.Tenant.ID.NodeName(hostPod.Spec.NodeName)
-		if hostPod.Status.HostIP != "" {
-			pairs = append(pairs, hostPod.Status.HostIP, NodeAddress(r.node))
-		}
-		r.hostNode = hostPod.Spec.NodeName
-	} else if hostPod != nil {
-		r.places = t.places()
+	if r.node != "" && r.hostPod.Status.HostIP != "" {
+		pairs = append(pairs, r.hostPod.Status.HostIP, NodeAddress(r.node))
 	}
-	r.replacer = strings.NewReplacer(pairs...)
-	return r
+	return pairs
 }
 
 // places are the tenant's names of the host nodes that it sees, by the host's: the
@@ -76,6 +79,9 @@ func (t Translation) places() map[string]string {
 // Text returns a text with the tenant's names, and without addresses of the node's
 // network.
 func (r Reveal) Text(hostText string) string {
+	if hostText == "" {
+		return ""
+	}
 	return r.names(r.hideAddresses(hostText))
 }
 
@@ -84,8 +90,8 @@ func (r Reveal) names(hostText string) string {
 	if hostText == "" {
 		return ""
 	}
-	text := replaceWord(r.replacer.Replace(hostText), r.hostNode, r.node)
-	for hostNode, view := range r.places {
+	text := replaceWord(r.replacer().Replace(hostText), r.hostNode, r.node)
+	for hostNode, view := range r.places() {
 		text = replaceWord(text, hostNode, view)
 	}
 	return text
