@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -46,7 +47,9 @@ type HostName string
 // result is a valid DNS-1035 label, so it fits every kind that is synced,
 // Services included.
 func (id ID) HostName(n Name) HostName {
-	return HostName(readable(n.Namespace+"-"+n.Name, 63-1-hostNameHash) + "-" + digest(hostNameHash, string(id), n.Namespace, n.Name))
+	var room [2 * 63]byte // most names fit into it, so that the result is all that is allocated
+	name := readableIn(room[:], 63-1-hostNameHash, n.Namespace, "-", n.Name)
+	return HostName(appendDigest(append(name, '-'), hostNameHash, string(id), n.Namespace, n.Name))
 }
 
 // HostNamespace returns the name of the host namespace that holds all objects of
@@ -72,7 +75,10 @@ func ValidateName(name string) error {
 
 // digest hashes parts, each with its length before it so that no two different
 // lists of parts give the same input, to n hex digits.
-func digest(n int, parts ...string) string {
+func digest(n int, parts ...string) string { return string(appendDigest(nil, n, parts...)) }
+
+// appendDigest appends the digest of parts.
+func appendDigest(to []byte, n int, parts ...string) []byte {
 	var room [256]byte // what nearly all fit into
 	all := room[:0]
 	for _, p := range parts {
@@ -80,22 +86,28 @@ func digest(n int, parts ...string) string {
 		all = append(all, p...)
 	}
 	sum := sha256.Sum256(all)
-	return hex.EncodeToString(sum[:(n+1)/2])[:n]
+	return hex.AppendEncode(to, sum[:(n+1)/2])[:len(to)+n]
 }
 
 // readable shortens s to at most max bytes that can begin a DNS-1035 label.
-func readable(s string, max int) string {
-	b := []byte(strings.ToLower(s))
-	for i, c := range b {
-		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9') {
-			b[i] = '-'
+func readable(s string, max int) string { return string(readableIn(nil, max, s)) }
+
+// readableIn is readable of the parts in a row; the result is in room, if it fits.
+func readableIn(room []byte, max int, parts ...string) []byte {
+	label := room[:0]
+	for _, p := range parts {
+		for _, c := range []byte(strings.ToLower(p)) {
+			if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9') {
+				c = '-'
+			}
+			if len(label) == 0 && (c < 'a' || c > 'z') {
+				label = append(label, 'x')
+			}
+			label = append(label, c)
 		}
 	}
-	if len(b) == 0 || b[0] < 'a' || b[0] > 'z' {
-		b = append([]byte("x"), b...)
+	if len(label) == 0 {
+		label = append(label, 'x')
 	}
-	if len(b) > max {
-		b = b[:max]
-	}
-	return strings.TrimRight(string(b), "-")
+	return bytes.TrimRight(label[:min(len(label), max)], "-")
 }
