@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -126,6 +127,18 @@ func (c *cluster) one(ctx context.Context, seen *bothSides, name string) (toHost
 	return there.Sub(begin), runs.Sub(begin), nil
 }
 
+// alone creates pods one by one, as one does.
+func (c *cluster) alone(ctx context.Context, seen *bothSides, prefix string, count int) (toHost, toRunning []time.Duration, err error) {
+	for i := range count {
+		a, b, err := c.one(ctx, seen, fmt.Sprintf("%s%d", prefix, i))
+		if err != nil {
+			return nil, nil, err
+		}
+		toHost, toRunning = append(toHost, a), append(toRunning, b)
+	}
+	return toHost, toRunning, nil
+}
+
 // idle measures pods one by one, nothing else going on.
 func (w *world) idle(ctx context.Context, r *report) error {
 	seen, err := w.sightBoth(ctx, w.clusters[0])
@@ -133,13 +146,9 @@ func (w *world) idle(ctx context.Context, r *report) error {
 		return err
 	}
 	defer seen.stop()
-	var toHost, toRunning []time.Duration
-	for i := range w.options.idle {
-		a, b, err := w.clusters[0].one(ctx, seen, fmt.Sprintf("idle-%d", i))
-		if err != nil {
-			return err
-		}
-		toHost, toRunning = append(toHost, a), append(toRunning, b)
+	toHost, toRunning, err := w.clusters[0].alone(ctx, seen, "idle-", w.options.idle)
+	if err != nil {
+		return err
 	}
 	r.value("idle/host-pod/p50", ms(quantile(toHost, 0.5)), "ms")
 	r.value("idle/host-pod/p99", ms(quantile(toHost, 0.99)), "ms")
@@ -298,10 +307,16 @@ func (w *world) synced(ctx context.Context, r *report) error {
 	return nil
 }
 
-// restart stops all syncers, and starts them again over what is there.
+// restart stops all syncers, and starts them again over what is there. They begin as in
+// a process that was started again: there is no garbage of those before them, and the host
+// has done what these asked of it.
 func (w *world) restart(ctx context.Context, r *report) error {
 	w.stopSyncers()
+	if err := w.hostAtRest(ctx); err != nil {
+		return err
+	}
 	w.requests.take()
+	runtime.GC()
 	m, err := w.startMeter("restart")
 	if err != nil {
 		return err
@@ -332,13 +347,12 @@ func (w *world) podMemory(ctx context.Context, r *report) error {
 	return w.eachCluster(func(_ int, c *cluster) error { return w.runSyncer(ctx, c) })
 }
 
-// greedy has one tenant create very many pods, and another one at a time meanwhile.
+// greedy has one tenant create very many pods, and another one at a time meanwhile. That
+// other one is measured alone too, right before and right after: what the greedy tenant does
+// to it is not mixed up with what the machine, or the number of pods, became since idle.
 func (w *world) greedy(ctx context.Context, r *report) error {
 	if w.options.greedy == 0 {
 		return nil
-	}
-	if _, err := w.atRest(ctx); err != nil {
-		return err
 	}
 	many, single := w.clusters[0], w.clusters[1]
 	seen, err := w.sightBoth(ctx, single)
@@ -346,40 +360,78 @@ func (w *world) greedy(ctx context.Context, r *report) error {
 		return err
 	}
 	defer seen.stop()
+	before, err := w.neighbourAlone(ctx, r, seen, "before")
+	if err != nil {
+		return err
+	}
 	m, err := w.startMeter("greedy")
 	if err != nil {
 		return err
 	}
-	flooded := make(chan error, 1)
+	wall, beside, err := besideFlood(ctx, many, single, seen, w.options.greedy)
+	if err = errors.Join(err, m.stop(r, w.options.greedy+len(beside))); err != nil {
+		return err
+	}
+	after, err := w.neighbourAlone(ctx, r, seen, "after")
+	if err != nil {
+		return err
+	}
+	alone := slices.Concat(before, after)
+	r.value("greedy/wall", wall.Seconds(), "s")
+	r.value("neighbour/pods", float64(len(beside)), "pods")
+	r.value("neighbour/running/p50", ms(quantile(beside, 0.5)), "ms")
+	r.value("neighbour/running/p99", ms(quantile(beside, 0.99)), "ms")
+	r.ratio("neighbour/p50", ms(quantile(beside, 0.5))/ms(quantile(alone, 0.5)))
+	r.ratio("neighbour/p99", ms(quantile(beside, 0.99))/ms(quantile(alone, 0.99)))
+	return nil
+}
+
+// neighbourAlone measures pods of the greedy tenant's neighbour, once nothing else goes on.
+func (w *world) neighbourAlone(ctx context.Context, r *report, seen *bothSides, when string) ([]time.Duration, error) {
+	if _, err := w.atRest(ctx); err != nil {
+		return nil, err
+	}
+	if err := w.hostAtRest(ctx); err != nil {
+		return nil, err
+	}
+	m, err := w.startMeter("alone-" + when)
+	if err != nil {
+		return nil, err
+	}
+	_, toRunning, err := w.clusters[1].alone(ctx, seen, when+"-", w.options.idle)
+	if err = errors.Join(err, m.stop(r, w.options.idle)); err != nil {
+		return nil, err
+	}
+	r.value("neighbour/alone-"+when+"/p50", ms(quantile(toRunning, 0.5)), "ms")
+	r.value("neighbour/alone-"+when+"/p99", ms(quantile(toRunning, 0.99)), "ms")
+	return toRunning, nil
+}
+
+// besideFlood has one tenant create count pods, and another one after the other until all of
+// those run. It waits for what it started.
+func besideFlood(ctx context.Context, many, single *cluster, seen *bothSides, count int) (wall time.Duration, times []time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var wall time.Duration
+	flooded := make(chan error, 1)
 	go func() {
 		var err error
-		wall, _, err = flood(ctx, "greedy-", w.options.greedy, []place{{many.api, namespace}}, simple)
+		wall, _, err = flood(ctx, "greedy-", count, []place{{many.api, namespace}}, simple)
 		flooded <- err
 	}()
-	var times []time.Duration
 	for i := 0; ; i++ {
 		select {
 		case err := <-flooded:
-			if err = errors.Join(err, m.stop(r, w.options.greedy+len(times))); err != nil || len(times) == 0 {
-				return fmt.Errorf("%d single pods were measured: %w", len(times), err)
+			if err == nil && len(times) == 0 {
+				err = errors.New("no single pod was measured")
 			}
-			r.value("greedy/wall", wall.Seconds(), "s")
-			r.value("neighbour/pods", float64(len(times)), "pods")
-			r.value("neighbour/running/p50", ms(quantile(times, 0.5)), "ms")
-			r.value("neighbour/running/p99", ms(quantile(times, 0.99)), "ms")
-			r.ratio("neighbour/p50", ms(quantile(times, 0.5))/r.values["idle/running/p50"])
-			r.ratio("neighbour/p99", ms(quantile(times, 0.99))/r.values["idle/running/p99"])
-			return nil
+			return wall, times, err
 		default:
 		}
 		_, took, err := single.one(ctx, seen, fmt.Sprintf("single-%d", i))
 		if err != nil {
 			cancel()
 			<-flooded
-			return errors.Join(err, m.stop(r, w.options.greedy))
+			return wall, times, err
 		}
 		times = append(times, took)
 	}
