@@ -8,8 +8,9 @@
 //	  -> idle:    one pod after the other, from its creation to its being seen running
 //	  -> direct:  pods as tenants write them, written to the host by as many clients
 //	  -> synced:  the same pods, by all tenants at once
-//	  -> greedy:  one tenant with many pods beside one with a single pod at a time
 //	  -> restart: all syncers stopped and started again over what is there
+//	  -> greedy:  one tenant with many pods beside one with a single pod at a time, which
+//	     is alone before and after, as it is compared with itself
 //	  -> `ratio NAME VALUE`, `value NAME VALUE UNIT`, and which bars were held
 //
 // Direct and synced are in one run, with the same scheduler and kubelets; clients speak
