@@ -26,7 +26,7 @@ var probeTexts = map[string]bool{"Unhealthy": true, "ProbeWarning": true, "Faile
 func (r Reveal) hideAddresses(hostText string) string {
 	return socketAddress.ReplaceAllStringFunc(hostText, func(found string) string {
 		at, err := netip.ParseAddrPort(found)
-		if err == nil && (at.Addr().IsLoopback() || hasAddress(r.hostPod, at.Addr().Unmap())) || strings.Contains(imagesOf(r.tenantPod), found) {
+		if err == nil && (at.Addr().IsLoopback() || hasAddress(r.hostPod, at.Addr().Unmap())) || strings.Contains(r.images(), found) {
 			return found
 		}
 		return hiddenAddress

@@ -17,12 +17,14 @@ type Reveal struct {
 	hostNode, node     string                   // "" when the pod has none
 	replacer           func() *strings.Replacer // made for the first text: most pods that run have none
 	places             func() map[string]string // the tenant's names of the host's nodes, while it has none
+	images             func() string            // the tenant's pod's, read for the first address
 }
 
 // Reveal returns the replacement of names for a pod. It reads the pods, which must not
 // change, until it is used no more.
 func (t Translation) Reveal(tenantPod, hostPod *corev1.Pod) Reveal {
 	r := Reveal{tenantPod: tenantPod, hostPod: hostPod, places: func() map[string]string { return nil }}
+	r.images = sync.OnceValue(func() string { return imagesOf(tenantPod) })
 	if hostPod != nil && hostPod.Spec.NodeName != "" {
 		r.hostNode, r.node = hostPod.Spec.NodeName, t.Tenant.ID.NodeName(hostPod.Spec.NodeName)
 	} else if hostPod != nil {
