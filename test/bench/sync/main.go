@@ -29,7 +29,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.tenants, "tenants", 100, "how many tenants")
 	flag.IntVar(&o.pods, "pods", 100, "how many pods each of them has")
-	flag.IntVar(&o.idle, "idle", 100, "how many pods to measure one by one")
+	flag.IntVar(&o.idle, "idle", 100, "how many pods to measure one by one, each time")
 	flag.IntVar(&o.greedy, "greedy", 10_000, "how many pods the greedy tenant has; 0 leaves it out")
 	flag.IntVar(&o.nodes, "nodes", 10, "how many nodes are simulated")
 	flag.BoolVar(&o.alone, "alone", false, "let the syncers share nothing, to see what sharing is worth")

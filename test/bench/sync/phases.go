@@ -383,6 +383,7 @@ func (w *world) greedy(ctx context.Context, r *report) error {
 	r.value("neighbour/running/p99", ms(quantile(beside, 0.99)), "ms")
 	r.ratio("neighbour/p50", ms(quantile(beside, 0.5))/ms(quantile(alone, 0.5)))
 	r.ratio("neighbour/p99", ms(quantile(beside, 0.99))/ms(quantile(alone, 0.99)))
+	r.ratio("neighbour/p50-by-idle", ms(quantile(beside, 0.5))/r.values["idle/running/p50"])
 	return nil
 }
 
